@@ -1,0 +1,30 @@
+# sprocket_test(NAME unit_or_multirank SOURCES a_test.cc … LIBS sprocket_base …)
+#   One GoogleTest binary; every test in it gets the label and a time limit.
+function(sprocket_test name label)
+  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;LIBS" ${ARGN})
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE sprocket_options ${arg_LIBS} GTest::gtest GTest::gmock GTest::gtest_main)
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}.
+                       PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT})
+endfunction()
+
+# sprocket_mpi_test(NAME RANKS n SOURCES … LIBS …)
+#   One binary with its own main (tests/mpi_main.cc), run once under mpirun for each number of ranks.
+function(sprocket_mpi_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "RANKS;SOURCES;LIBS" ${ARGN})
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${arg_SOURCES} ${PROJECT_SOURCE_DIR}/tests/mpi_main.cc)
+  target_link_libraries(${name} PRIVATE sprocket_options ${arg_LIBS} MPI::MPI_CXX GTest::gtest GTest::gmock)
+  foreach(ranks ${arg_RANKS})
+    add_test(NAME ${name}.np${ranks}
+             COMMAND mpirun --oversubscribe --mca mpi_yield_when_idle 1 -np ${ranks} $<TARGET_FILE:${name}>)
+    set_tests_properties(${name}.np${ranks} PROPERTIES
+      LABELS mpi TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
+      ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMP_NUM_THREADS=1")
+  endforeach()
+endfunction()

@@ -1,0 +1,13 @@
+# Every target of the project links sprocket_options: language level, warnings and include root.
+add_library(sprocket_options INTERFACE)
+target_compile_features(sprocket_options INTERFACE cxx_std_20)
+target_include_directories(sprocket_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_options(
+  sprocket_options
+  INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers>
+            $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${SPROCKET_WERROR}>>:-Werror>)
+if(SPROCKET_SANITIZE)
+  target_compile_options(sprocket_options INTERFACE -fsanitize=${SPROCKET_SANITIZE}
+                                                    -fno-omit-frame-pointer)
+  target_link_options(sprocket_options INTERFACE -fsanitize=${SPROCKET_SANITIZE})
+endif()

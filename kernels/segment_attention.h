@@ -1,0 +1,93 @@
+// Segment attention on the CPU: the one attention kernel behind every method and strategy.
+//
+//   P = exp(scale * q.k + bias - LSE),  O = sum over the listed segments of P v
+//
+// T is double (proofs), float, or BFloat16 (products accumulate in fp32). Accumulators, LSE and
+// delta are double for double and float otherwise; LSE is the natural logarithm, -inf for a query row
+// without keys (its O is 0 and its gradients are 0).
+//
+// Several passes over disjoint parts of the keys continue each other: the forward with `accumulate`
+// merges into (out, lse); the backward takes the final LSE and delta and only adds, so the gradients
+// of any union of parts are exact (no second softmax).
+//
+// Deterministic: results do not depend on `threads` or on timing; no atomics.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <type_traits>
+
+#include "base/bfloat16.h"
+#include "kernels/segment_table.h"
+
+namespace sprocket::kernels {
+
+template <class T>
+using Accumulator = std::conditional_t<std::is_same_v<std::remove_const_t<T>, double>, double, float>;
+
+// Element (b, row, h, d) is data[b * batch_stride + row * row_stride + h * head_stride + d].
+template <class T>
+struct HeadView {
+  T* data = nullptr;
+  int64_t batch_stride = 0;
+  int64_t row_stride = 0;
+  int64_t head_stride = 0;
+
+  T* row(int64_t batch, int64_t row_index, int64_t head) const {
+    return data + batch * batch_stride + row_index * row_stride + head * head_stride;
+  }
+};
+
+// A view of contiguous [B, rows, H, D].
+template <class T>
+HeadView<T> contiguous_view(T* data, int64_t rows, int64_t heads, int64_t head_dim) {
+  return {data, rows * heads * head_dim, heads * head_dim, head_dim};
+}
+
+template <class T>
+struct KvBuffer {
+  HeadView<const T> k;
+  HeadView<const T> v;
+};
+
+template <class T>
+struct KvGradBuffer {
+  HeadView<Accumulator<T>> dk;
+  HeadView<Accumulator<T>> dv;
+};
+
+// What forward and backward share.
+template <class T>
+struct SegmentAttentionProblem {
+  int head_dim = 0;                         // any >= 1; 64 and 128 are the tuned ones
+  double scale = 1;                         // usually 1 / sqrt(head_dim)
+  HeadView<const T> q;
+  std::span<const int64_t> query_offsets;   // [query_blocks + 1] first row of each query block
+  std::span<const KvBuffer<T>> kv;
+  const SegmentTable* table = nullptr;
+  const KvBlockMap* map = nullptr;
+  int threads = 1;
+};
+
+// out: [B, Lq, H, D] view; lse: [B, H, Lq] contiguous, Lq = query_offsets.back().
+// accumulate false: out and lse are overwritten (rows without keys: 0 and -inf).
+// accumulate true: merged into what is there, which a former call (or 0 and -inf) left.
+template <class T>
+void segment_attention_forward(const SegmentAttentionProblem<T>& problem,
+                               HeadView<Accumulator<T>> out, Accumulator<T>* lse, bool accumulate);
+
+// delta[b, h, row] = sum_d dout * out, [B, H, Lq] contiguous.
+template <class T>
+void segment_attention_delta(HeadView<const Accumulator<T>> out, HeadView<const T> dout, int batch,
+                             int64_t rows, int heads, int head_dim, Accumulator<T>* delta,
+                             int threads);
+
+// Adds to dq ([B, Lq, H, D] view) and to dk, dv of the buffers; the caller zeroes them first. Blocks
+// that no query block lists are not touched.
+template <class T>
+void segment_attention_backward(const SegmentAttentionProblem<T>& problem,
+                                HeadView<const T> dout, const Accumulator<T>* lse,
+                                const Accumulator<T>* delta, HeadView<Accumulator<T>> dq,
+                                std::span<const KvGradBuffer<T>> dkv);
+
+}  // namespace sprocket::kernels
