@@ -1,3 +1,5 @@
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+
 # sprocket_test(NAME unit_or_multirank SOURCES a_test.cc … LIBS sprocket_base …)
 #   One GoogleTest binary; every test in it gets the label and a time limit.
 function(sprocket_test name label)
@@ -27,4 +29,16 @@ function(sprocket_mpi_test name)
       LABELS mpi TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
       ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMP_NUM_THREADS=1")
   endforeach()
+endfunction()
+
+# sprocket_python_test(NAME LABEL arguments of the interpreter …)
+#   A test written in Python, run in its own folder. Label `peer` takes the interpreter that has PyTorch
+#   and diffusers (scripts/setup --with-peers), every other label the system's.
+function(sprocket_python_test name label)
+  set(interpreter ${Python3_EXECUTABLE})
+  if(label STREQUAL peer)
+    set(interpreter ${PROJECT_SOURCE_DIR}/.deps/python/bin/python)
+  endif()
+  add_test(NAME ${name} COMMAND ${interpreter} ${ARGN} WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT 300 ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
 endfunction()
