@@ -1,8 +1,8 @@
 // The process mesh: data x outer x ulysses.
 //
-// world rank = (data_index * outer + outer_index) * ulysses + ulysses_index. Ulysses is the innermost
-// axis (fast links); the outer axis carries ring, all_gather or selected exchange. Groups are made by
-// split, so nothing downstream assumes consecutive ranks.
+// world rank = (data_index * outer + outer_index) * ulysses + ulysses_index. Ulysses is the
+// innermost axis (fast links); the outer axis carries ring, all_gather or selected exchange. Groups
+// are made by split, so nothing downstream assumes consecutive ranks.
 #pragma once
 
 #include <memory>

@@ -34,18 +34,18 @@ struct AttentionSpec {
 // How it is computed on this mesh.
 struct StrategySpec {
   OuterStrategyKind outer = OuterStrategyKind::kSelected;
-  bool keep_remote_kv = true;   // false: the backward fetches remote K and V again
+  bool keep_remote_kv = true;  // false: the backward fetches remote K and V again
   int threads = 1;
 };
 
 struct AttentionStatistics {
-  double density = 1;           // selected pairs / all pairs, of this rank's query blocks
-  double coverage = 0;          // needed remote (head, block) pairs / all remote pairs
-  int64_t selected_pairs = 0;   // (head, query block, KV block) pairs of this rank
+  double density = 1;          // selected pairs / all pairs, of this rank's query blocks
+  double coverage = 0;         // needed remote (head, block) pairs / all remote pairs
+  int64_t selected_pairs = 0;  // (head, query block, KV block) pairs of this rank
 };
 
-// A layer's memory between forward, recomputation and backward of one micro-batch. A selection is made
-// once: a second forward with the same slot (activation recomputation) reuses it.
+// A layer's memory between forward, recomputation and backward of one micro-batch. A selection is
+// made once: a second forward with the same slot (activation recomputation) reuses it.
 class AttentionSlot {
  public:
   void clear() { table.reset(); }
@@ -60,17 +60,18 @@ class SequenceAttention {
   ~SequenceAttention();
 
   // q, k, v: [B, L_rank, H, D], fp64, fp32 or bf16, tokens in block order, all H heads; H must be a
-  // multiple of the Ulysses degree. gate: same shape, for VSA with the gated coarse branch, otherwise
-  // undefined. Returns [B, L_rank, H, D] in the same dtype. Collective over the sequence group, in
-  // forward and, in reverse order, in backward.
+  // multiple of the Ulysses degree. gate: same shape, for VSA with the gated coarse branch,
+  // otherwise undefined. Returns [B, L_rank, H, D] in the same dtype. Collective over the sequence
+  // group, in forward and, in reverse order, in backward.
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const at::Tensor& gate, const AttentionSpec& spec, AttentionSlot& slot);
 
   const TokenLayout& layout() const;
   const ShardPlan& shards() const;
 
+  class Context;  // of the implementation
+
  private:
-  class Context;
   std::shared_ptr<Context> context_;
 };
 

@@ -3,8 +3,8 @@
 // The latent grid (T, H, W) of tokens is cut into cubes; border cubes may be partial. Tokens are
 // stored in block order without pads: block i holds rows block_offsets[i] .. block_offsets[i+1]-1,
 // its tokens in raster order inside the cube. The order depends on the grid, the cube, the order
-// name and the number of domains only, never on the number of ranks: block ids, ties and sums are the
-// same on one rank and on many.
+// name and the number of domains only, never on the number of ranks: block ids, ties and sums are
+// the same on one rank and on many.
 #pragma once
 
 #include <array>
@@ -37,9 +37,10 @@ struct TokenLayoutSpec {
 
 struct TokenLayout {
   TokenLayoutSpec spec;
-  std::vector<int64_t> block_offsets;   // [blocks + 1] in tokens
-  std::vector<int64_t> raster_index;    // [tokens] block order -> raster (t, h, w) index
-  std::vector<int32_t> domain_blocks;   // [domains + 1] first block of each domain; may be empty ones
+  std::vector<int64_t> block_offsets;  // [blocks + 1] in tokens
+  std::vector<int64_t> raster_index;   // [tokens] block order -> raster (t, h, w) index
+  std::vector<int32_t>
+      domain_blocks;  // [domains + 1] first block of each domain; may be empty ones
 
   int blocks() const { return static_cast<int>(block_offsets.size()) - 1; }
   int64_t tokens() const { return block_offsets.back(); }
@@ -48,14 +49,14 @@ struct TokenLayout {
 
 TokenLayout make_token_layout(const TokenLayoutSpec& spec);
 
-// Who holds what. Outer shards are whole blocks (and whole domains when there are several); inside an
-// outer shard the Ulysses ranks hold contiguous token ranges that differ by at most one token.
+// Who holds what. Outer shards are whole blocks (and whole domains when there are several); inside
+// an outer shard the Ulysses ranks hold contiguous token ranges that differ by at most one token.
 // A shard may be empty.
 struct ShardPlan {
-  MeshShape mesh;                        // data is irrelevant here
-  std::vector<int32_t> outer_blocks;     // [outer + 1]
-  std::vector<int64_t> outer_tokens;     // [outer + 1]
-  std::vector<int64_t> rank_tokens;      // [outer * ulysses + 1] first token of each sequence rank
+  MeshShape mesh;                     // data is irrelevant here
+  std::vector<int32_t> outer_blocks;  // [outer + 1]
+  std::vector<int64_t> outer_tokens;  // [outer + 1]
+  std::vector<int64_t> rank_tokens;   // [outer * ulysses + 1] first token of each sequence rank
 
   int64_t tokens_of(int sequence_rank) const {
     return rank_tokens[sequence_rank + 1] - rank_tokens[sequence_rank];

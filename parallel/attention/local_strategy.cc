@@ -1,0 +1,39 @@
+#include "parallel/attention/outer_strategy.h"
+
+namespace sprocket::parallel {
+namespace {
+
+class LocalStrategy : public OuterStrategy {
+ public:
+  LocalStrategy(OuterShards shards, comm::Communicator& group)
+      : map_(empty_map(shards)), timeline_(group.options().timeline) {
+    add_shard_blocks(shards, shards.self, 0, map_);
+  }
+
+  std::unique_ptr<Memory> forward(const OuterCall& call, const at::Tensor& out_BLHD,
+                                  const at::Tensor& lse_BHL) override {
+    Timeline::Scope scope(timeline_, Activity::kCompute, "attention.local");
+    forward_pass(call.query, {{call.k_BLHD, call.v_BLHD}}, map_, out_BLHD, lse_BHL);
+    return std::make_unique<Memory>();
+  }
+
+  void backward(const OuterCall& call, Memory&, const at::Tensor& dout_BLHD,
+                const at::Tensor& lse_BHL, const at::Tensor& delta_BHL, const at::Tensor& dq_BLHD,
+                const at::Tensor& dk_BLHD, const at::Tensor& dv_BLHD) override {
+    Timeline::Scope scope(timeline_, Activity::kCompute, "attention.local");
+    backward_pass(call.query, {{call.k_BLHD, call.v_BLHD}}, map_, dout_BLHD, lse_BHL, delta_BHL,
+                  dq_BLHD, {{dk_BLHD, dv_BLHD}});
+  }
+
+ private:
+  kernels::KvBlockMap map_;
+  Timeline* timeline_;
+};
+
+}  // namespace
+
+std::unique_ptr<OuterStrategy> make_local_strategy(OuterShards shards, comm::Communicator& group) {
+  return std::make_unique<LocalStrategy>(std::move(shards), group);
+}
+
+}  // namespace sprocket::parallel

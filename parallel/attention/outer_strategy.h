@@ -1,0 +1,73 @@
+// How the fine stage gets at the K and V of other outer ranks. Narrow interface 3.
+//
+// A strategy sees one outer shard: Q, K, V of whole blocks, after Ulysses. It merges the attention
+// of the own query blocks over all listed blocks into (out, lse), and in the backward adds exact
+// gradients to dq and to dk, dv of the own rows. All ranks of the outer group call it together.
+#pragma once
+
+#include <memory>
+
+#include <ATen/core/Tensor.h>
+
+#include "parallel/attention/segment_pass.h"
+#include "parallel/comm/communicator.h"
+#include "parallel/sequence_attention.h"
+
+namespace sprocket::parallel {
+
+// Whole blocks over the outer ranks.
+struct OuterShards {
+  std::vector<int64_t> block_offsets;  // [blocks + 1] in tokens, of the whole sequence
+  std::vector<int32_t> blocks;         // [ranks + 1] first block of each rank
+  int self = 0;
+
+  int ranks() const { return static_cast<int>(blocks.size()) - 1; }
+  int64_t first_token(int rank) const { return block_offsets[blocks[rank]]; }
+  int64_t tokens(int rank) const { return first_token(rank + 1) - first_token(rank); }
+  int block_rows(int block) const {
+    return static_cast<int>(block_offsets[block + 1] - block_offsets[block]);
+  }
+  // Query offsets of the own blocks, relative to the own first token.
+  std::vector<int64_t> own_offsets() const;
+};
+
+// The blocks of `rank`'s shard at their place in that shard, as buffer `buffer`; others absent.
+void add_shard_blocks(const OuterShards& shards, int rank, int buffer, kernels::KvBlockMap& map);
+kernels::KvBlockMap empty_map(const OuterShards& shards);
+
+struct OuterCall {
+  QuerySide query;
+  at::Tensor k_BLHD, v_BLHD;  // own rows, contiguous
+};
+
+class OuterStrategy {
+ public:
+  // What the backward of one call needs besides its arguments.
+  class Memory {
+   public:
+    virtual ~Memory() = default;
+  };
+
+  virtual ~OuterStrategy() = default;
+  virtual std::unique_ptr<Memory> forward(const OuterCall& call, const at::Tensor& out_BLHD,
+                                          const at::Tensor& lse_BHL) = 0;
+  virtual void backward(const OuterCall& call, Memory& memory, const at::Tensor& dout_BLHD,
+                        const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+                        const at::Tensor& dq_BLHD, const at::Tensor& dk_BLHD,
+                        const at::Tensor& dv_BLHD) = 0;
+};
+
+// One rank: everything is here.
+std::unique_ptr<OuterStrategy> make_local_strategy(OuterShards shards, comm::Communicator& group);
+std::unique_ptr<OuterStrategy> make_ring_strategy(OuterShards shards, comm::Communicator& group);
+std::unique_ptr<OuterStrategy> make_all_gather_strategy(OuterShards shards,
+                                                        comm::Communicator& group,
+                                                        bool keep_remote_kv);
+std::unique_ptr<OuterStrategy> make_selected_strategy(OuterShards shards, comm::Communicator& group,
+                                                      bool keep_remote_kv);
+
+// Local when the group has one rank.
+std::unique_ptr<OuterStrategy> make_outer_strategy(const StrategySpec& spec, OuterShards shards,
+                                                   comm::Communicator& group);
+
+}  // namespace sprocket::parallel

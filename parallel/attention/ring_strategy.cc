@@ -1,0 +1,112 @@
+// Ring: KV shards travel around the outer group; dK and dV travel with them in the accumulator type
+// and arrive at their owner after a full turn, summed in the fixed order owner, owner + 1, ….
+#include <utility>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include "parallel/attention/outer_strategy.h"
+#include "parallel/exchange_plan.h"
+#include "parallel/tensor_buffer.h"
+
+namespace sprocket::parallel {
+namespace {
+
+class RingStrategy : public OuterStrategy {
+ public:
+  RingStrategy(OuterShards shards, comm::Communicator& group)
+      : shards_(std::move(shards)), group_(group), timeline_(group.options().timeline) {
+    for (int rank = 0; rank < shards_.ranks(); ++rank) {
+      maps_.push_back(empty_map(shards_));
+      add_shard_blocks(shards_, rank, 0, maps_.back());
+    }
+  }
+
+  std::unique_ptr<Memory> forward(const OuterCall& call, const at::Tensor& out_BLHD,
+                                  const at::Tensor& lse_BHL) override {
+    travel(call, [&](int shard, const at::Tensor& kv) {
+      Timeline::Scope scope(timeline_, Activity::kCompute, "attention.ring_step");
+      forward_pass(call.query, {{kv[0], kv[1]}}, maps_[shard], out_BLHD, lse_BHL);
+    });
+    return std::make_unique<Memory>();
+  }
+
+  void backward(const OuterCall& call, Memory&, const at::Tensor& dout_BLHD,
+                const at::Tensor& lse_BHL, const at::Tensor& delta_BHL, const at::Tensor& dq_BLHD,
+                const at::Tensor& dk_BLHD, const at::Tensor& dv_BLHD) override {
+    const std::vector<int64_t> counts = shard_elements(call);
+    at::Tensor dkv = at::zeros(
+        {2, call.k_BLHD.size(0), call.k_BLHD.size(1), call.k_BLHD.size(2), call.k_BLHD.size(3)},
+        dk_BLHD.options());
+    int step = 0;
+    travel(call, [&](int shard, const at::Tensor& kv) {
+      {
+        Timeline::Scope scope(timeline_, Activity::kCompute, "attention.ring_step");
+        backward_pass(call.query, {{kv[0], kv[1]}}, maps_[shard], dout_BLHD, lse_BHL, delta_BHL,
+                      dq_BLHD, {{dkv[0], dkv[1]}});
+      }
+      const ExchangePlan plan = ring_step_plan(counts, shards_.self, step++);
+      at::Tensor arriving = shard_tensor(call, shard_before(shard), dkv.options());
+      group_.exchange(buffer_of(dkv), plan.send, buffer_of(arriving), plan.receive).wait_host();
+      dkv = arriving;
+    });
+    dk_BLHD.add_(dkv[0]);
+    dv_BLHD.add_(dkv[1]);
+  }
+
+ private:
+  int shard_before(int shard) const { return (shard + shards_.ranks() - 1) % shards_.ranks(); }
+
+  std::vector<int64_t> shard_elements(const OuterCall& call) const {
+    std::vector<int64_t> counts;
+    for (int rank = 0; rank < shards_.ranks(); ++rank) {
+      counts.push_back(2 * call.k_BLHD.size(0) * shards_.tokens(rank) * call.k_BLHD.size(2) *
+                       call.k_BLHD.size(3));
+    }
+    return counts;
+  }
+
+  at::Tensor shard_tensor(const OuterCall& call, int shard,
+                          const at::TensorOptions& options) const {
+    return at::empty(
+        {2, call.k_BLHD.size(0), shards_.tokens(shard), call.k_BLHD.size(2), call.k_BLHD.size(3)},
+        options);
+  }
+
+  // Calls use(shard, kv) for every shard, starting with the own one, while the next one arrives.
+  template <class Use>
+  void travel(const OuterCall& call, Use&& use) {
+    const std::vector<int64_t> counts = shard_elements(call);
+    at::Tensor kv = shard_tensor(call, shards_.self, call.k_BLHD.options());
+    kv[0].copy_(call.k_BLHD);
+    kv[1].copy_(call.v_BLHD);
+    int shard = shards_.self;
+    for (int step = 0; step < shards_.ranks(); ++step) {
+      const bool last = step + 1 == shards_.ranks();
+      at::Tensor arriving;
+      comm::Work moving;
+      if (!last) {
+        const ExchangePlan plan = ring_step_plan(counts, shards_.self, step);
+        arriving = shard_tensor(call, shard_before(shard), kv.options());
+        moving = group_.exchange(buffer_of(kv), plan.send, buffer_of(arriving), plan.receive);
+      }
+      use(shard, kv);
+      moving.wait_host();
+      kv = arriving;
+      shard = shard_before(shard);
+    }
+  }
+
+  OuterShards shards_;
+  comm::Communicator& group_;
+  Timeline* timeline_;
+  std::vector<kernels::KvBlockMap> maps_;
+};
+
+}  // namespace
+
+std::unique_ptr<OuterStrategy> make_ring_strategy(OuterShards shards, comm::Communicator& group) {
+  return std::make_unique<RingStrategy>(std::move(shards), group);
+}
+
+}  // namespace sprocket::parallel

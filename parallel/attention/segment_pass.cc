@@ -1,0 +1,81 @@
+#include "parallel/attention/segment_pass.h"
+
+#include <ATen/ops/empty.h>
+
+#include "parallel/tensor_buffer.h"
+
+namespace sprocket::parallel {
+namespace {
+
+template <class T>
+std::vector<kernels::KvBuffer<T>> views_of(const std::vector<KvTensors>& kv) {
+  std::vector<kernels::KvBuffer<T>> views;
+  for (const auto& buffer : kv) {
+    views.push_back({const_head_view<T>(buffer.k), const_head_view<T>(buffer.v)});
+  }
+  return views;
+}
+
+template <class T>
+kernels::SegmentAttentionProblem<T> problem_of(const QuerySide& query,
+                                               const std::vector<kernels::KvBuffer<T>>& kv,
+                                               const kernels::KvBlockMap& map) {
+  kernels::SegmentAttentionProblem<T> problem;
+  problem.head_dim = static_cast<int>(query.q_BLHD.size(3));
+  problem.scale = query.scale;
+  problem.q = const_head_view<T>(query.q_BLHD);
+  problem.query_offsets = query.query_offsets;
+  problem.kv = kv;
+  problem.table = query.table.get();
+  problem.map = &map;
+  problem.threads = query.threads;
+  return problem;
+}
+
+}  // namespace
+
+void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
+                  const kernels::KvBlockMap& map, const at::Tensor& out_BLHD,
+                  const at::Tensor& lse_BHL) {
+  dispatch_compute_type(query.q_BLHD.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    using A = kernels::Accumulator<T>;
+    const auto views = views_of<T>(kv);
+    kernels::segment_attention_forward<T>(problem_of<T>(query, views, map), head_view<A>(out_BLHD),
+                                          static_cast<A*>(lse_BHL.data_ptr()), true);
+  });
+}
+
+at::Tensor row_delta(const at::Tensor& out_BLHD, const at::Tensor& dout_BLHD, int threads) {
+  at::Tensor delta =
+      at::empty({out_BLHD.size(0), out_BLHD.size(2), out_BLHD.size(1)}, out_BLHD.options());
+  dispatch_compute_type(dout_BLHD.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    using A = kernels::Accumulator<T>;
+    kernels::segment_attention_delta<T>(
+        const_head_view<A>(out_BLHD), const_head_view<T>(dout_BLHD),
+        static_cast<int>(out_BLHD.size(0)), out_BLHD.size(1), static_cast<int>(out_BLHD.size(2)),
+        static_cast<int>(out_BLHD.size(3)), static_cast<A*>(delta.data_ptr()), threads);
+  });
+  return delta;
+}
+
+void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
+                   const kernels::KvBlockMap& map, const at::Tensor& dout_BLHD,
+                   const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+                   const at::Tensor& dq_BLHD, const std::vector<KvTensors>& dkv) {
+  dispatch_compute_type(query.q_BLHD.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    using A = kernels::Accumulator<T>;
+    const auto views = views_of<T>(kv);
+    std::vector<kernels::KvGradBuffer<T>> gradients;
+    for (const auto& buffer : dkv)
+      gradients.push_back({head_view<A>(buffer.k), head_view<A>(buffer.v)});
+    kernels::segment_attention_backward<T>(
+        problem_of<T>(query, views, map), const_head_view<T>(dout_BLHD),
+        static_cast<const A*>(lse_BHL.data_ptr()), static_cast<const A*>(delta_BHL.data_ptr()),
+        head_view<A>(dq_BLHD), gradients);
+  });
+}
+
+}  // namespace sprocket::parallel

@@ -1,0 +1,43 @@
+// The segment attention kernel on LibTorch tensors.
+//
+// Shapes: q, out, dout, dq [B, Lq, H, D]; lse, delta [B, H, Lq]; a KV buffer's k and v [B, rows, H,
+// D] with any strides, the last dim contiguous (a pool of rows without batch and head dims is
+// expanded with stride 0). out, lse, delta and gradients are in the accumulator type.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "kernels/segment_attention.h"
+
+namespace sprocket::parallel {
+
+struct KvTensors {
+  at::Tensor k, v;
+};
+
+// What every pass of one attention call shares.
+struct QuerySide {
+  at::Tensor q_BLHD;
+  std::vector<int64_t> query_offsets;
+  std::shared_ptr<const kernels::SegmentTable> table;
+  double scale = 1;
+  int threads = 1;
+};
+
+// Merges the attention over the mapped blocks into (out, lse), which start as (0, -inf).
+void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
+                  const kernels::KvBlockMap& map, const at::Tensor& out_BLHD,
+                  const at::Tensor& lse_BHL);
+
+at::Tensor row_delta(const at::Tensor& out_BLHD, const at::Tensor& dout_BLHD, int threads);
+
+// Adds to dq and to the gradient buffers (parallel to kv).
+void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
+                   const kernels::KvBlockMap& map, const at::Tensor& dout_BLHD,
+                   const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+                   const at::Tensor& dq_BLHD, const std::vector<KvTensors>& dkv);
+
+}  // namespace sprocket::parallel

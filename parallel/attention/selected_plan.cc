@@ -1,0 +1,74 @@
+#include "parallel/attention/selected_plan.h"
+
+#include "base/error.h"
+
+namespace sprocket::parallel {
+namespace {
+
+// What `consumer` needs of `owner`'s blocks, in message order; returns the number of K rows.
+int64_t list_entries(const OuterShards& shards, const NeedBitmap& need, int owner,
+                     std::vector<SelectedEntry>& entries) {
+  int64_t row = 0;
+  for (int64_t batch_head = 0; batch_head < need.batch_heads; ++batch_head) {
+    for (int block = shards.blocks[owner]; block < shards.blocks[owner + 1]; ++block) {
+      if (!need.get(batch_head, block)) continue;
+      const int rows = shards.block_rows(block);
+      entries.push_back({batch_head, block, rows, row});
+      row += rows;
+    }
+  }
+  return row;
+}
+
+}  // namespace
+
+NeedBitmap needs_of(const kernels::SegmentTable& table) {
+  NeedBitmap need(static_cast<int64_t>(table.batch) * table.heads, table.kv_blocks);
+  for (int64_t row = 0; row < table.rows(); ++row) {
+    const int64_t batch_head = row / table.query_blocks;
+    for (int64_t i = table.row_offsets[row]; i < table.row_offsets[row + 1]; ++i) {
+      need.set(batch_head, table.kv_block[i]);
+    }
+  }
+  return need;
+}
+
+SelectedPlan plan_selected_exchange(const OuterShards& shards, const std::vector<NeedBitmap>& needs,
+                                    int64_t head_dim) {
+  const int ranks = shards.ranks();
+  SPROCKET_CHECK_EQ(static_cast<int>(needs.size()), ranks);
+  SelectedPlan plan;
+  plan.send.resize(ranks);
+  plan.receive.resize(ranks);
+  plan.send_rows.resize(ranks);
+  plan.receive_rows.resize(ranks);
+  for (int peer = 0; peer < ranks; ++peer) {
+    if (peer != shards.self) {
+      plan.send_rows[peer] = list_entries(shards, needs[peer], shards.self, plan.send[peer]);
+      plan.receive_rows[peer] = list_entries(shards, needs[shards.self], peer, plan.receive[peer]);
+    }
+    const int64_t sent = 2 * plan.send_rows[peer] * head_dim;
+    const int64_t received = 2 * plan.receive_rows[peer] * head_dim;
+    plan.exchange.send.push_back({peer, plan.exchange.send_count, sent});
+    plan.exchange.receive.push_back({peer, plan.exchange.receive_count, received});
+    plan.exchange.send_count += sent;
+    plan.exchange.receive_count += received;
+  }
+  return plan;
+}
+
+double coverage_of(const OuterShards& shards, const NeedBitmap& need) {
+  const int64_t own = shards.blocks[shards.self + 1] - shards.blocks[shards.self];
+  const int64_t remote = need.batch_heads * (need.blocks - own);
+  int64_t needed = 0;
+  for (int64_t batch_head = 0; batch_head < need.batch_heads; ++batch_head) {
+    for (int64_t block = 0; block < need.blocks; ++block) {
+      const bool is_own =
+          block >= shards.blocks[shards.self] && block < shards.blocks[shards.self + 1];
+      if (!is_own && need.get(batch_head, block)) ++needed;
+    }
+  }
+  return remote == 0 ? 0 : static_cast<double>(needed) / static_cast<double>(remote);
+}
+
+}  // namespace sprocket::parallel

@@ -1,0 +1,54 @@
+// The bridge between LibTorch tensors, communicator buffers and kernel views.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "base/bfloat16.h"
+#include "base/error.h"
+#include "kernels/segment_attention.h"
+#include "parallel/comm/communicator.h"
+
+namespace sprocket::parallel {
+
+DType dtype_of(at::ScalarType type);  // throws InternalError for what no communicator carries
+
+// The tensor must be contiguous; the buffer borrows its memory.
+comm::Buffer buffer_of(const at::Tensor& tensor);
+
+// Accumulators are fp64 for fp64 and fp32 otherwise.
+at::ScalarType accumulator_type(at::ScalarType type);
+
+// A kernel's view of [B, rows, H, D]; the last dim must be contiguous.
+template <class T>
+kernels::HeadView<T> head_view(const at::Tensor& x_BLHD) {
+  SPROCKET_CHECK_EQ(x_BLHD.dim(), 4);
+  SPROCKET_CHECK(x_BLHD.stride(3) == 1 || x_BLHD.size(3) == 1, "rows of a head must be contiguous");
+  return {static_cast<T*>(x_BLHD.data_ptr()), x_BLHD.stride(0), x_BLHD.stride(1), x_BLHD.stride(2)};
+}
+
+template <class T>
+kernels::HeadView<const T> const_head_view(const at::Tensor& x_BLHD) {
+  const auto view = head_view<T>(x_BLHD);
+  return {view.data, view.batch_stride, view.row_stride, view.head_stride};
+}
+
+// Calls body(T{}) with the element type of the proof, the full and the half precision path.
+template <class Body>
+void dispatch_compute_type(at::ScalarType type, Body&& body) {
+  switch (type) {
+    case at::kDouble:
+      body(double{});
+      return;
+    case at::kFloat:
+      body(float{});
+      return;
+    case at::kBFloat16:
+      body(BFloat16{});
+      return;
+    default:
+      throw InternalError(
+          fmt::format("attention: expected f64, f32 or bf16, found {}", at::toString(type)));
+  }
+}
+
+}  // namespace sprocket::parallel

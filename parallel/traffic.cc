@@ -1,0 +1,182 @@
+#include "parallel/traffic.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace sprocket::parallel {
+namespace {
+
+struct Rows {
+  std::vector<TrafficRow>& out;
+  std::string group;
+
+  // One message of counts[i] elements for each i != self; empty ones are not sent.
+  void add(const char* what, comm::OpKind op, Phase phase, const std::vector<int64_t>& counts,
+           int self, int64_t bytes_per_element) {
+    TrafficRow row{group, what, op, phase};
+    for (int peer = 0; peer < static_cast<int>(counts.size()); ++peer) {
+      if (peer == self || counts[peer] == 0) continue;
+      row.bytes += counts[peer] * bytes_per_element;
+      ++row.messages;
+    }
+    out.push_back(std::move(row));
+  }
+};
+
+void add_ulysses(std::vector<TrafficRow>& out, const ShardPlan& plan, int sequence_rank,
+                 const AttentionShape& shape) {
+  const int degree = plan.mesh.ulysses;
+  if (degree == 1) return;
+  const int self = sequence_rank % degree, first = sequence_rank - self;
+  const int64_t element = static_cast<int64_t>(size_of(shape.dtype));
+  const int64_t row = shape.batch * shape.heads / degree * shape.head_dim;
+  Rows rows{out, "sp.ulysses"};
+  std::vector<int64_t> to_heads(degree), to_rows(degree);
+  for (int peer = 0; peer < degree; ++peer) {
+    to_heads[peer] = plan.tokens_of(sequence_rank) * row;
+    to_rows[peer] = plan.tokens_of(first + peer) * row;
+  }
+  const auto times = [](std::vector<int64_t> counts, int64_t factor) {
+    for (auto& count : counts) count *= factor;
+    return counts;
+  };
+  const int64_t inputs = shape.gated() ? 4 : 3;
+  const char* names = shape.gated() ? "q, k, v, gate" : "q, k, v";
+  using comm::OpKind;
+  rows.add(names, OpKind::kExchange, Phase::kForward, times(to_heads, inputs), self, element);
+  rows.add("out", OpKind::kExchange, Phase::kForward, to_rows, self, element);
+  rows.add("gradient of out", OpKind::kExchange, Phase::kBackward, to_heads, self, element);
+  rows.add(shape.gated() ? "gradients of q, k, v, gate" : "gradients of q, k, v", OpKind::kExchange,
+           Phase::kBackward, times(to_rows, inputs), self, element);
+}
+
+void add_ring(Rows& rows, const std::vector<int64_t>& shard_elements, int self, int64_t element,
+              int64_t accumulator) {
+  const int ranks = static_cast<int>(shard_elements.size());
+  const auto hop = [&](const char* what, Phase phase, int hops, int64_t bytes) {
+    TrafficRow row{rows.group, what, comm::OpKind::kExchange, phase};
+    for (int step = 0; step < hops; ++step) {
+      const int64_t count = shard_elements[(self - step + ranks) % ranks];
+      row.bytes += count * bytes;
+      row.messages += count > 0;
+    }
+    rows.out.push_back(std::move(row));
+  };
+  hop("k, v", Phase::kForward, ranks - 1, element);
+  hop("k, v", Phase::kBackward, ranks - 1, element);
+  hop("gradients of k, v", Phase::kBackward, ranks, accumulator);
+}
+
+}  // namespace
+
+OuterShards outer_shards(const TokenLayout& layout, const ShardPlan& plan, int outer_index) {
+  return {layout.block_offsets, plan.outer_blocks, outer_index};
+}
+
+SelectedRows rows_of(const SelectedPlan& plan) { return {plan.send_rows, plan.receive_rows}; }
+
+SelectedRows selected_rows_bound(const TokenLayout& layout, const OuterShards& shards,
+                                 int64_t batch, int64_t heads_here, const AttentionSpec& spec) {
+  const int64_t blocks = layout.blocks();
+  const int64_t group = spec.budget_head_group == 0 ? heads_here : spec.budget_head_group;
+  int64_t largest_block = 0;
+  for (int block = 0; block < blocks; ++block) {
+    largest_block = std::max<int64_t>(largest_block, shards.block_rows(block));
+  }
+  // Rows that `consumer` may import from anywhere, all its domains together.
+  const auto imports = [&](int consumer) {
+    int64_t pairs = 0;
+    for (int g = 0; g < layout.spec.domains; ++g) {
+      const int first = layout.domain_blocks[g], last = layout.domain_blocks[g + 1];
+      if (first < shards.blocks[consumer] || last > shards.blocks[consumer + 1]) continue;
+      pairs +=
+          spec.max_coverage.floor_times(group * (blocks - (last - first))) * (heads_here / group);
+    }
+    return batch * pairs * largest_block;
+  };
+  const bool budgeted = spec.method == MethodKind::kVsa && layout.spec.domains > 1;
+  const auto between = [&](int consumer, int owner) {
+    const int64_t all = batch * heads_here * shards.tokens(owner);
+    return budgeted ? std::min(all, imports(consumer)) : all;
+  };
+  SelectedRows rows;
+  int64_t received = 0;
+  const int64_t most = budgeted ? imports(shards.self) : INT64_MAX;
+  for (int peer = 0; peer < shards.ranks(); ++peer) {
+    const bool self = peer == shards.self;
+    rows.sent.push_back(self ? 0 : between(peer, shards.self));
+    const int64_t from_peer = self ? 0 : std::min(between(shards.self, peer), most - received);
+    rows.received.push_back(from_peer);
+    received += from_peer;
+  }
+  return rows;
+}
+
+std::vector<TrafficRow> attention_traffic(const TokenLayout& layout, const ShardPlan& plan,
+                                          int sequence_rank, const AttentionShape& shape,
+                                          const StrategySpec& strategy,
+                                          const SelectedRows& selected) {
+  std::vector<TrafficRow> out;
+  add_ulysses(out, plan, sequence_rank, shape);
+  const int ranks = plan.mesh.outer;
+  if (ranks == 1) return out;
+
+  using comm::OpKind;
+  const int self = sequence_rank / plan.mesh.ulysses;
+  const OuterShards shards = outer_shards(layout, plan, self);
+  const int64_t element = static_cast<int64_t>(size_of(shape.dtype));
+  const int64_t accumulator = shape.dtype == DType::kF64 ? 8 : 4;
+  const int64_t heads = shape.heads / plan.mesh.ulysses;
+  std::vector<int64_t> shard_elements, summary_elements;
+  for (int rank = 0; rank < ranks; ++rank) {
+    shard_elements.push_back(2 * shape.batch * shards.tokens(rank) * heads * shape.head_dim);
+    summary_elements.push_back(2 * shape.batch * heads *
+                               (shards.blocks[rank + 1] - shards.blocks[rank]) * shape.head_dim);
+  }
+  const auto to_all = [&](int64_t count) { return std::vector<int64_t>(ranks, count); };
+  Rows rows{out, "sp.outer"};
+  if (shape.method == MethodKind::kVsa) {
+    rows.add("pooled k, v", OpKind::kAllGather, Phase::kForward, to_all(summary_elements[self]),
+             self, accumulator);
+    if (shape.coarse != CoarseBranch::kNone) {
+      rows.add("gradients of pooled k, v", OpKind::kReduceScatter, Phase::kBackward,
+               summary_elements, self, accumulator);
+    }
+  }
+  switch (strategy.outer) {
+    case OuterStrategyKind::kRing:
+      add_ring(rows, shard_elements, self, element, accumulator);
+      break;
+    case OuterStrategyKind::kAllGather:
+      rows.add("k, v", OpKind::kExchange, Phase::kForward, to_all(shard_elements[self]), self,
+               element);
+      if (!strategy.keep_remote_kv) {
+        rows.add("k, v", OpKind::kExchange, Phase::kBackward, to_all(shard_elements[self]), self,
+                 element);
+      }
+      rows.add("gradients of k, v", OpKind::kExchange, Phase::kBackward, shard_elements, self,
+               element);
+      break;
+    case OuterStrategyKind::kSelected: {
+      const int64_t bitmap = (shape.batch * heads * layout.blocks() + 7) / 8;
+      rows.add("need bitmaps", OpKind::kAllGather, Phase::kForward, to_all(bitmap), self, 1);
+      const auto elements = [&](std::vector<int64_t> counts) {
+        for (auto& count : counts) count *= 2 * shape.head_dim;
+        return counts;
+      };
+      rows.add("selected k, v", OpKind::kExchange, Phase::kForward, elements(selected.sent), self,
+               element);
+      if (!strategy.keep_remote_kv) {
+        rows.add("selected k, v", OpKind::kExchange, Phase::kBackward, elements(selected.sent),
+                 self, element);
+      }
+      rows.add("gradients of selected k, v", OpKind::kExchange, Phase::kBackward,
+               elements(selected.received), self, element);
+      break;
+    }
+  }
+  return out;
+}
+
+}  // namespace sprocket::parallel

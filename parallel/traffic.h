@@ -1,0 +1,62 @@
+// Bytes and messages that one attention layer sends, in closed form, without running it.
+//
+// The formulas are those of docs/sequence_parallel.md for uneven shards: with u = bytes of one
+// rank's share of one of Q, K, V, O and even shards they reduce to
+//   Ulysses     4u(U-1)/U forward and backward, 5u(U-1)/U with a gate
+//   ring        2(R-1)u forward; 2(R-1)u + 2R u a/e backward (a bytes of an accumulator, e of an
+//   element) all_gather  2(R-1)u forward; 2(R-1)u backward, 4(R-1)u when K and V are fetched again
+//   selected    2c(R-1)u forward; the same backward, 4c(R-1)u when K and V are fetched again
+// plus, with VSA, the pooled K and V (and their gradients) and, with selected, the need bitmaps.
+// Tests hold them against what the communicators counted, exactly.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/timeline.h"
+#include "parallel/attention/selected_plan.h"
+#include "parallel/comm/recorder.h"
+#include "parallel/sequence_attention.h"
+
+namespace sprocket::parallel {
+
+struct TrafficRow {
+  std::string group;  // communicator: "sp.ulysses" or "sp.outer"
+  std::string what;   // "q, k, v", "selected k, v", "pooled k, v", "need bitmaps", …
+  comm::OpKind op;
+  Phase phase;        // kForward or kBackward
+  int64_t bytes = 0;  // sent by this rank to others
+  int64_t messages = 0;
+};
+
+struct AttentionShape {
+  int64_t batch = 1;
+  int64_t heads = 1;
+  int64_t head_dim = 64;
+  DType dtype = DType::kF32;
+  MethodKind method = MethodKind::kDense;
+  CoarseBranch coarse = CoarseBranch::kGated;
+
+  bool gated() const { return method == MethodKind::kVsa && coarse == CoarseBranch::kGated; }
+};
+
+// K rows (one head each) that cross the network for the selected strategy, by peer.
+struct SelectedRows {
+  std::vector<int64_t> sent, received;
+};
+SelectedRows rows_of(const SelectedPlan& plan);
+
+// The most that a budget allows: every domain imports its full budget of full blocks.
+SelectedRows selected_rows_bound(const TokenLayout& layout, const OuterShards& shards,
+                                 int64_t batch, int64_t heads_here, const AttentionSpec& spec);
+
+// One layer's rows for a sequence rank (outer index * ulysses degree + ulysses index).
+std::vector<TrafficRow> attention_traffic(const TokenLayout& layout, const ShardPlan& plan,
+                                          int sequence_rank, const AttentionShape& shape,
+                                          const StrategySpec& strategy,
+                                          const SelectedRows& selected);
+
+// The outer shards as rank `outer_index` sees them.
+OuterShards outer_shards(const TokenLayout& layout, const ShardPlan& plan, int outer_index);
+
+}  // namespace sprocket::parallel
