@@ -16,11 +16,12 @@ void pool_blocks(HeadView<const T> x, std::span<const int64_t> offsets, int batc
 
 // The gradient of pool_blocks: dx[row] += dpooled[block of row] / rows of the block.
 template <class T>
-void add_pooling_gradient(const Accumulator<T>* dpooled, std::span<const int64_t> offsets, int batch,
-                          int heads, int head_dim, HeadView<Accumulator<T>> dx, int threads);
+void add_pooling_gradient(const Accumulator<T>* dpooled, std::span<const int64_t> offsets,
+                          int batch, int heads, int head_dim, HeadView<Accumulator<T>> dx,
+                          int threads);
 
-// scores[b, h, i, j] = scale * qc[b, h, i] . kc[b, h, j]. The sum over D has one fixed order for every
-// element, so a score does not depend on how many rows or columns a call computes.
+// scores[b, h, i, j] = scale * qc[b, h, i] . kc[b, h, j]. The sum over D has one fixed order for
+// every element, so a score does not depend on how many rows or columns a call computes.
 template <class A>
 void coarse_scores(const A* qc, const A* kc, int batch_heads, int query_blocks, int kv_blocks,
                    int head_dim, double scale, A* scores, int threads);
