@@ -77,7 +77,8 @@ Decimal Decimal::parse(std::string_view text) {
 }
 
 Decimal Decimal::from_double(double value) {
-  if (!std::isfinite(value)) throw ConfigError(fmt::format("expected a finite number, found {}", value));
+  if (!std::isfinite(value))
+    throw ConfigError(fmt::format("expected a finite number, found {}", value));
   char text[64];
   const auto [end, error] = std::to_chars(text, text + sizeof text, value);
   SPROCKET_CHECK(error == std::errc(), "to_chars failed for {}", value);

@@ -73,25 +73,26 @@ namespace internal {
 
 }  // namespace sprocket
 
-// Invariants of the program itself; what a user, a file or a peer can cause gets its own typed error.
-#define SPROCKET_CHECK(condition, ...)                                             \
-  do {                                                                             \
-    if (!(condition)) [[unlikely]] {                                               \
-      ::sprocket::internal::throw_check_failed(                                    \
+// Invariants of the program itself; what a user, a file or a peer can cause gets its own typed
+// error.
+#define SPROCKET_CHECK(condition, ...)                                                    \
+  do {                                                                                    \
+    if (!(condition)) [[unlikely]] {                                                      \
+      ::sprocket::internal::throw_check_failed(                                           \
           __FILE__, __LINE__, std::string(#condition) + ": " + fmt::format(__VA_ARGS__)); \
-    }                                                                              \
+    }                                                                                     \
   } while (0)
 
-#define SPROCKET_CHECK_OP_(left, op, right)                                                  \
-  do {                                                                                       \
-    const auto& sprocket_left_ = (left);                                                     \
-    const auto& sprocket_right_ = (right);                                                   \
-    if (!(sprocket_left_ op sprocket_right_)) [[unlikely]] {                                 \
-      ::sprocket::internal::throw_check_failed(                                              \
-          __FILE__, __LINE__,                                                                \
+#define SPROCKET_CHECK_OP_(left, op, right)                                                     \
+  do {                                                                                          \
+    const auto& sprocket_left_ = (left);                                                        \
+    const auto& sprocket_right_ = (right);                                                      \
+    if (!(sprocket_left_ op sprocket_right_)) [[unlikely]] {                                    \
+      ::sprocket::internal::throw_check_failed(                                                 \
+          __FILE__, __LINE__,                                                                   \
           fmt::format("expected " #left " " #op " " #right ", found {} and {}", sprocket_left_, \
-                      sprocket_right_));                                                     \
-    }                                                                                        \
+                      sprocket_right_));                                                        \
+    }                                                                                           \
   } while (0)
 
 #define SPROCKET_CHECK_EQ(left, right) SPROCKET_CHECK_OP_(left, ==, right)

@@ -7,14 +7,14 @@ namespace sprocket {
 
 enum class ExitCode : int {
   kOk = 0,
-  kInternal = 1,        // a bug: InternalError or an unexpected exception
-  kConfig = 2,          // ConfigError: nothing was run
-  kInput = 3,           // InputError: a file is missing, damaged or of the wrong kind
-  kOutput = 4,          // OutputError: disk full, read-only folder, folder in use
-  kComm = 5,            // CommError: a peer died, hung or diverged
-  kCuda = 6,            // CudaError
-  kNonFinite = 7,       // NonFiniteError: the loss is not a number
-  kInterrupted = 75,    // SIGTERM or SIGINT: the job saved a checkpoint and can be resumed
+  kInternal = 1,      // a bug: InternalError or an unexpected exception
+  kConfig = 2,        // ConfigError: nothing was run
+  kInput = 3,         // InputError: a file is missing, damaged or of the wrong kind
+  kOutput = 4,        // OutputError: disk full, read-only folder, folder in use
+  kComm = 5,          // CommError: a peer died, hung or diverged
+  kCuda = 6,          // CudaError
+  kNonFinite = 7,     // NonFiniteError: the loss is not a number
+  kInterrupted = 75,  // SIGTERM or SIGINT: the job saved a checkpoint and can be resumed
 };
 
 // The code of an exception's type; kInternal for what is no sprocket::Error.

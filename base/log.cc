@@ -9,9 +9,15 @@ void configure_logging(LogLevel level, int rank, int size) {
       "sprocket", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   spdlog::level::level_enum threshold = spdlog::level::info;
   switch (level) {
-    case LogLevel::kQuiet: threshold = spdlog::level::warn; break;
-    case LogLevel::kNormal: threshold = spdlog::level::info; break;
-    case LogLevel::kVerbose: threshold = spdlog::level::debug; break;
+    case LogLevel::kQuiet:
+      threshold = spdlog::level::warn;
+      break;
+    case LogLevel::kNormal:
+      threshold = spdlog::level::info;
+      break;
+    case LogLevel::kVerbose:
+      threshold = spdlog::level::debug;
+      break;
   }
   if (rank > 0 && level != LogLevel::kVerbose) threshold = spdlog::level::warn;
   logger->set_level(threshold);

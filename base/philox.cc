@@ -49,7 +49,8 @@ void RandomStream::normal(std::span<float> out, uint64_t first_index) const {
     float values[4];
     for (int pair = 0; pair < 2; ++pair) {
       const double u = (static_cast<double>(words[2 * pair]) + 0.5) * 0x1p-32;
-      const double angle = 2 * std::numbers::pi * (static_cast<double>(words[2 * pair + 1]) * 0x1p-32);
+      const double angle =
+          2 * std::numbers::pi * (static_cast<double>(words[2 * pair + 1]) * 0x1p-32);
       const double radius = std::sqrt(-2 * std::log(u));
       values[2 * pair] = static_cast<float>(radius * std::cos(angle));
       values[2 * pair + 1] = static_cast<float>(radius * std::sin(angle));

@@ -1,5 +1,6 @@
-// Where asynchronous work is ordered. On hosts work is done when the call returns and the one stream
-// is the host's own; on CUDA a view holds a cudaStream_t. There is no implicit default stream.
+// Where asynchronous work is ordered. On hosts work is done when the call returns and the one
+// stream is the host's own; on CUDA a view holds a cudaStream_t. There is no implicit default
+// stream.
 #pragma once
 
 namespace sprocket {

@@ -13,24 +13,36 @@ int64_t monotonic_ns() {
 
 const char* name_of(Phase phase) {
   switch (phase) {
-    case Phase::kOther: return "other";
-    case Phase::kForward: return "forward";
-    case Phase::kBackward: return "backward";
-    case Phase::kRecompute: return "recompute";
-    case Phase::kOptimizer: return "optimizer";
-    case Phase::kSample: return "sample";
+    case Phase::kOther:
+      return "other";
+    case Phase::kForward:
+      return "forward";
+    case Phase::kBackward:
+      return "backward";
+    case Phase::kRecompute:
+      return "recompute";
+    case Phase::kOptimizer:
+      return "optimizer";
+    case Phase::kSample:
+      return "sample";
   }
   return "?";
 }
 
 const char* name_of(Activity activity) {
   switch (activity) {
-    case Activity::kCompute: return "compute";
-    case Activity::kCommunicationWait: return "communication_wait";
-    case Activity::kCopy: return "copy";
-    case Activity::kDataWait: return "data_wait";
-    case Activity::kCheckpoint: return "checkpoint";
-    case Activity::kOther: return "other";
+    case Activity::kCompute:
+      return "compute";
+    case Activity::kCommunicationWait:
+      return "communication_wait";
+    case Activity::kCopy:
+      return "copy";
+    case Activity::kDataWait:
+      return "data_wait";
+    case Activity::kCheckpoint:
+      return "checkpoint";
+    case Activity::kOther:
+      return "other";
   }
   return "?";
 }

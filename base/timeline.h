@@ -1,8 +1,8 @@
 // What a rank was doing, when: the raw material of the communication-against-compute report.
 //
 // A rank has one Timeline, used by its one issuing thread. Scopes nest; a scope that opens inside
-// another one suspends it, so that the recorded intervals never overlap and a wait for communication
-// inside a compute scope is not counted as compute.
+// another one suspends it, so that the recorded intervals never overlap and a wait for
+// communication inside a compute scope is not counted as compute.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,14 @@ int64_t monotonic_ns();
 enum class Phase : uint8_t { kOther, kForward, kBackward, kRecompute, kOptimizer, kSample };
 const char* name_of(Phase phase);
 
-enum class Activity : uint8_t { kCompute, kCommunicationWait, kCopy, kDataWait, kCheckpoint, kOther };
+enum class Activity : uint8_t {
+  kCompute,
+  kCommunicationWait,
+  kCopy,
+  kDataWait,
+  kCheckpoint,
+  kOther
+};
 const char* name_of(Activity activity);
 
 // Where in the job a record was made.
