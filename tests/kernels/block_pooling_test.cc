@@ -1,0 +1,278 @@
+#include "kernels/block_pooling.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "base/philox.h"
+#include "kernels/isa.h"
+#include "kernels/lanes.h"
+
+namespace sprocket::kernels {
+namespace {
+
+template <class T>
+double to_double(T value) {
+  if constexpr (std::is_same_v<T, BFloat16>)
+    return static_cast<float>(value);
+  else
+    return value;
+}
+
+template <class T>
+std::vector<T> normal_values(int64_t count, uint64_t sample) {
+  std::vector<float> values(count);
+  RandomStream(7, 0, sample, RandomPurpose::kTest).normal(values);
+  std::vector<T> result(count);
+  for (int64_t i = 0; i < count; ++i) result[i] = static_cast<T>(values[i]);
+  return result;
+}
+
+// Half an ulp of 1 in the type.
+template <class A>
+constexpr double kUnit = std::is_same_v<A, double> ? 0x1p-53 : 0x1p-24;
+
+struct IsaLimit {
+  explicit IsaLimit(Isa isa) { limit_isa(isa); }
+  ~IsaLimit() { limit_isa(Isa::kAvx512); }
+};
+
+template <class T>
+class PoolingTest : public testing::Test {};
+using ElementTypes = testing::Types<double, float, BFloat16>;
+TYPED_TEST_SUITE(PoolingTest, ElementTypes);
+
+TYPED_TEST(PoolingTest, MeansOfStridedRowsWithPartialAndEmptyBlocks) {
+  using T = TypeParam;
+  using A = Accumulator<T>;
+  const std::vector<int64_t> offsets{2, 2, 66, 67, 67, 90};
+  const int batch = 2, heads = 3, rows = 90, blocks = 5;
+  for (const int head_dim : {64, 19, 1}) {
+    // [B, rows, H, D + 2] so that no stride is the contiguous one.
+    const int64_t width = head_dim + 2;
+    const auto x = normal_values<T>(batch * rows * heads * width, 1);
+    const HeadView<const T> view{x.data(), rows * heads * width, heads * width, width};
+    std::vector<A> pooled(batch * heads * blocks * head_dim, A(99)), again = pooled;
+    pool_blocks<T>(view, offsets, batch, heads, head_dim, pooled.data(), 1);
+    pool_blocks<T>(view, offsets, batch, heads, head_dim, again.data(), 3);
+    EXPECT_EQ(pooled, again);
+    for (int b = 0; b < batch; ++b) {
+      for (int h = 0; h < heads; ++h) {
+        for (int i = 0; i < blocks; ++i) {
+          for (int d = 0; d < head_dim; ++d) {
+            double sum = 0, size = 0;
+            const int64_t count = offsets[i + 1] - offsets[i];
+            for (int64_t row = offsets[i]; row < offsets[i + 1]; ++row) {
+              sum += to_double(view.row(b, row, h)[d]);
+              size += std::abs(to_double(view.row(b, row, h)[d]));
+            }
+            const double mean = count == 0 ? 0 : sum / count;
+            const double bound = count == 0 ? 0 : (count + 1) * kUnit<A> * size / count;
+            EXPECT_NEAR(pooled[((b * heads + h) * blocks + i) * head_dim + d], mean, bound);
+          }
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(PoolingTest, GradientAddsEachRowsShare) {
+  using T = TypeParam;
+  using A = Accumulator<T>;
+  const std::vector<int64_t> offsets{0, 4, 4, 9, 10};
+  const int batch = 2, heads = 2, rows = 10, blocks = 4, head_dim = 21;
+  const auto gradient = normal_values<A>(batch * heads * blocks * head_dim, 2);
+  std::vector<A> dx(batch * rows * heads * head_dim, A(1));
+  add_pooling_gradient<T>(gradient.data(), offsets, batch, heads, head_dim,
+                          contiguous_view(dx.data(), rows, heads, head_dim), 2);
+  for (int b = 0; b < batch; ++b) {
+    for (int h = 0; h < heads; ++h) {
+      for (int i = 0; i < blocks; ++i) {
+        for (int64_t row = offsets[i]; row < offsets[i + 1]; ++row) {
+          for (int d = 0; d < head_dim; ++d) {
+            const A share = gradient[((b * heads + h) * blocks + i) * head_dim + d] /
+                            static_cast<A>(offsets[i + 1] - offsets[i]);
+            EXPECT_EQ(dx[((b * rows + row) * heads + h) * head_dim + d], A(1) + share);
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class A>
+class CoarseTest : public testing::Test {};
+using AccumulatorTypes = testing::Types<double, float>;
+TYPED_TEST_SUITE(CoarseTest, AccumulatorTypes);
+
+TYPED_TEST(CoarseTest, ScoresAreScaledDotProducts) {
+  using A = TypeParam;
+  const int bh = 2, nq = 13, nk = 71, dim = 37;
+  const double scale = 0.25;
+  const auto q = normal_values<A>(bh * nq * dim, 3), k = normal_values<A>(bh * nk * dim, 4);
+  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+    const IsaLimit limit(isa);
+    std::vector<A> scores(bh * nq * nk);
+    coarse_scores(q.data(), k.data(), bh, nq, nk, dim, scale, scores.data(), 2);
+    for (int b = 0; b < bh; ++b) {
+      for (int i = 0; i < nq; ++i) {
+        for (int j = 0; j < nk; ++j) {
+          double sum = 0, size = 0;
+          for (int d = 0; d < dim; ++d) {
+            const double term = double(q[(b * nq + i) * dim + d]) * k[(b * nk + j) * dim + d];
+            sum += term;
+            size += std::abs(term);
+          }
+          EXPECT_NEAR(scores[(b * nq + i) * nk + j], scale * sum,
+                      scale * (dim + 2) * kUnit<A> * size);
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(CoarseTest, AnElementDoesNotDependOnWhatElseIsComputed) {
+  using A = TypeParam;
+  const int nq = 211, nk = 97, dim = 64;
+  const auto q = normal_values<A>(nq * dim, 5), k = normal_values<A>(nk * dim, 6);
+  std::vector<A> all(nq * nk);
+  coarse_scores(q.data(), k.data(), 1, nq, nk, dim, 0.125, all.data(), 1);
+  std::vector<A> p = all, out(nq * dim);
+  coarse_softmax(p.data(), nq, nk, 1);
+  coarse_output(p.data(), k.data(), 1, nq, nk, dim, out.data(), 1);
+  for (const auto& [first, last] : {std::pair{0, 1}, {1, 9}, {5, 6}, {7, 203}, {190, 211}}) {
+    const int rows = last - first;
+    std::vector<A> part(rows * nk), part_out(rows * dim);
+    coarse_scores(q.data() + first * dim, k.data(), 1, rows, nk, dim, 0.125, part.data(), 3);
+    EXPECT_EQ(part, std::vector<A>(all.begin() + first * nk, all.begin() + last * nk));
+    coarse_softmax(part.data(), rows, nk, 3);
+    EXPECT_EQ(part, std::vector<A>(p.begin() + first * nk, p.begin() + last * nk));
+    coarse_output(part.data(), k.data(), 1, rows, nk, dim, part_out.data(), 2);
+    EXPECT_EQ(part_out, std::vector<A>(out.begin() + first * dim, out.begin() + last * dim));
+  }
+  for (const auto& [first, last] : {std::pair{0, 1}, {3, 50}, {60, 97}}) {
+    const int columns = last - first;
+    std::vector<A> part(nq * columns);
+    coarse_scores(q.data(), k.data() + first * dim, 1, nq, columns, dim, 0.125, part.data(), 2);
+    for (int i = 0; i < nq; ++i) {
+      for (int j = 0; j < columns; ++j) {
+        ASSERT_EQ(part[i * columns + j], all[i * nk + first + j]);
+      }
+    }
+  }
+}
+
+TYPED_TEST(CoarseTest, SoftmaxRows) {
+  using A = TypeParam;
+  for (const int n : {1, 15, 16, 33, 100}) {
+    auto scores = normal_values<A>(3 * n, 8);
+    for (A& score : scores) score *= 8;
+    auto p = scores;
+    coarse_softmax(p.data(), 3, n, 2);
+    for (int row = 0; row < 3; ++row) {
+      double largest = -1e30, sum = 0;
+      for (int j = 0; j < n; ++j) largest = std::max<double>(largest, scores[row * n + j]);
+      for (int j = 0; j < n; ++j) sum += std::exp(scores[row * n + j] - largest);
+      for (int j = 0; j < n; ++j) {
+        const double difference = scores[row * n + j] - largest;
+        // exp: 4 units (lanes.h) and the rounded argument; the sum: one unit per lane's addition.
+        const double bound = (16 + std::abs(difference) + n / 8.0) * kUnit<A>;
+        const double expected = std::exp(difference) / sum;
+        EXPECT_NEAR(p[row * n + j], expected, bound * expected);
+      }
+    }
+  }
+}
+
+TEST(CoarseBackwardTest, EqualsFiniteDifferences) {
+  const int bh = 2, nq = 5, nk = 9, dim = 7;
+  const double scale = 0.4;
+  std::vector<std::vector<double>> inputs{normal_values<double>(bh * nq * dim, 10),
+                                          normal_values<double>(bh * nk * dim, 11),
+                                          normal_values<double>(bh * nk * dim, 12)};
+  const auto weight = normal_values<double>(bh * nq * dim, 13);
+  std::vector<double> p(bh * nq * nk), out(bh * nq * dim);
+  const auto loss = [&] {
+    coarse_scores(inputs[0].data(), inputs[1].data(), bh, nq, nk, dim, scale, p.data(), 1);
+    coarse_softmax(p.data(), bh * nq, nk, 1);
+    coarse_output(p.data(), inputs[2].data(), bh, nq, nk, dim, out.data(), 1);
+    double sum = 0;
+    for (size_t i = 0; i < out.size(); ++i) sum += out[i] * weight[i];
+    return sum;
+  };
+  loss();
+  std::vector<std::vector<double>> gradients(3), threaded(3);
+  for (int i = 0; i < 3; ++i) gradients[i] = threaded[i] = std::vector<double>(inputs[i].size(), 5);
+  coarse_backward(inputs[0].data(), inputs[1].data(), inputs[2].data(), p.data(), weight.data(), bh,
+                  nq, nk, dim, scale, gradients[0].data(), gradients[1].data(), gradients[2].data(),
+                  1);
+  coarse_backward(inputs[0].data(), inputs[1].data(), inputs[2].data(), p.data(), weight.data(), bh,
+                  nq, nk, dim, scale, threaded[0].data(), threaded[1].data(), threaded[2].data(),
+                  3);
+  EXPECT_EQ(gradients, threaded);
+  const double h = 1e-5;  // truncation h^2 = 1e-10, rounding 1e-16 / h = 1e-11
+  for (int which = 0; which < 3; ++which) {
+    for (size_t i = 0; i < inputs[which].size(); ++i) {
+      const double kept = inputs[which][i];
+      inputs[which][i] = kept + h;
+      const double above = loss();
+      inputs[which][i] = kept - h;
+      const double below = loss();
+      inputs[which][i] = kept;
+      EXPECT_NEAR(gradients[which][i], (above - below) / (2 * h), 1e-8);
+    }
+  }
+}
+
+// exp_of_lanes over a range of arguments, through the instruction set under test.
+struct ExpKernel {
+  SPROCKET_INLINE static void run(const float* x, float* y, int64_t count) {
+    for (int64_t i = 0; i < count; i += kLanes<float>) store(y + i, exp_of_lanes(load(x + i)));
+  }
+};
+
+TEST(LanesTest, ExpIsAccurateFromUnderflowToOverflow) {
+  std::vector<float> x;
+  for (float value = -104; value < 88.7f; value += 0.0117f) x.push_back(value);
+  for (const float value :
+       {0.0f, -0.0f, 1e-30f, 88.72f, 88.73f, 1000.0f, INFINITY, -1000.0f, -INFINITY, NAN}) {
+    x.push_back(value);
+  }
+  x.resize((x.size() + 15) / 16 * 16);
+  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+    const IsaLimit limit(isa);
+    std::vector<float> y(x.size());
+    run_on_isa<ExpKernel>(static_cast<const float*>(x.data()), y.data(),
+                          static_cast<int64_t>(x.size()));
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double expected = std::exp(static_cast<double>(x[i]));
+      if (std::isnan(x[i])) {
+        EXPECT_TRUE(std::isnan(y[i]));
+      } else if (expected > 3.4028235e38) {
+        EXPECT_EQ(y[i], INFINITY) << x[i];
+      } else {
+        EXPECT_NEAR(y[i], expected, std::max(expected * 0x1p-22, 0x1p-149)) << x[i];
+      }
+    }
+  }
+}
+
+struct BFloat16Kernel {
+  SPROCKET_INLINE static void run(const float* x, BFloat16* y) { store(y, load(x)); }
+};
+
+TEST(LanesTest, BFloat16RoundsAsTheScalarType) {
+  const float x[16] = {0.0f,     -0.0f,     1.0f,     1.00390625f, 1.01171875f, 1.0039063f,
+                       INFINITY, -INFINITY, NAN,      -NAN,        3.4e38f,     1e-40f,
+                       -2.5f,    0.333333f, 65504.0f, -1e-20f};
+  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+    const IsaLimit limit(isa);
+    BFloat16 y[16];
+    run_on_isa<BFloat16Kernel>(static_cast<const float*>(x), static_cast<BFloat16*>(y));
+    for (int i = 0; i < 16; ++i) EXPECT_EQ(y[i].bits, BFloat16(x[i]).bits) << x[i];
+  }
+}
+
+}  // namespace
+}  // namespace sprocket::kernels
