@@ -1,0 +1,133 @@
+// fp64: every strategy and hybrid on N ranks equals one whole computation to 1e-10, forward and all
+// gradients.
+#include <map>
+
+#include <gtest/gtest.h>
+
+#include "tests/comm/thread_ranks.h"
+#include "tests/parallel/attention_case.h"
+
+namespace sprocket::parallel::testing {
+namespace {
+
+constexpr double kExact = 1e-10;
+
+class Parity : public ::testing::TestWithParam<int> {};
+
+TEST_P(Parity, EveryStrategyEqualsTheWholeComputation) {
+  std::map<std::string, AttentionResult> references;
+  for (const auto& c : parity_cases(GetParam())) {
+    const AttentionTensors inputs = make_inputs(c);
+    // The reference depends on the method and the layout, not on the mesh.
+    const std::string key = c.name().substr(0, c.name().find(' ')) + std::to_string(c.layout.grid.tokens());
+    auto [found, fresh] = references.try_emplace(key);
+    if (fresh) found->second = reference(c, inputs);
+    const AttentionResult& whole = found->second;
+    comm::testing::run_ranks(GetParam(), [&](comm::Communicator& world) {
+      check_case(c, inputs, whole, world, kExact);
+    });
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Worlds, Parity, ::testing::Values(1, 2, 3, 4, 5, 7, 8));
+
+TEST(ParityOptions, CoarseBranchAddedOrAbsent) {
+  for (auto coarse : {CoarseBranch::kAdd, CoarseBranch::kNone}) {
+    AttentionCase c;
+    c.spec.method = MethodKind::kVsa;
+    c.spec.sparsity = Decimal::parse("0.5");
+    c.spec.coarse = coarse;
+    c.mesh = {1, 3, 2};
+    const AttentionTensors inputs = make_inputs(c);
+    const AttentionResult whole = reference(c, inputs);
+    comm::testing::run_ranks(6, [&](comm::Communicator& world) { check_case(c, inputs, whole, world, kExact); });
+  }
+}
+
+TEST(ParityOptions, RasterSlabsAndBudgetPerHead) {
+  AttentionCase c;
+  c.layout = {{9, 7, 5}, {2, 3, 4}, BlockOrder::kRaster, 4};
+  c.spec.method = MethodKind::kVsa;
+  c.spec.sparsity = Decimal::parse("0.8");
+  c.spec.max_coverage = Decimal::parse("0.25");
+  c.spec.budget_head_group = 1;
+  c.mesh = {1, 2, 3};
+  const AttentionTensors inputs = make_inputs(c);
+  const AttentionResult whole = reference(c, inputs);
+  comm::testing::run_ranks(6, [&](comm::Communicator& world) { check_case(c, inputs, whole, world, kExact); });
+}
+
+// The function does not depend on how many ranks compute it, and a budget of 1 is the plain method.
+TEST(ParityOptions, AFullBudgetIsThePlainMethodBitForBit) {
+  AttentionCase plain;
+  plain.spec.method = MethodKind::kVsa;
+  plain.spec.sparsity = Decimal::parse("0.7");
+  plain.layout.domains = 4;
+  AttentionCase full = plain;
+  full.spec.max_coverage = Decimal::parse("1.0");
+  full.layout.domains = 4;
+  plain.spec.max_coverage = Decimal::ratio(1, 0);
+  const AttentionTensors inputs = make_inputs(plain);
+  comm::testing::run_ranks(1, [&](comm::Communicator& world) {
+    const Mesh mesh(world.split(0, 0, "world"), plain.mesh);
+    const AttentionResult a = run_sharded(plain, inputs, mesh), b = run_sharded(full, inputs, mesh);
+    EXPECT_EQ(*a.table, *b.table);
+    EXPECT_TRUE(a.out.equal(b.out));
+    EXPECT_TRUE(a.dk.equal(b.dk));
+  });
+}
+
+TEST(ParityOptions, TwoRunsAreBitwiseEqual) {
+  for (auto kind : {OuterStrategyKind::kSelected, OuterStrategyKind::kRing, OuterStrategyKind::kAllGather}) {
+    AttentionCase c;
+    c.dtype = at::kFloat;
+    c.spec.method = MethodKind::kVsa;
+    c.spec.sparsity = Decimal::parse("0.6");
+    c.mesh = {1, 2, 2};
+    c.strategy.outer = kind;
+    c.strategy.threads = 2;
+    const AttentionTensors inputs = make_inputs(c);
+    std::vector<AttentionResult> runs[2];
+    for (auto& results : runs) {
+      results.resize(4);
+      comm::testing::run_ranks(4, [&](comm::Communicator& world) {
+        const Mesh mesh(world.split(0, world.rank(), "world"), c.mesh);
+        results[world.rank()] = run_sharded(c, inputs, mesh);
+      });
+    }
+    for (int rank = 0; rank < 4; ++rank) {
+      EXPECT_TRUE(runs[0][rank].out.equal(runs[1][rank].out)) << c.name();
+      EXPECT_TRUE(runs[0][rank].dq.equal(runs[1][rank].dq)) << c.name();
+      EXPECT_TRUE(runs[0][rank].dk.equal(runs[1][rank].dk)) << c.name();
+      EXPECT_TRUE(runs[0][rank].dv.equal(runs[1][rank].dv)) << c.name();
+      EXPECT_TRUE(runs[0][rank].dgate.equal(runs[1][rank].dgate)) << c.name();
+    }
+  }
+}
+
+// Low precision passes when its error is at most twice that of one rank in the same precision.
+TEST(ParityOptions, LowPrecisionIsAsGoodAsOnOneRank) {
+  for (auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (auto kind : {OuterStrategyKind::kSelected, OuterStrategyKind::kRing, OuterStrategyKind::kAllGather}) {
+      AttentionCase c;
+      c.dtype = dtype;
+      c.strategy.outer = kind;
+      const AttentionTensors inputs = make_inputs(c);
+      const AttentionResult whole = reference(c, inputs);
+      double alone = 0;
+      comm::testing::run_ranks(1, [&](comm::Communicator& world) {
+        const Mesh mesh(world.split(0, 0, "world"), c.mesh);
+        const ShardPlan plan = make_shard_plan(make_token_layout(c.layout), c.mesh);
+        alone = largest_difference(whole, run_sharded(c, inputs, mesh), plan, 0);
+      });
+      ASSERT_GT(alone, 0);
+      c.mesh = {1, 3, 2};
+      comm::testing::run_ranks(6, [&](comm::Communicator& world) {
+        check_case(c, inputs, whole, world, 2 * alone);
+      });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sprocket::parallel::testing

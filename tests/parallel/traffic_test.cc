@@ -1,0 +1,106 @@
+// What the communicators counted equals the closed forms, exactly, on every rank.
+#include <map>
+#include <numeric>
+
+#include <gtest/gtest.h>
+
+#include "parallel/traffic.h"
+#include "tests/comm/thread_ranks.h"
+#include "tests/parallel/attention_case.h"
+
+namespace sprocket::parallel::testing {
+namespace {
+
+using Key = std::tuple<std::string, comm::OpKind, Phase>;
+using Sums = std::map<Key, std::pair<int64_t, int64_t>>;   // bytes, messages
+
+void add_counted(Sums& sums, const comm::Communicator& group, int64_t first_sequence) {
+  for (const auto& record : group.recorder().since(first_sequence)) {
+    auto& [bytes, messages] = sums[{group.name(), record.op, record.position.phase}];
+    bytes += record.bytes_sent;
+    messages += record.messages_sent;
+  }
+}
+
+Sums predicted(const AttentionCase& c, const TokenLayout& layout, const ShardPlan& plan, int rank,
+               const std::vector<AttentionResult>& results) {
+  const int degree = c.mesh.ulysses, outer_index = rank / degree;
+  const OuterShards shards = outer_shards(layout, plan, outer_index);
+  std::vector<NeedBitmap> needs;
+  for (int r = 0; r < c.mesh.outer; ++r) needs.push_back(needs_of(*results[r * degree + rank % degree].table));
+  const SelectedRows rows = rows_of(plan_selected_exchange(shards, needs, c.head_dim));
+  const AttentionShape shape{c.batch, c.heads, c.head_dim, DType::kF32, c.spec.method, c.spec.coarse};
+  Sums sums;
+  for (const auto& row : attention_traffic(layout, plan, rank, shape, c.strategy, rows)) {
+    auto& [bytes, messages] = sums[{row.group, row.op, row.phase}];
+    bytes += row.bytes;
+    messages += row.messages;
+  }
+  return sums;
+}
+
+class Traffic : public ::testing::TestWithParam<int> {};
+
+TEST_P(Traffic, CountedEqualsClosedForm) {
+  for (auto c : parity_cases(GetParam())) {
+    c.dtype = at::kFloat;
+    const AttentionTensors inputs = make_inputs(c);
+    const TokenLayout layout = make_token_layout(c.layout);
+    const ShardPlan plan = make_shard_plan(layout, c.mesh);
+    std::vector<AttentionResult> results(GetParam());
+    std::vector<Sums> counted(GetParam());
+    comm::testing::run_ranks(GetParam(), [&](comm::Communicator& world) {
+      const Mesh mesh(world.split(0, world.rank(), "world"), c.mesh);
+      const int64_t outer_first = mesh.outer().recorder().next_sequence();
+      const int64_t ulysses_first = mesh.ulysses().recorder().next_sequence();
+      results[world.rank()] = run_sharded(c, inputs, mesh);
+      add_counted(counted[world.rank()], mesh.outer(), outer_first);
+      add_counted(counted[world.rank()], mesh.ulysses(), ulysses_first);
+    });
+    for (int rank = 0; rank < GetParam(); ++rank) {
+      const Sums sums = predicted(c, layout, plan, rank, results);
+      for (const auto& [key, value] : sums) {
+        const auto& [group, op, phase] = key;
+        EXPECT_EQ(counted[rank][key], value)
+            << c.name() << " rank " << rank << " " << group << " " << name_of(op) << " " << name_of(phase);
+      }
+      for (const auto& [key, value] : counted[rank]) {
+        EXPECT_TRUE(sums.count(key) || value.first == 0) << c.name() << ": unpredicted " << std::get<0>(key);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Worlds, Traffic, ::testing::Values(1, 2, 3, 4, 6, 8));
+
+// What the dry run prints for a budget is never less than what a run needs.
+TEST(TrafficBound, HoldsForBudgetedSelections) {
+  for (const auto& c : parity_cases(4)) {
+    if (c.layout.domains == 1) continue;
+    const AttentionTensors inputs = make_inputs(c);
+    const TokenLayout layout = make_token_layout(c.layout);
+    const ShardPlan plan = make_shard_plan(layout, c.mesh);
+    std::vector<AttentionResult> results(4);
+    comm::testing::run_ranks(4, [&](comm::Communicator& world) {
+      const Mesh mesh(world.split(0, world.rank(), "world"), c.mesh);
+      results[world.rank()] = run_sharded(c, inputs, mesh);
+    });
+    for (int rank = 0; rank < 4; ++rank) {
+      const int degree = c.mesh.ulysses;
+      const OuterShards shards = outer_shards(layout, plan, rank / degree);
+      std::vector<NeedBitmap> needs;
+      for (int r = 0; r < c.mesh.outer; ++r) needs.push_back(needs_of(*results[r * degree + rank % degree].table));
+      const SelectedRows actual = rows_of(plan_selected_exchange(shards, needs, c.head_dim));
+      const SelectedRows bound = selected_rows_bound(layout, shards, c.batch, c.heads / degree, c.spec);
+      for (int peer = 0; peer < c.mesh.outer; ++peer) {
+        EXPECT_LE(actual.sent[peer], bound.sent[peer]) << c.name();
+      }
+      EXPECT_LE(std::accumulate(actual.received.begin(), actual.received.end(), int64_t{0}),
+                std::accumulate(bound.received.begin(), bound.received.end(), int64_t{0}))
+          << c.name();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sprocket::parallel::testing
