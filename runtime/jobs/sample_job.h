@@ -1,0 +1,53 @@
+// `sprocket sample`: makes videos with a trained model, on all ranks together.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "configs/job.pb.h"
+#include "parallel/comm/communicator.h"
+
+namespace sprocket::runtime {
+
+struct SampleOptions {
+  // A checkpoint folder (step_00001000) or a run's folder, of which the newest valid one is taken.
+  // Empty: output.directory.
+  std::string checkpoint;
+  // Folder of the files; created if absent. Empty: `samples` in output.directory.
+  std::string output;
+  // Threads of this rank's kernels; >= 1.
+  int threads = 1;
+  // Rank 0 draws one live line on stderr.
+  bool terminal = false;
+};
+
+struct SampleFiles {
+  std::string prompt;
+  std::string video;  // mp4
+  std::string sheet;  // PNG: frames of the sample; above them those of the real clip, when known
+  // Against the codec's own reconstruction of the real clip, when the prompt is a caption of the
+  // data set. Decibels.
+  std::optional<double> psnr;
+};
+
+struct SampleResult {
+  int64_t step = 0;                  // of the checkpoint
+  std::vector<SampleFiles> samples;  // complete on rank 0, empty on the others
+};
+
+// The job that a checkpoint (see SampleOptions::checkpoint) was made by: the description to start
+// from when the user gives no other. Throws InputError when there is no valid checkpoint.
+config::Job job_of_checkpoint(const std::string& path);
+
+// Collective over `world`; `job` is resolved for its size. The model's architecture must be the
+// checkpoint's (InputError lists the fields that differ); everything else is the job's.
+// Prompts are job.sampling.prompt, or else the captions of the first samples of job.data. The data
+// set is needed for captions, precomputed text embeddings and real clips only; size, codec and
+// normalisation come from the checkpoint.
+// Throws ConfigError, InputError, OutputError, CommError.
+SampleResult run_sampling(const config::Job& job, std::unique_ptr<comm::Communicator> world,
+                          const SampleOptions& options);
+
+}  // namespace sprocket::runtime
