@@ -1,0 +1,50 @@
+// Every job in configs/ is loaded and validated as its first lines say it is run.
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+
+#include <gtest/gtest.h>
+
+#include "configs/load.h"
+
+namespace sprocket::config {
+namespace {
+
+std::vector<std::string> shipped_jobs() {
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(SPROCKET_SOURCE_DIR "/configs")) {
+    if (entry.path().extension() == ".txtpb") files.push_back(entry.path().string());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+// The number of ranks in the comment "mpirun -np N … --config configs/NAME".
+int documented_ranks(const std::string& file) {
+  std::ifstream stream(file);
+  const std::regex command("# +mpirun -np ([0-9]+) .*sprocket train --config configs/" +
+                           std::filesystem::path(file).filename().string() + ".*");
+  std::smatch match;
+  for (std::string line; std::getline(stream, line);) {
+    if (std::regex_match(line, match, command)) return std::stoi(match[1]);
+  }
+  ADD_FAILURE() << file << ": expected a comment `mpirun -np N sprocket train --config configs/…`";
+  return 1;
+}
+
+TEST(ShippedJobs, LoadAndAreLegalOnTheRanksTheyName) {
+  const std::vector<std::string> files = shipped_jobs();
+  EXPECT_GE(files.size(), 6u);
+  for (const std::string& file : files) {
+    const LoadOptions options{.purpose = Purpose::kTrain, .world = documented_ranks(file)};
+    EXPECT_NO_THROW({
+      const LoadedJob loaded = load_job(file, {}, options);
+      EXPECT_TRUE(loaded.job.data().has_latent()) << file << " has no extents for a dry run";
+      EXPECT_GT(loaded.job.parallel().outer(), 0);
+    }) << file;
+  }
+}
+
+}  // namespace
+}  // namespace sprocket::config
