@@ -49,7 +49,7 @@ SOURCE = re.compile(r"\.(h|cc|cu|cuh|proto)$")
 NAME = re.compile(r"^[a-z0-9_]+\.(h|cc|cu|cuh|proto)$")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 WORDS = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
-WORDED = re.compile(r"(\.(h|cc|cu|cuh|proto|py|cmake|md|txtpb|yaml|sh|html|js|css)|CMakeLists\.txt|CMakePresets\.json)$")
+WORDED = re.compile(r"(\.(h|cc|cu|cuh|proto|py|cmake|md|in|txtpb|yaml|sh|html|js|css)|CMakeLists\.txt|CMakePresets\.json)$")
 MAX_LINES = 800
 SKIPPED = re.compile(r"^(build.*|outputs|__pycache__|\..*|libtorch)$")
 
@@ -99,7 +99,7 @@ def check_include(path, number, form, header, known):
     if form == "<" or layer is None:
         return
     target = layer_of(header)
-    generated = header.endswith(".pb.h")
+    generated = header.endswith(".pb.h") or header + ".in" in known
     if header not in known and not generated:
         yield Problem(path, number, f'"{header}" is no file of the project: includes are relative to its root')
     elif layer in LAYERS and target not in LAYERS[layer]:

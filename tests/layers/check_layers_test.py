@@ -16,6 +16,8 @@ GOOD = {
     "launcher/main.cc": "int main() { exit(0); }\n",
     "tests/base/error_test.cc": '#include <mpi.h>\n#include "launcher/main.h"\n',
     "launcher/main.h": "#pragma once\n",
+    "launcher/build_info.h.in": "#pragma once\n",
+    "launcher/version.cc": '#include "launcher/build_info.h"\n',
 }
 
 
