@@ -1,0 +1,62 @@
+// A model's parameters: an ordered list of named leaf tensors over one flat buffer, and their
+// gradients over another one.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "models/parameter_spec.h"
+
+namespace sprocket::models {
+
+class ParameterStore {
+ public:
+  // Allocates parameters and gradients, both zero. dtype: kFloat (master weights) or kDouble (proofs).
+  explicit ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType dtype = at::kFloat);
+  ParameterStore(const ParameterStore&) = delete;
+  ParameterStore& operator=(const ParameterStore&) = delete;
+
+  int size() const { return static_cast<int>(specs_.size()); }
+  const ParameterSpec& spec(int index) const { return specs_[index]; }
+  const std::vector<ParameterSpec>& specs() const { return specs_; }
+  // Elements of all tensors, without the padding of the flat buffers.
+  int64_t elements() const { return elements_; }
+
+  // A leaf that requires a gradient; its grad() is always defined and shares flat_gradients(), so that
+  // a backward pass adds to it. Never assign another gradient tensor; write through flat_gradients().
+  const at::Tensor& tensor(int index) const { return tensors_[index]; }
+  at::Tensor gradient(int index) const { return tensors_[index].grad(); }
+  // Throws InternalError when there is no such name.
+  const at::Tensor& tensor(std::string_view name) const { return tensors_[index_of(name)]; }
+  int index_of(std::string_view name) const;
+  bool contains(std::string_view name) const;
+
+  // One-dimensional, all tensors in order. Tensors start at multiples of 16 elements; the elements
+  // between them are zero in both buffers and stay so under elementwise updates of zero gradients.
+  // Neither requires a gradient. Write to them outside of forward and backward only.
+  const at::Tensor& flat_parameters() const { return parameters_; }
+  const at::Tensor& flat_gradients() const { return gradients_; }
+  // First element of a tensor in the flat buffers.
+  int64_t offset(int index) const { return offsets_[index]; }
+
+  void zero_gradients();
+
+  // Every tensor by its rule. Element e of tensor i is a function of (seed, i, e) only, computed in
+  // fp32 whatever the dtype.
+  void initialise(uint64_t seed);
+
+ private:
+  std::vector<ParameterSpec> specs_;
+  std::vector<int64_t> offsets_;
+  int64_t elements_ = 0;
+  at::Tensor parameters_, gradients_;
+  std::vector<at::Tensor> tensors_;
+  std::unordered_map<std::string, int> index_;
+};
+
+}  // namespace sprocket::models
