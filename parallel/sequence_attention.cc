@@ -204,10 +204,11 @@ std::vector<at::Tensor> attention_backward(Invocation& run, const at::Tensor& do
 class SequenceAttentionFunction : public torch::autograd::Function<SequenceAttentionFunction> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& q,
-                            const at::Tensor& k, const at::Tensor& v, const at::Tensor& gate,
+                            const at::Tensor& k, const at::Tensor& v,
+                            const std::optional<at::Tensor>& gate,
                             c10::intrusive_ptr<Invocation> invocation, AttentionSlot* slot) {
     std::vector<at::Tensor> inputs{q.contiguous(), k.contiguous(), v.contiguous()};
-    if (gate.defined()) inputs.push_back(gate.contiguous());
+    if (gate) inputs.push_back(gate->contiguous());
     ctx->saved_data["invocation"] = c10::IValue::make_capsule(invocation);
     return attention_forward(*invocation, *slot, std::move(inputs));
   }
@@ -248,7 +249,8 @@ at::Tensor SequenceAttention::forward(const at::Tensor& q, const at::Tensor& k, 
   invocation->context = context_;
   invocation->spec = spec;
   if (context_->timeline) invocation->layer = context_->timeline->position.layer;
-  return SequenceAttentionFunction::apply(q, k, v, gate, std::move(invocation), &slot);
+  return SequenceAttentionFunction::apply(
+      q, k, v, gate.defined() ? std::optional(gate) : std::nullopt, std::move(invocation), &slot);
 }
 
 const TokenLayout& SequenceAttention::layout() const { return context_->layout; }

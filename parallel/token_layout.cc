@@ -1,6 +1,7 @@
 #include "parallel/token_layout.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/error.h"
@@ -30,6 +31,30 @@ class KdOrder {
     return axis;
   }
 
+  static int cut_position(int extent, int left_domains, int domains) {
+    return (extent * left_domains + domains / 2) / domains;
+  }
+
+  // Among the axes at least half as long as the longest, the one whose cut comes nearest to the
+  // wanted shares; then the longest, then the last. Even domains are even work for the ranks.
+  static int most_even_axis(const Box& box, int left_domains, int domains) {
+    const int longest = longest_axis(box);
+    const auto error = [&](int axis) {
+      const int extent = box.extent(axis);
+      return std::abs(static_cast<double>(cut_position(extent, left_domains, domains)) / extent -
+                      static_cast<double>(left_domains) / domains);
+    };
+    int best = longest;
+    for (int axis : {2, 1, 0}) {
+      if (box.empty() || 2 * box.extent(axis) < box.extent(longest)) continue;
+      if (error(axis) < error(best) ||
+          (error(axis) == error(best) && box.extent(axis) > box.extent(best))) {
+        best = axis;
+      }
+    }
+    return best;
+  }
+
   static std::pair<Box, Box> cut(const Box& box, int axis, int position) {
     Box left = box, right = box;
     left.end[axis] = right.begin[axis] = box.begin[axis] + position;
@@ -42,8 +67,9 @@ class KdOrder {
       halve(box);
       return;
     }
-    const int axis = longest_axis(box), left_domains = domains / 2;
-    const int position = (box.extent(axis) * left_domains + domains / 2) / domains;
+    const int left_domains = domains / 2;
+    const int axis = most_even_axis(box, left_domains, domains);
+    const int position = cut_position(box.extent(axis), left_domains, domains);
     const auto [left, right] = cut(box, axis, position);
     split(left, left_domains);
     split(right, domains - left_domains);

@@ -19,7 +19,8 @@ TEST_P(Parity, EveryStrategyEqualsTheWholeComputation) {
   for (const auto& c : parity_cases(GetParam())) {
     const AttentionTensors inputs = make_inputs(c);
     // The reference depends on the method and the layout, not on the mesh.
-    const std::string key = c.name().substr(0, c.name().find(' ')) + std::to_string(c.layout.grid.tokens());
+    const std::string key =
+        c.name().substr(0, c.name().find(' ')) + std::to_string(c.layout.grid.tokens());
     auto [found, fresh] = references.try_emplace(key);
     if (fresh) found->second = reference(c, inputs);
     const AttentionResult& whole = found->second;
@@ -40,7 +41,8 @@ TEST(ParityOptions, CoarseBranchAddedOrAbsent) {
     c.mesh = {1, 3, 2};
     const AttentionTensors inputs = make_inputs(c);
     const AttentionResult whole = reference(c, inputs);
-    comm::testing::run_ranks(6, [&](comm::Communicator& world) { check_case(c, inputs, whole, world, kExact); });
+    comm::testing::run_ranks(
+        6, [&](comm::Communicator& world) { check_case(c, inputs, whole, world, kExact); });
   }
 }
 
@@ -54,7 +56,8 @@ TEST(ParityOptions, RasterSlabsAndBudgetPerHead) {
   c.mesh = {1, 2, 3};
   const AttentionTensors inputs = make_inputs(c);
   const AttentionResult whole = reference(c, inputs);
-  comm::testing::run_ranks(6, [&](comm::Communicator& world) { check_case(c, inputs, whole, world, kExact); });
+  comm::testing::run_ranks(
+      6, [&](comm::Communicator& world) { check_case(c, inputs, whole, world, kExact); });
 }
 
 // The function does not depend on how many ranks compute it, and a budget of 1 is the plain method.
@@ -78,7 +81,8 @@ TEST(ParityOptions, AFullBudgetIsThePlainMethodBitForBit) {
 }
 
 TEST(ParityOptions, TwoRunsAreBitwiseEqual) {
-  for (auto kind : {OuterStrategyKind::kSelected, OuterStrategyKind::kRing, OuterStrategyKind::kAllGather}) {
+  for (auto kind :
+       {OuterStrategyKind::kSelected, OuterStrategyKind::kRing, OuterStrategyKind::kAllGather}) {
     AttentionCase c;
     c.dtype = at::kFloat;
     c.spec.method = MethodKind::kVsa;
@@ -108,7 +112,8 @@ TEST(ParityOptions, TwoRunsAreBitwiseEqual) {
 // Low precision passes when its error is at most twice that of one rank in the same precision.
 TEST(ParityOptions, LowPrecisionIsAsGoodAsOnOneRank) {
   for (auto dtype : {at::kFloat, at::kBFloat16}) {
-    for (auto kind : {OuterStrategyKind::kSelected, OuterStrategyKind::kRing, OuterStrategyKind::kAllGather}) {
+    for (auto kind :
+         {OuterStrategyKind::kSelected, OuterStrategyKind::kRing, OuterStrategyKind::kAllGather}) {
       AttentionCase c;
       c.dtype = dtype;
       c.strategy.outer = kind;
@@ -122,9 +127,8 @@ TEST(ParityOptions, LowPrecisionIsAsGoodAsOnOneRank) {
       });
       ASSERT_GT(alone, 0);
       c.mesh = {1, 3, 2};
-      comm::testing::run_ranks(6, [&](comm::Communicator& world) {
-        check_case(c, inputs, whole, world, 2 * alone);
-      });
+      comm::testing::run_ranks(
+          6, [&](comm::Communicator& world) { check_case(c, inputs, whole, world, 2 * alone); });
     }
   }
 }

@@ -19,7 +19,8 @@ std::vector<NeedBitmap> some_needs() {
 TEST(SelectedPlan, BothSidesDeriveTheSameMessage) {
   const auto needs = some_needs();
   std::vector<SelectedPlan> plans;
-  for (int rank = 0; rank < 3; ++rank) plans.push_back(plan_selected_exchange(shards_of(rank), needs, 4));
+  for (int rank = 0; rank < 3; ++rank)
+    plans.push_back(plan_selected_exchange(shards_of(rank), needs, 4));
   for (int from = 0; from < 3; ++from) {
     for (int to = 0; to < 3; ++to) {
       EXPECT_EQ(plans[from].send[to], plans[to].receive[from]);
@@ -34,14 +35,15 @@ TEST(SelectedPlan, OrdersEntriesByHeadThenBlockAndCountsKAndV) {
   EXPECT_EQ(plan.send[1], expected);
   EXPECT_EQ(plan.send_rows[1], 5);
   EXPECT_EQ(plan.exchange.send[1].count, 2 * 5 * 4);
-  EXPECT_TRUE(plan.send[0].empty());      // own blocks never travel
-  EXPECT_TRUE(plan.send[2].empty());      // rank 2 needs nothing
+  EXPECT_TRUE(plan.send[0].empty());  // own blocks never travel
+  EXPECT_TRUE(plan.send[2].empty());  // rank 2 needs nothing
   EXPECT_EQ(plan.receive_rows, (std::vector<int64_t>{0, 2, 5}));
 }
 
 TEST(SelectedPlan, CoverageCountsRemotePairsOnly) {
   const auto needs = some_needs();
-  EXPECT_DOUBLE_EQ(coverage_of(shards_of(0), needs[0]), 2.0 / 4);   // (0,2) and (1,3) of 2 heads x 2 blocks
+  EXPECT_DOUBLE_EQ(coverage_of(shards_of(0), needs[0]),
+                   2.0 / 4);  // (0,2) and (1,3) of 2 heads x 2 blocks
   EXPECT_DOUBLE_EQ(coverage_of(shards_of(1), needs[1]), 3.0 / 6);
   EXPECT_DOUBLE_EQ(coverage_of(shards_of(2), needs[2]), 0);
 }
@@ -58,21 +60,26 @@ TEST(Traffic, ReducesToTheTextbookFormulas) {
         const OuterShards shards = outer_shards(layout, plan, 0);
         const SelectedRows everything = selected_rows_bound(layout, shards, 1, 4 / ulysses, {});
         int64_t sum = 0;
-        for (const auto& row : attention_traffic(layout, plan, 0, shape, {kind, keep, 1}, everything)) {
-          if (row.phase == phase && row.group == group && row.what != "need bitmaps") sum += row.bytes;
+        for (const auto& row :
+             attention_traffic(layout, plan, 0, shape, {kind, keep, 1}, everything)) {
+          if (row.phase == phase && row.group == group && row.what != "need bitmaps")
+            sum += row.bytes;
         }
         return sum;
       };
       using enum OuterStrategyKind;
       EXPECT_EQ(bytes(kRing, true, Phase::kForward, "sp.outer"), 2 * (outer - 1) * u);
-      EXPECT_EQ(bytes(kRing, true, Phase::kBackward, "sp.outer"), 2 * (outer - 1) * u + 4 * outer * u);
+      EXPECT_EQ(bytes(kRing, true, Phase::kBackward, "sp.outer"),
+                2 * (outer - 1) * u + 4 * outer * u);
       EXPECT_EQ(bytes(kAllGather, true, Phase::kForward, "sp.outer"), 2 * (outer - 1) * u);
       EXPECT_EQ(bytes(kAllGather, true, Phase::kBackward, "sp.outer"), 2 * (outer - 1) * u);
       EXPECT_EQ(bytes(kAllGather, false, Phase::kBackward, "sp.outer"), 4 * (outer - 1) * u);
-      EXPECT_EQ(bytes(kSelected, true, Phase::kForward, "sp.outer"), 2 * (outer - 1) * u);   // c = 1
+      EXPECT_EQ(bytes(kSelected, true, Phase::kForward, "sp.outer"), 2 * (outer - 1) * u);  // c = 1
       EXPECT_EQ(bytes(kSelected, false, Phase::kBackward, "sp.outer"), 4 * (outer - 1) * u);
-      EXPECT_EQ(bytes(kSelected, true, Phase::kForward, "sp.ulysses"), 4 * u * (ulysses - 1) / ulysses);
-      EXPECT_EQ(bytes(kSelected, true, Phase::kBackward, "sp.ulysses"), 4 * u * (ulysses - 1) / ulysses);
+      EXPECT_EQ(bytes(kSelected, true, Phase::kForward, "sp.ulysses"),
+                4 * u * (ulysses - 1) / ulysses);
+      EXPECT_EQ(bytes(kSelected, true, Phase::kBackward, "sp.ulysses"),
+                4 * u * (ulysses - 1) / ulysses);
     }
   }
 }

@@ -11,9 +11,9 @@ namespace sprocket::parallel {
 namespace {
 
 const std::vector<TokenLayoutSpec> kSpecs{
-    {{21, 30, 52}, {4, 4, 4}, BlockOrder::kKd, 8},    {{5, 9, 6}, {4, 4, 4}, BlockOrder::kKd, 3},
-    {{5, 9, 6}, {4, 4, 4}, BlockOrder::kRaster, 5},   {{1, 1, 1}, {4, 4, 4}, BlockOrder::kKd, 4},
-    {{8, 8, 8}, {2, 4, 8}, BlockOrder::kRaster, 1},   {{3, 5, 4}, {4, 4, 4}, BlockOrder::kKd, 16},
+    {{21, 30, 52}, {4, 4, 4}, BlockOrder::kKd, 8},  {{5, 9, 6}, {4, 4, 4}, BlockOrder::kKd, 3},
+    {{5, 9, 6}, {4, 4, 4}, BlockOrder::kRaster, 5}, {{1, 1, 1}, {4, 4, 4}, BlockOrder::kKd, 4},
+    {{8, 8, 8}, {2, 4, 8}, BlockOrder::kRaster, 1}, {{3, 5, 4}, {4, 4, 4}, BlockOrder::kKd, 16},
 };
 
 TEST(TokenLayout, EveryTokenOnceAndEveryBlockIsOneCube) {
@@ -26,7 +26,8 @@ TEST(TokenLayout, EveryTokenOnceAndEveryBlockIsOneCube) {
       ASSERT_LT(layout.block_offsets[block], layout.block_offsets[block + 1]);
       const auto first = layout.position(layout.block_offsets[block]);
       int64_t previous = -1;
-      for (int64_t token = layout.block_offsets[block]; token < layout.block_offsets[block + 1]; ++token) {
+      for (int64_t token = layout.block_offsets[block]; token < layout.block_offsets[block + 1];
+           ++token) {
         const auto at = layout.position(token);
         EXPECT_EQ(at[0] / spec.cube.t, first[0] / spec.cube.t);
         EXPECT_EQ(at[1] / spec.cube.h, first[1] / spec.cube.h);
@@ -89,7 +90,8 @@ TEST(ShardPlan, NamesTheLegalDegreesWhenDomainsDoNotDivide) {
     make_shard_plan(layout, {1, 3, 1});
     FAIL() << "3 outer ranks share 8 domains";
   } catch (const ConfigError& error) {
-    EXPECT_STREQ(error.what(), "parallel.outer: 3 does not divide attention.domains: 8; legal: 1, 2, 4, 8");
+    EXPECT_STREQ(error.what(),
+                 "parallel.outer: 3 does not divide attention.domains: 8; legal: 1, 2, 4, 8");
   }
 }
 
@@ -102,8 +104,10 @@ TEST(ExchangePlan, WhatIsSentIsWhatIsReceived) {
   }
   for (int from = 0; from < 4; ++from) {
     for (int to = 0; to < 4; ++to) {
-      EXPECT_EQ(gather_plan(counts, from).send[to].count, gather_plan(counts, to).receive[from].count);
-      EXPECT_EQ(ulysses_plan(counts, 3, from).send[to].count, ulysses_plan(counts, 3, to).receive[from].count);
+      EXPECT_EQ(gather_plan(counts, from).send[to].count,
+                gather_plan(counts, to).receive[from].count);
+      EXPECT_EQ(ulysses_plan(counts, 3, from).send[to].count,
+                ulysses_plan(counts, 3, to).receive[from].count);
     }
     const int next = (from + 1) % 4;
     for (int step = 0; step < 4; ++step) {

@@ -12,7 +12,7 @@ namespace sprocket::parallel::testing {
 namespace {
 
 using Key = std::tuple<std::string, comm::OpKind, Phase>;
-using Sums = std::map<Key, std::pair<int64_t, int64_t>>;   // bytes, messages
+using Sums = std::map<Key, std::pair<int64_t, int64_t>>;  // bytes, messages
 
 void add_counted(Sums& sums, const comm::Communicator& group, int64_t first_sequence) {
   for (const auto& record : group.recorder().since(first_sequence)) {
@@ -27,9 +27,11 @@ Sums predicted(const AttentionCase& c, const TokenLayout& layout, const ShardPla
   const int degree = c.mesh.ulysses, outer_index = rank / degree;
   const OuterShards shards = outer_shards(layout, plan, outer_index);
   std::vector<NeedBitmap> needs;
-  for (int r = 0; r < c.mesh.outer; ++r) needs.push_back(needs_of(*results[r * degree + rank % degree].table));
+  for (int r = 0; r < c.mesh.outer; ++r)
+    needs.push_back(needs_of(*results[r * degree + rank % degree].table));
   const SelectedRows rows = rows_of(plan_selected_exchange(shards, needs, c.head_dim));
-  const AttentionShape shape{c.batch, c.heads, c.head_dim, DType::kF32, c.spec.method, c.spec.coarse};
+  const AttentionShape shape{c.batch,     c.heads,       c.head_dim,
+                             DType::kF32, c.spec.method, c.spec.coarse};
   Sums sums;
   for (const auto& row : attention_traffic(layout, plan, rank, shape, c.strategy, rows)) {
     auto& [bytes, messages] = sums[{row.group, row.op, row.phase}];
@@ -61,11 +63,12 @@ TEST_P(Traffic, CountedEqualsClosedForm) {
       const Sums sums = predicted(c, layout, plan, rank, results);
       for (const auto& [key, value] : sums) {
         const auto& [group, op, phase] = key;
-        EXPECT_EQ(counted[rank][key], value)
-            << c.name() << " rank " << rank << " " << group << " " << name_of(op) << " " << name_of(phase);
+        EXPECT_EQ(counted[rank][key], value) << c.name() << " rank " << rank << " " << group << " "
+                                             << name_of(op) << " " << name_of(phase);
       }
       for (const auto& [key, value] : counted[rank]) {
-        EXPECT_TRUE(sums.count(key) || value.first == 0) << c.name() << ": unpredicted " << std::get<0>(key);
+        EXPECT_TRUE(sums.count(key) || value.first == 0)
+            << c.name() << ": unpredicted " << std::get<0>(key);
       }
     }
   }
@@ -89,9 +92,11 @@ TEST(TrafficBound, HoldsForBudgetedSelections) {
       const int degree = c.mesh.ulysses;
       const OuterShards shards = outer_shards(layout, plan, rank / degree);
       std::vector<NeedBitmap> needs;
-      for (int r = 0; r < c.mesh.outer; ++r) needs.push_back(needs_of(*results[r * degree + rank % degree].table));
+      for (int r = 0; r < c.mesh.outer; ++r)
+        needs.push_back(needs_of(*results[r * degree + rank % degree].table));
       const SelectedRows actual = rows_of(plan_selected_exchange(shards, needs, c.head_dim));
-      const SelectedRows bound = selected_rows_bound(layout, shards, c.batch, c.heads / degree, c.spec);
+      const SelectedRows bound =
+          selected_rows_bound(layout, shards, c.batch, c.heads / degree, c.spec);
       for (int peer = 0; peer < c.mesh.outer; ++peer) {
         EXPECT_LE(actual.sent[peer], bound.sent[peer]) << c.name();
       }
