@@ -16,7 +16,7 @@
 namespace sprocket::kernels {
 
 inline constexpr int kTileRows = 64;
-inline constexpr float kLog2E = 1.44269504088896341f;
+inline constexpr double kLog2E = 1.44269504088896341;
 
 constexpr int round_up(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;

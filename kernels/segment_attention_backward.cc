@@ -28,6 +28,7 @@ struct BackwardScratch {
   AlignedBuffer<BFloat16> p, ds, ds_pairs;
   AlignedBuffer<float> rows;  // dQ as [columns][dim]
   alignas(64) float lse[kMaxColumns];
+  alignas(64) float lse_rest[kMaxColumns];
   alignas(64) float delta[kMaxColumns];
 };
 
@@ -123,7 +124,9 @@ class TiledBackward : public BackwardHead {
     for (int i = 0; i < tile.columns; ++i) {
       const bool empty =
           i >= tile.rows || arguments_.lse[first + i] == -std::numeric_limits<float>::infinity();
-      scratch.lse[i] = empty ? -kFarBelow : arguments_.lse[first + i] * kLog2E;
+      const double lse = empty ? -kFarBelow : arguments_.lse[first + i] * kLog2E;
+      scratch.lse[i] = static_cast<float>(lse);
+      scratch.lse_rest[i] = static_cast<float>(lse - scratch.lse[i]);
       scratch.delta[i] = empty ? 0 : arguments_.delta[first + i];
     }
   }
@@ -139,7 +142,7 @@ class TiledBackward : public BackwardHead {
     load_statistics(tile, scratch);
     const float scale = static_cast<float>(problem.scale);
     for (int id : listed) {
-      const float bias = head_.block(id).bias * kLog2E;
+      const float bias = static_cast<float>(head_.block(id).bias * kLog2E);
       for (const KeyTile& keys : head_.plan().tiles(id)) {
         const int64_t at = keys.offset * head_.dim();
         TileProducts<Packed>& products = scratch.products;
@@ -147,8 +150,9 @@ class TiledBackward : public BackwardHead {
         products.scores(k_.data() + at, scratch.query.across(), scratch.scores.data());
         products.scores(v_.data() + at, scratch.dout.across(), scratch.dscores.data());
         ops_.gradient({scratch.scores.data(), scratch.dscores.data(), keys.rows, tile.columns,
-                       scale * kLog2E, bias, scale, scratch.lse, scratch.delta, scratch.p.data(),
-                       scratch.ds.data(), scratch.ds_pairs.data()});
+                       static_cast<float>(problem.scale * kLog2E), bias, scale, scratch.lse,
+                       scratch.lse_rest, scratch.delta, scratch.p.data(), scratch.ds.data(),
+                       scratch.ds_pairs.data()});
         if constexpr (kPairs) {
           products.key_gradients(scratch.p.data(), scratch.dout.along(), dv_.data() + at);
           products.key_gradients(scratch.ds.data(), scratch.query.along(), dk_.data() + at);

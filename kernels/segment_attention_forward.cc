@@ -82,15 +82,15 @@ class TiledForward : public ForwardHead {
     start(tile, scratch);
     scratch.query.pack(problem.q.row(head_.batch(), tile.first_row, head_.head()),
                        problem.q.row_stride, problem.head_dim, tile, false);
-    const float factor = static_cast<float>(problem.scale) * kLog2E;
+    const float factor = static_cast<float>(problem.scale * kLog2E);
     for (int id : listed) {
       for (const KeyTile& keys : head_.plan().tiles(id)) {
         scratch.products.select(keys.rows, tile.columns);
         scratch.products.scores(k_.data() + keys.offset * head_.dim(), scratch.query.across(),
                                 scratch.scores.data());
         ops_.softmax({scratch.scores.data(), keys.rows, tile.columns, factor,
-                      head_.block(id).bias * kLog2E, scratch.maximum, scratch.sum,
-                      scratch.accumulator.data(), head_.dim(), scratch.pairs.data()});
+                      static_cast<float>(head_.block(id).bias * kLog2E), scratch.maximum,
+                      scratch.sum, scratch.accumulator.data(), head_.dim(), scratch.pairs.data()});
         const Packed* weights;
         if constexpr (kPairs) {
           weights = scratch.pairs.data();
@@ -104,7 +104,8 @@ class TiledForward : public ForwardHead {
     finish(tile, scratch);
   }
 
-  // From nothing, or from a former pass: its normalised output with weight 1 at its LSE.
+  // From nothing, or from a former pass: its normalised output, with the weight that its LSE gives
+  // it.
   void start(const QueryTile& tile, Scratch& scratch) {
     std::fill_n(scratch.maximum, tile.columns, kFarBelow);
     std::fill_n(scratch.sum, tile.columns, 0.0f);
@@ -115,10 +116,12 @@ class TiledForward : public ForwardHead {
     const float* lse = lse_of(tile);
     for (int i = 0; i < tile.rows; ++i) {
       if (lse[i] == -kInfinity) continue;
-      scratch.maximum[i] = lse[i] * kLog2E;
-      scratch.sum[i] = 1;
-      std::copy_n(out_of(tile) + i * arguments_.out.row_stride, head_.problem().head_dim,
-                  scratch.rows.data() + int64_t{i} * head_.dim());
+      const double lse2 = lse[i] * kLog2E;
+      scratch.maximum[i] = static_cast<float>(lse2);
+      scratch.sum[i] = static_cast<float>(std::exp2(lse2 - scratch.maximum[i]));
+      const float* from = out_of(tile) + i * arguments_.out.row_stride;
+      float* to = scratch.rows.data() + int64_t{i} * head_.dim();
+      for (int d = 0; d < head_.problem().head_dim; ++d) to[d] = from[d] * scratch.sum[i];
     }
     transpose_words(scratch.rows.data(), tile.columns, head_.dim(), head_.dim(),
                     scratch.accumulator.data(), tile.columns);
@@ -134,7 +137,9 @@ class TiledForward : public ForwardHead {
       const float* from = scratch.rows.data() + int64_t{i} * head_.dim();
       float* to = out_of(tile) + i * arguments_.out.row_stride;
       for (int d = 0; d < head_.problem().head_dim; ++d) to[d] = from[d] * inverse;
-      lse[i] = sum == 0 ? -kInfinity : (scratch.maximum[i] + std::log2(sum)) / kLog2E;
+      lse[i] = sum == 0
+                   ? -kInfinity
+                   : static_cast<float>((scratch.maximum[i] + std::log2(double{sum})) / kLog2E);
     }
   }
 

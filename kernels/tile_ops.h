@@ -43,7 +43,8 @@ struct GradientTile {
   float factor;
   float bias;
   float scale;
-  const float* lse;  // * log2(e); -kFarBelow makes p 0
+  const float* lse;       // * log2(e); -kFarBelow makes p 0
+  const float* lse_rest;  // what rounding took from lse
   const float* delta;
   BFloat16* p;
   BFloat16* ds;

@@ -96,42 +96,55 @@ SPROCKET_INLINE void softmax_columns(const SoftmaxTile& tile) {
 }
 
 template <class M>
-struct GradientPair {
-  typename M::V p, ds;
+struct GradientColumn {
+  typename M::V factor, scale, shift, rest, delta;
 };
 
 template <class M>
-SPROCKET_INLINE GradientPair<M> gradient_lanes(const GradientTile& tile, int64_t at,
-                                               typename M::V factor, typename M::V shift,
-                                               typename M::V delta, typename M::V scale) {
-  const auto p = M::exp2(M::multiply_add(M::load(tile.scores + at), factor, shift));
-  return {p, scale * p * (M::load(tile.dscores + at) - delta)};
+struct GradientLanes {
+  typename M::V p, ds;
+};
+
+// The exponent's shift, bias - lse, carries the part that rounding takes from it: an error there is
+// an error of the row's every weight. The sum's own (two-sum) is exact.
+template <class M>
+SPROCKET_INLINE GradientColumn<M> gradient_column(const GradientTile& tile, int column) {
+  using V = typename M::V;
+  const V bias = M::broadcast(tile.bias);
+  const V lse = M::load(tile.lse + column);
+  const V shift = bias - lse;
+  const V taken = shift - bias;
+  const V rest = (bias - (shift - taken)) - (lse + taken) - M::load(tile.lse_rest + column);
+  return {M::broadcast(tile.factor), M::broadcast(tile.scale), shift, rest,
+          M::load(tile.delta + column)};
+}
+
+template <class M>
+SPROCKET_INLINE GradientLanes<M> gradient_lanes(const GradientTile& tile, int at,
+                                                const GradientColumn<M>& column) {
+  const auto x = M::multiply_add(M::load(tile.scores + at), column.factor, column.shift);
+  const auto p = M::exp2(x + column.rest);
+  return {p, column.scale * p * (M::load(tile.dscores + at) - column.delta)};
 }
 
 template <class M, int kGroups>
 SPROCKET_INLINE void gradient_columns(const GradientTile& tile) {
-  using V = typename M::V;
   constexpr int kColumns = 16 * kGroups;
-  const V factor = M::broadcast(tile.factor);
-  const V scale = M::broadcast(tile.scale);
-  V shift[kGroups], delta[kGroups];
+  GradientColumn<M> columns[kGroups];
 #pragma GCC unroll 4
-  for (int g = 0; g < kGroups; ++g) {
-    shift[g] = M::broadcast(tile.bias) - M::load(tile.lse + 16 * g);
-    delta[g] = M::load(tile.delta + 16 * g);
-  }
+  for (int g = 0; g < kGroups; ++g) columns[g] = gradient_column<M>(tile, 16 * g);
   if constexpr (M::kBf16) {
     for (int row = 0; row < tile.rows; row += 2) {
       const bool both = row + 1 < tile.rows;
 #pragma GCC unroll 4
       for (int g = 0; g < kGroups; ++g) {
         const int at = row * kColumns + 16 * g;
-        const auto even = gradient_lanes<M>(tile, at, factor, shift[g], delta[g], scale);
-        GradientPair<M> odd = {M::broadcast(0), M::broadcast(0)};
+        const auto even = gradient_lanes<M>(tile, at, columns[g]);
+        GradientLanes<M> odd = {M::broadcast(0), M::broadcast(0)};
         M::store_half(tile.p + at, even.p);
         M::store_half(tile.ds + at, even.ds);
         if (both) {
-          odd = gradient_lanes<M>(tile, at + kColumns, factor, shift[g], delta[g], scale);
+          odd = gradient_lanes<M>(tile, at + kColumns, columns[g]);
           M::store_half(tile.p + at + kColumns, odd.p);
           M::store_half(tile.ds + at + kColumns, odd.ds);
         }
@@ -143,7 +156,7 @@ SPROCKET_INLINE void gradient_columns(const GradientTile& tile) {
 #pragma GCC unroll 4
       for (int g = 0; g < kGroups; ++g) {
         const int at = row * kColumns + 16 * g;
-        const auto lanes = gradient_lanes<M>(tile, at, factor, shift[g], delta[g], scale);
+        const auto lanes = gradient_lanes<M>(tile, at, columns[g]);
         M::store(tile.scores + at, lanes.p);
         M::store(tile.dscores + at, lanes.ds);
       }
