@@ -1,5 +1,6 @@
 #include "base/decimal.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -9,6 +10,7 @@ namespace sprocket {
 namespace {
 
 using Wide = __int128;
+constexpr int kLargestExponent = 1000;  // far beyond any legal one; keeps the sums of places small
 
 Wide power_of_ten(int exponent) {
   Wide result = 1;
@@ -17,8 +19,8 @@ Wide power_of_ten(int exponent) {
 }
 
 int64_t narrow(Wide value) {
-  if (value > INT64_MAX || value < INT64_MIN) {
-    throw ConfigError("decimal number needs more than 18 digits");
+  if (value > INT64_MAX || value < -INT64_MAX) {
+    throw ConfigError("the result of decimal arithmetic needs more than 18 digits");
   }
   return static_cast<int64_t>(value);
 }
@@ -56,11 +58,17 @@ Decimal Decimal::parse(std::string_view text) {
   }
   if (digits == 0) throw fail("no digits");
   if (i < text.size()) {
+    const std::string_view sign_and_digits = text.substr(i + 1);
+    const bool plus = sign_and_digits.starts_with('+');
+    if (plus && sign_and_digits.starts_with("+-")) throw fail("bad exponent");
     int exponent = 0;
-    const char* begin = text.data() + i + 1;
-    if (begin < text.data() + text.size() && *begin == '+') ++begin;
-    const auto [end, error] = std::from_chars(begin, text.data() + text.size(), exponent);
-    if (error != std::errc() || end != text.data() + text.size()) throw fail("bad exponent");
+    const char* end_of_text = text.data() + text.size();
+    const auto [end, error] =
+        std::from_chars(sign_and_digits.data() + (plus ? 1 : 0), end_of_text, exponent);
+    if (error != std::errc() || end != end_of_text) throw fail("bad exponent");
+    if (exponent < -kLargestExponent || exponent > kLargestExponent) {
+      throw fail("exponent out of range");
+    }
     places -= exponent;
   }
   if (numerator == 0) places = 0;
@@ -68,11 +76,13 @@ Decimal Decimal::parse(std::string_view text) {
     numerator /= 10;
     --places;
   }
-  if (places > 18 || places < -18) throw fail("more than 18 decimal places");
+  if (places > 18) throw fail("more than 18 decimal places");
+  if (places < -18) throw fail("more than 18 digits");
   if (places < 0) {
     numerator *= power_of_ten(-places);
     places = 0;
   }
+  if (numerator > power_of_ten(18)) throw fail("more than 18 digits");
   return ratio(narrow(negative ? -numerator : numerator), places);
 }
 
@@ -86,7 +96,10 @@ Decimal Decimal::from_double(double value) {
 }
 
 double Decimal::value() const {
-  return static_cast<double>(numerator_) / static_cast<double>(power_of_ten(places_));
+  const std::string text = to_string();  // read back, because a quotient would round twice
+  double result = 0;
+  std::from_chars(text.data(), text.data() + text.size(), result);
+  return result;
 }
 
 std::string Decimal::to_string() const {

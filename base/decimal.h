@@ -22,13 +22,15 @@ class Decimal {
   // numerator / 10^places, exactly. places in 0..18.
   static Decimal ratio(int64_t numerator, int places);
 
+  // The nearest double: from_double(x).value() == x.
   double value() const;
   std::string to_string() const;
 
-  // floor and ceil of this * count, exactly. count >= 0.
+  // floor and ceil of this * count, exactly. count >= 0. Throws ConfigError beyond 64 bits.
   int64_t floor_times(int64_t count) const;
   int64_t ceil_times(int64_t count) const;
 
+  // Arithmetic is exact. Throws ConfigError when a result needs more than 18 digits.
   Decimal operator-(const Decimal& other) const;
   Decimal operator+(const Decimal& other) const;
   Decimal operator*(int64_t factor) const;

@@ -32,7 +32,7 @@ std::array<uint32_t, 4> RandomStream::block(uint64_t block_index) const {
 uint32_t RandomStream::bits(uint64_t index) const { return block(index / 4)[index % 4]; }
 
 float RandomStream::uniform(uint64_t index) const {
-  return (static_cast<float>(bits(index) >> 8) + 0.5f) * 0x1p-24f;
+  return (static_cast<float>(bits(index) >> 9) + 0.5f) * 0x1p-23f;
 }
 
 uint64_t RandomStream::below(uint64_t index, uint64_t bound) const {

@@ -1,0 +1,114 @@
+#include "base/timeline.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace sprocket {
+namespace {
+
+// Intervals shorter than the clock's resolution are not recorded: let it tick.
+void tick() {
+  const int64_t start = monotonic_ns();
+  while (monotonic_ns() == start) {
+  }
+}
+
+TEST(TimelineTest, AnInnerScopeSuspendsTheOuterOne) {
+  Timeline timeline;
+  timeline.set_recording(true);
+  const int64_t start = monotonic_ns();
+  {
+    const Timeline::Scope outer(&timeline, Activity::kCompute, "outer");
+    tick();
+    {
+      const Timeline::Scope middle(&timeline, Activity::kCommunicationWait, "middle");
+      tick();
+      {
+        const Timeline::Scope inner(&timeline, Activity::kCopy, "inner");
+        tick();
+      }
+      tick();
+    }
+    tick();
+  }
+  const int64_t end = monotonic_ns();
+  const auto intervals = timeline.take();
+  ASSERT_EQ(intervals.size(), 5u);
+  const char* names[] = {"outer", "middle", "inner", "middle", "outer"};
+  const Activity activities[] = {Activity::kCompute, Activity::kCommunicationWait, Activity::kCopy,
+                                 Activity::kCommunicationWait, Activity::kCompute};
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(std::string(intervals[i].name), names[i]);
+    EXPECT_EQ(intervals[i].activity, activities[i]);
+    EXPECT_LT(intervals[i].begin_ns, intervals[i].end_ns);
+    // One ends exactly where the next begins: exclusive, and nothing is lost between them.
+    if (i > 0) {
+      EXPECT_EQ(intervals[i].begin_ns, intervals[i - 1].end_ns);
+    }
+  }
+  EXPECT_GE(intervals.front().begin_ns, start);
+  EXPECT_LE(intervals.back().end_ns, end);
+  EXPECT_TRUE(timeline.take().empty());
+}
+
+TEST(TimelineTest, RecordsNothingUnlessAsked) {
+  Timeline timeline;
+  {
+    const Timeline::Scope scope(&timeline, Activity::kCompute, "unrecorded");
+    tick();
+  }
+  EXPECT_TRUE(timeline.take().empty());
+}
+
+TEST(TimelineTest, ANullTimelineIsAllowed) {
+  const Timeline::Scope scope(nullptr, Activity::kCompute, "nothing");
+  const PhaseScope phase(nullptr, Phase::kForward);
+  const LayerScope layer(nullptr, 3);
+}
+
+TEST(TimelineTest, IntervalsCarryTheirPosition) {
+  Timeline timeline;
+  timeline.set_recording(true);
+  timeline.position.step = 12;
+  {
+    const PhaseScope phase(&timeline, Phase::kBackward);
+    const LayerScope layer(&timeline, 5);
+    {
+      const Timeline::Scope scope(&timeline, Activity::kCompute, "a");
+      tick();
+    }
+    {
+      const PhaseScope recompute(&timeline, Phase::kRecompute);
+      const Timeline::Scope scope(&timeline, Activity::kCompute, "b");
+      tick();
+    }
+    EXPECT_EQ(timeline.position.phase, Phase::kBackward);
+    EXPECT_EQ(timeline.position.layer, 5);
+  }
+  EXPECT_EQ(timeline.position.phase, Phase::kOther);
+  EXPECT_EQ(timeline.position.layer, -1);
+  const auto intervals = timeline.take();
+  ASSERT_EQ(intervals.size(), 2u);
+  for (const Interval& interval : intervals) {
+    EXPECT_EQ(interval.position.step, 12);
+    EXPECT_EQ(interval.position.layer, 5);
+  }
+  EXPECT_EQ(intervals[0].position.phase, Phase::kBackward);
+  EXPECT_EQ(intervals[1].position.phase, Phase::kRecompute);
+}
+
+TEST(TimelineTest, AScopeEndsWhenAnExceptionPasses) {
+  Timeline timeline;
+  timeline.set_recording(true);
+  try {
+    const Timeline::Scope scope(&timeline, Activity::kCompute, "failing");
+    tick();
+    throw 1;
+  } catch (int) {
+  }
+  EXPECT_EQ(timeline.take().size(), 1u);
+}
+
+}  // namespace
+}  // namespace sprocket
