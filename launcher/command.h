@@ -1,0 +1,47 @@
+// What the subcommands of sprocket share.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "base/exit_code.h"
+#include "base/log.h"
+
+namespace sprocket::launcher {
+
+// Runs a subcommand whose flags have been read. Errors are exceptions; main alone ends the process.
+using Action = std::function<ExitCode()>;
+
+// A subcommand's functions below add it to `parent`; when it is chosen on the command line they
+// store what has to be done in `action`.
+void add_train_command(CLI::App& parent, Action& action);
+void add_sample_command(CLI::App& parent, Action& action);
+void add_data_command(CLI::App& parent, Action& action);
+void add_doctor_command(CLI::App& parent, Action& action);
+
+// The whole command line, without what main does around it.
+std::unique_ptr<CLI::App> make_command_line(Action& action);
+
+// A subcommand in the house layout. `description`: the first line goes into the parent's list.
+CLI::App& add_command(CLI::App& parent, const std::string& name, const std::string& description,
+                      const std::string& usage, const std::string& footer);
+
+// --config, --set, --dry-run, --output, --verbose: the same for every job.
+struct JobFlags {
+  std::string config;
+  std::vector<std::string> sets;
+  std::string output;
+  bool dry_run = false;
+  bool verbose = false;
+
+  LogLevel log_level() const { return verbose ? LogLevel::kVerbose : LogLevel::kNormal; }
+};
+void add_job_flags(CLI::App& command, JobFlags& flags);
+
+// The part of a footer that lists exit codes.
+std::string exit_codes_text(const std::vector<ExitCode>& codes);
+
+}  // namespace sprocket::launcher

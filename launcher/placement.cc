@@ -1,0 +1,50 @@
+#include "launcher/placement.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <functional>
+#include <string_view>
+#include <type_traits>
+
+namespace sprocket::launcher {
+
+static_assert(std::is_trivially_copyable_v<Placement>);
+
+int threads_for(int rank, const std::vector<Placement>& placements) {
+  const Placement& own = placements[rank];
+  const auto sharing =
+      std::count_if(placements.begin(), placements.end(), [&](const Placement& other) {
+        return other.host == own.host && (other.usable_cores & own.usable_cores).any();
+      });
+  const auto cores = static_cast<int64_t>(own.usable_cores.count());
+  return static_cast<int>(std::max<int64_t>(1, cores / std::max<int64_t>(1, sharing)));
+}
+
+Placement own_placement() {
+  Placement placement;
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  placement.host = std::hash<std::string_view>()(name);
+  cpu_set_t usable;
+  CPU_ZERO(&usable);
+  sched_getaffinity(0, sizeof usable, &usable);
+  for (size_t cpu = 0; cpu < placement.usable_cores.size(); ++cpu) {
+    placement.usable_cores[cpu] = CPU_ISSET(cpu, &usable);
+  }
+  return placement;
+}
+
+std::vector<Placement> gather_placements(comm::Communicator& world) {
+  const Placement own = own_placement();
+  std::vector<Placement> all(world.size());
+  const std::vector<int64_t> counts(world.size(), sizeof(Placement));
+  const comm::Buffer in{const_cast<Placement*>(&own), sizeof own, DType::kU8};
+  const comm::Buffer out{all.data(), static_cast<int64_t>(all.size() * sizeof(Placement)),
+                         DType::kU8};
+  world.all_gather(in, out, counts).wait_host();
+  return all;
+}
+
+}  // namespace sprocket::launcher

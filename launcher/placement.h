@@ -1,0 +1,27 @@
+// How many threads a rank takes when the job leaves it open (compute.threads: 0).
+#pragma once
+
+#include <bitset>
+#include <cstdint>
+#include <vector>
+
+#include "parallel/comm/communicator.h"
+
+namespace sprocket::launcher {
+
+// Where a rank runs. Trivially copyable: ranks exchange it as bytes.
+struct Placement {
+  uint64_t host = 0;               // a hash of the host's name
+  std::bitset<1024> usable_cores;  // the processors that the rank may run on
+};
+
+// Ranks of one host that were given the same processors divide them evenly; a rank that mpirun
+// bound to processors of its own takes all of them. At least 1.
+int threads_for(int rank, const std::vector<Placement>& placements);
+
+Placement own_placement();
+
+// Collective over `world`.
+std::vector<Placement> gather_placements(comm::Communicator& world);
+
+}  // namespace sprocket::launcher

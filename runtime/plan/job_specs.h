@@ -1,0 +1,31 @@
+// From the job description to what the layers below take.
+#pragma once
+
+#include <cstdint>
+
+#include "base/dtype.h"
+#include "configs/job.pb.h"
+#include "configs/validate.h"
+#include "parallel/mesh.h"
+#include "parallel/sequence_attention.h"
+#include "parallel/token_layout.h"
+
+namespace sprocket::runtime {
+
+// `job` is resolved and valid, and parallel.outer > 0 (load_job with a world).
+parallel::MeshShape mesh_shape(const config::Job& job);
+
+// Tokens of a latent video under the model's patch. The shape has passed check_latent_shape.
+parallel::TokenLayoutSpec token_layout_spec(const config::Job& job,
+                                            const config::LatentShape& shape);
+
+// The attention at a step: the schedules are evaluated.
+parallel::AttentionSpec attention_spec(const config::Job& job, int64_t step);
+
+// `threads` is the rank's resolved number of threads.
+parallel::StrategySpec strategy_spec(const config::Job& job, int threads);
+
+// Of activations in the forward: BF16 computes on bf16, FP32 on fp32.
+DType compute_dtype(const config::Job& job);
+
+}  // namespace sprocket::runtime

@@ -1,0 +1,108 @@
+#include "runtime/plan/memory_estimate.h"
+
+#include "base/dtype.h"
+#include "runtime/plan/job_specs.h"
+
+namespace sprocket::runtime {
+namespace {
+
+int64_t linear(int64_t in, int64_t out) { return in * out + out; }
+
+int64_t patch_elements(const config::Model& model) {
+  return int64_t{model.latent_channels()} * model.patch().t() * model.patch().h() *
+         model.patch().w();
+}
+
+bool has_gate(const config::Attention& attention) {
+  return attention.method() == config::Attention::VSA &&
+         attention.coarse() == config::Attention::GATED;
+}
+
+// Bytes that the backward of one block needs, without the K and V of other ranks. `e` bytes of an
+// element in the compute type; the residual stream and its norms are fp32.
+int64_t block_activations(const config::Job& job, int64_t rows, int64_t text_rows, int64_t e) {
+  const config::Model& model = job.model();
+  const int64_t dim = model.dim(), ffn = model.ffn_dim();
+  // Inputs of the three layer norms, and the two sublayer outputs that a learned gate multiplies.
+  const int64_t residual = 3 * 4 + 2 * e;
+  // Inputs of the linear layers q, k, v; of cross-attention's q; of the feed-forward network.
+  const int64_t normed = 3 * e;
+  // Self-attention: q and k before their norm, q, k, v, the output; the gate and the coarse output.
+  const int64_t attention = (2 + 3 + 1) * e + (has_gate(job.attention()) ? 2 * e : 0);
+  // Cross-attention: q before and after its norm, the output.
+  const int64_t cross = 3 * e;
+  const int64_t log_sum_exp = 2 * 4 * model.heads();
+  const int64_t video =
+      rows * (dim * (residual + normed + attention + cross) + 2 * ffn * e + log_sum_exp);
+  // k before and after its norm, and v, of the text.
+  const int64_t text = text_rows * dim * 3 * e;
+  return video + text;
+}
+
+}  // namespace
+
+int64_t parameter_count(const config::Job& job) {
+  const config::Model& model = job.model();
+  const int64_t dim = model.dim(), ffn = model.ffn_dim(), patch = patch_elements(model);
+  const int64_t embeddings = linear(patch, dim) + linear(model.text_dim(), dim) + linear(dim, dim) +
+                             linear(model.frequency_dim(), dim) + linear(dim, dim) +
+                             linear(dim, 6 * dim);
+  const int64_t attention = 4 * linear(dim, dim) + 2 * dim;
+  const int64_t gate = has_gate(job.attention()) ? linear(dim, dim) : 0;
+  const int64_t block =
+      6 * dim + 2 * attention + gate + 2 * dim + linear(dim, ffn) + linear(ffn, dim);
+  const int64_t head = linear(dim, patch) + 2 * dim;
+  return embeddings + model.layers() * block + head;
+}
+
+int64_t MemoryEstimate::total() const {
+  int64_t sum = 0;
+  for (const MemoryRow& row : rows) sum += row.bytes;
+  return sum;
+}
+
+MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare& share) {
+  const config::Model& model = job.model();
+  const int64_t parameters = parameter_count(job);
+  const auto e = static_cast<int64_t>(size_of(compute_dtype(job)));
+  const int64_t batch = job.training().micro_batch();
+  const int64_t rows = batch * share.tokens;
+  const int64_t text_rows = batch * model.text_tokens();
+  MemoryEstimate estimate;
+  estimate.rows.push_back({"parameters (fp32)", 4 * parameters});
+  if (e < 4) estimate.rows.push_back({"parameters (bf16 copy)", e * parameters});
+  estimate.rows.push_back({"gradients (fp32)", 4 * parameters});
+  estimate.rows.push_back({"optimizer (two fp32 moments)", 8 * parameters});
+
+  const int64_t kv_per_row = 2 * int64_t{model.dim()} / job.parallel().ulysses() * e;
+  const int64_t remote_kv = batch * share.remote_tokens * kv_per_row;
+  const int64_t block = block_activations(job, rows, text_rows, e);
+  const bool keeps_pool = job.parallel().keep_remote_kv();
+  switch (job.training().activation_checkpointing()) {
+    case config::Training::KEEP:
+      estimate.rows.push_back({"activations of all blocks", model.layers() * block});
+      if (remote_kv > 0) {
+        estimate.rows.push_back({keeps_pool ? "K and V of other ranks, all blocks (at most)"
+                                            : "K and V of other ranks, one block (at most)",
+                                 keeps_pool ? model.layers() * remote_kv : remote_kv});
+      }
+      break;
+    case config::Training::BLOCK:
+      estimate.rows.push_back({"inputs of all blocks", 4 * rows * model.dim() * model.layers()});
+      estimate.rows.push_back({"activations of one block", block});
+      if (remote_kv > 0) {
+        estimate.rows.push_back({"K and V of other ranks, one block (at most)", remote_kv});
+      }
+      break;
+  }
+  const int64_t head = rows * (2 * 4 * int64_t{model.dim()} + 4 * 4 * patch_elements(model));
+  const int64_t text = text_rows * (4 * int64_t{model.text_dim()} + 3 * e * int64_t{model.dim()});
+  estimate.rows.push_back({"embeddings and head", head + text});
+  // Two gradients in flight: of the residual stream, and of the widest layer.
+  estimate.rows.push_back({"working memory of the backward",
+                           rows * (2 * 4 * int64_t{model.dim()} +
+                                   2 * e * std::max<int64_t>(model.ffn_dim(), 3 * model.dim()))});
+  return estimate;
+}
+
+}  // namespace sprocket::runtime

@@ -1,0 +1,39 @@
+// How much memory a rank of a training job needs, before anything is allocated.
+//
+// Weights, gradients and optimizer state are exact. Activations are counted tensor by tensor from
+// the model's structure (docs/memory.md), which holds to within tens of percent: buffers of
+// libraries and of the allocator are not in it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "configs/job.pb.h"
+
+namespace sprocket::runtime {
+
+// Elements of all parameters of the model that the job describes, gates of VSA included.
+int64_t parameter_count(const config::Job& job);
+
+// What one rank holds of a sample.
+struct RankShare {
+  int64_t tokens = 0;  // own tokens of a sample
+  int64_t remote_tokens =
+      0;  // tokens of other outer ranks whose K and V it may keep for the backward
+};
+
+struct MemoryRow {
+  std::string what;
+  int64_t bytes = 0;
+};
+
+struct MemoryEstimate {
+  std::vector<MemoryRow> rows;
+  int64_t total() const;
+};
+
+// Peak of a training step: the end of the forward.
+MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare& share);
+
+}  // namespace sprocket::runtime

@@ -1,0 +1,180 @@
+// The command line as users meet it: messages, exit codes, and help texts that are frozen.
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <sstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "launcher/command.h"
+#include "tests/launcher/process.h"
+
+namespace sprocket::launcher {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+constexpr int kConfigCode = static_cast<int>(ExitCode::kConfig);
+
+TEST(Help, IsFrozen) {
+  Action action;
+  const auto app = make_command_line(action);
+  // File name of the golden text -> command.
+  std::vector<std::pair<std::string, const CLI::App*>> commands = {{"sprocket", app.get()}};
+  for (size_t i = 0; i < commands.size(); ++i) {
+    const auto [name, command] = commands[i];
+    for (const CLI::App* child : command->get_subcommands({})) {
+      commands.emplace_back((name == "sprocket" ? "" : name + "_") + child->get_name(), child);
+    }
+  }
+  EXPECT_EQ(commands.size(), 8u);
+  const bool update =
+      ::testing::GTEST_FLAG(filter) == "Help.IsFrozen" && std::getenv("UPDATE_GOLDEN");
+  for (const auto& [name, command] : commands) {
+    const std::string path =
+        std::string(SPROCKET_SOURCE_DIR "/tests/launcher/golden/") + name + ".txt";
+    if (update) std::ofstream(path) << command->help();
+    std::ifstream stream(path);
+    std::ostringstream golden;
+    golden << stream.rdbuf();
+    EXPECT_EQ(command->help(), golden.str())
+        << "the command line changed: UPDATE_GOLDEN=1 launcher_test --gtest_filter=Help.IsFrozen";
+    std::istringstream lines(command->help());
+    for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 116u) << line;
+  }
+}
+
+TEST(Cli, HelpAndVersionSucceed) {
+  const ProcessResult version = run_sprocket("--version");
+  EXPECT_EQ(version.code, 0);
+  EXPECT_EQ(version.out, "sprocket 0.1.0\n");
+  const ProcessResult help = run_sprocket("train --help");
+  EXPECT_EQ(help.code, 0);
+  EXPECT_THAT(help.out,
+              AllOf(StartsWith("Trains a video diffusion transformer"), HasSubstr("Exit codes:")));
+  EXPECT_EQ(help.err, "");
+}
+
+TEST(Cli, WrongCommandLinesAreRefusedWithAHint) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"", "sprocket: expected a command; nothing was run, see sprocket --help\n"},
+      {"trian --config x",
+       "sprocket: unknown command trian; did you mean train? nothing was run, see sprocket "
+       "--help\n"},
+      {"data", "sprocket data: expected a command; nothing was run, see sprocket data --help\n"},
+      {"train",
+       "sprocket train: --config is required; nothing was run, see sprocket train --help\n"},
+      {"train --config x --fast",
+       "sprocket train: unknown argument --fast; nothing was run, see sprocket train --help\n"},
+      {"train --config x --dry-runs",
+       "sprocket train: unknown argument --dry-runs; did you mean --dry-run? nothing was run, see "
+       "sprocket "
+       "train --help\n"},
+      {"train --config",
+       "sprocket train: --config: 1 required TEXT missing; nothing was run, see sprocket "
+       "train --help\n"},
+      {"train --config x --ranks 2",
+       "sprocket train: --ranks requires --dry-run; nothing was run, see sprocket train --help\n"},
+  };
+  for (const auto& [arguments, message] : cases) {
+    const ProcessResult result = run_sprocket(arguments);
+    EXPECT_EQ(result.code, kConfigCode) << arguments;
+    EXPECT_EQ(result.err, message);
+    EXPECT_EQ(result.out, "");
+  }
+  const ProcessResult ranks = run_sprocket("train --config x --dry-run --ranks none");
+  EXPECT_EQ(ranks.code, kConfigCode);
+  EXPECT_THAT(ranks.err, HasSubstr("--ranks"));
+}
+
+TEST(Cli, AllProblemsOfAJobInOneRun) {
+  const std::string file = write_file("job.txtpb",
+                                      "model { heads: 12 dim: \"wide\" }\n"
+                                      "parallel {\n  ulysses: 8\n  ring: 2\n}\n");
+  const ProcessResult result = run_sprocket(
+      "train --config " + file + " --set 'training.steps: 0' --output x --dry-run --ranks 8");
+  EXPECT_EQ(result.code, kConfigCode);
+  EXPECT_EQ(
+      result.err,
+      file + ":1:24: model.dim: expected an integer, found \"wide\"\n" + file +
+          ":3:3: parallel.ulysses: 8 does not divide model.heads: 12; legal: 1, 2, 3, 4, 6, 12\n" +
+          file +
+          ":4:3: parallel.ring: unknown field; fields of parallel: ulysses, outer, strategy, data, "
+          "keep_remote_kv, check_collectives, timeout_seconds\n"
+          "--set 'training.steps: 0': training.steps: 0; legal: 1 or more\n"
+          "data.path: not set; expected a folder made by `sprocket data encode`\n"
+          "sprocket: nothing was run\n");
+  EXPECT_EQ(result.out, "");
+}
+
+TEST(Cli, MissingJobAndMissingFolders) {
+  const ProcessResult missing =
+      run_sprocket("train --config /nowhere/job.txtpb --dry-run --ranks 1");
+  EXPECT_EQ(missing.code, kConfigCode);
+  EXPECT_EQ(missing.err,
+            "/nowhere/job.txtpb: expected a job description in text format, found no such file\n"
+            "sprocket: nothing was run\n");
+  const std::string file = write_file("bare.txtpb", "data { path: 'nowhere' }");
+  const ProcessResult bare =
+      run_sprocket("train --config " + file + " --output x --dry-run --ranks 1");
+  EXPECT_EQ(bare.code, kConfigCode);
+  EXPECT_THAT(bare.err, HasSubstr(":1:8: data.path: "));
+  EXPECT_THAT(bare.err, HasSubstr("data.latent"));
+}
+
+TEST(Cli, MoreRanksThanWork) {
+  const ProcessResult result = run_sprocket(
+      "train --config configs/quickstart.txtpb --set 'attention.domains: 1' "
+      "--set 'data.latent { t: 1 h: 4 w: 4 }' --set 'data.path: \"nowhere\"' --dry-run --ranks 3");
+  EXPECT_EQ(result.code, kConfigCode);
+  EXPECT_THAT(result.err,
+              HasSubstr("3, found a video of 1 blocks: some ranks would have no work; legal: 1 to "
+                        "1"));
+}
+
+// The number of ranks in the comment "mpirun -np N … --config configs/NAME".
+std::string documented_ranks(const std::filesystem::path& file) {
+  std::ifstream stream(file);
+  std::ostringstream text;
+  text << stream.rdbuf();
+  const std::regex command("# +mpirun -np ([0-9]+) .*sprocket train --config configs/");
+  std::smatch match;
+  const std::string whole = text.str();
+  return std::regex_search(whole, match, command) ? match[1].str() : "";
+}
+
+TEST(Cli, EveryShippedJobDryRuns) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(SPROCKET_SOURCE_DIR "/configs")) {
+    if (entry.path().extension() != ".txtpb") continue;
+    ++count;
+    const std::string job = "train --config " + entry.path().string() + " --dry-run --ranks ";
+    const std::string ranks = documented_ranks(entry.path());
+    for (const auto& [world, arguments] :
+         {std::pair{ranks, job + ranks},
+          {std::string("1"), job + "1 --set 'parallel { ulysses: 1 data: 1 }'"}}) {
+      const ProcessResult result = run_sprocket(arguments);
+      EXPECT_EQ(result.code, 0) << arguments << "\n" << result.err;
+      EXPECT_EQ(result.err, "");
+      EXPECT_THAT(result.out, AllOf(HasSubstr("Mesh\n  " + world + " rank"), HasSubstr("total"),
+                                    HasSubstr("nothing was run")));
+    }
+  }
+  EXPECT_GE(count, 6);
+}
+
+TEST(Cli, DoctorSaysThatThisMachineCanRun) {
+  const ProcessResult result = run_sprocket("doctor");
+  EXPECT_EQ(result.code, 0) << result.out << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("MPI"), HasSubstr("OpenMP runtime"),
+                                HasSubstr("LibTorch"), HasSubstr("Jobs can run on this machine")));
+  EXPECT_THAT(result.out, Not(HasSubstr("PROBLEM")));
+}
+
+}  // namespace
+}  // namespace sprocket::launcher
