@@ -51,7 +51,10 @@ TEST_P(Traffic, CountedEqualsClosedForm) {
     const ShardPlan plan = make_shard_plan(layout, c.mesh);
     std::vector<AttentionResult> results(GetParam());
     std::vector<Sums> counted(GetParam());
-    comm::testing::run_ranks(GetParam(), [&](comm::Communicator& world) {
+    std::vector<Timeline> timelines(GetParam());
+    std::vector<comm::CommunicatorOptions> options(GetParam());
+    for (int rank = 0; rank < GetParam(); ++rank) options[rank].timeline = &timelines[rank];
+    comm::testing::run_ranks(options, [&](comm::Communicator& world) {
       const Mesh mesh(world.split(0, world.rank(), "world"), c.mesh);
       const int64_t outer_first = mesh.outer().recorder().next_sequence();
       const int64_t ulysses_first = mesh.ulysses().recorder().next_sequence();
