@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 
 extern "C" {
@@ -48,7 +49,8 @@ class VideoReader::Impl {
     info_.width = turns % 2 == 0 ? decoder_->width : decoder_->height;
     info_.height = turns % 2 == 0 ? decoder_->height : decoder_->width;
     if (info_.width <= 0 || info_.height <= 0) {
-      throw InputError(fmt::format("{}: the video stream has no picture size", path_));
+      throw InputError(
+          fmt::format("{}: the video stream has no picture size (is the file truncated?)", path_));
     }
     width_ = options.width > 0 ? options.width : info_.width;
     height_ = options.height > 0 ? options.height : info_.height;
@@ -206,13 +208,34 @@ class VideoReader::Impl {
       return;
     }
     const AVStream* stream = this->stream();
-    if (stream->duration == AV_NOPTS_VALUE || end_ < 0) return;
+    const double announced = announced_seconds();
     const int64_t begin = stream->start_time == AV_NOPTS_VALUE ? 0 : stream->start_time;
-    const double missing =
-        static_cast<double>(stream->duration - (end_ - begin)) * av_q2d(stream->time_base);
+    const double read =
+        end_ < 0 ? 0 : static_cast<double>(end_ - begin) * av_q2d(stream->time_base);
+    const double missing = announced - read;
     if (missing > 0.5 && missing * info_.fps > 2) {
       damaged(fmt::format("the last {:.1f} s that the file announces are missing", missing));
     }
+  }
+
+  // Length of the video stream by the container's word; 0 when it says nothing.
+  double announced_seconds() const {
+    const AVStream* stream = this->stream();
+    if (container_->duration_estimation_method == AVFMT_DURATION_FROM_BITRATE) return 0;  // a guess
+    if (stream->duration != AV_NOPTS_VALUE) {
+      return static_cast<double>(stream->duration) * av_q2d(stream->time_base);
+    }
+    const AVDictionaryEntry* tag = av_dict_get(stream->metadata, "DURATION", nullptr, 0);
+    int hours = 0, minutes = 0;
+    double seconds = 0;
+    if (tag != nullptr && std::sscanf(tag->value, "%d:%d:%lf", &hours, &minutes, &seconds) == 3) {
+      return 3600.0 * hours + 60.0 * minutes + seconds;
+    }
+    // The whole file's length is the video's when nothing else is in it.
+    if (container_->nb_streams == 1 && container_->duration != AV_NOPTS_VALUE) {
+      return static_cast<double>(container_->duration) / AV_TIME_BASE;
+    }
+    return 0;
   }
 
   // How often the frame just decoded appears at the target rate: once for each moment k / fps that

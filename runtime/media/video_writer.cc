@@ -1,5 +1,7 @@
 #include "runtime/media/video_writer.h"
 
+#include <cstring>
+
 #include "base/error.h"
 #include "runtime/media/libav.h"
 #include "runtime/media/output_file.h"
@@ -29,18 +31,18 @@ class Mp4Encoder {
     constexpr int kUnity = 1 << 16;
     sws_setColorspaceDetails(converter.get(), sws_getCoefficients(SWS_CS_DEFAULT), 1,
                              sws_getCoefficients(SWS_CS_ITU709), 0, 0, kUnity, kUnity);
-    Libav<AVFrame> picture(av_frame_alloc());
-    picture->format = AV_PIX_FMT_YUV420P;
-    picture->width = video_.width;
-    picture->height = video_.height;
+    const Libav<AVFrame> rgb = allocate_picture(AV_PIX_FMT_RGB24);
+    const Libav<AVFrame> picture = allocate_picture(AV_PIX_FMT_YUV420P);
     picture->colorspace = encoder_->colorspace;
     picture->color_range = encoder_->color_range;
-    check(av_frame_get_buffer(picture.get(), 0), "memory for a picture");
+    const size_t row = static_cast<size_t>(video_.width) * 3;
     for (int64_t i = 0; i < video_.frames; ++i) {
+      // The scaler reads past the end of rows: it gets a padded copy.
+      for (int y = 0; y < video_.height; ++y) {
+        std::memcpy(rgb->data[0] + y * rgb->linesize[0], video_.frame(i).data() + y * row, row);
+      }
       check(av_frame_make_writable(picture.get()), "memory for a picture");
-      const uint8_t* const planes[4] = {video_.frame(i).data()};
-      const int strides[4] = {video_.width * 3};
-      sws_scale(converter.get(), planes, strides, 0, video_.height, picture->data,
+      sws_scale(converter.get(), rgb->data, rgb->linesize, 0, video_.height, picture->data,
                 picture->linesize);
       picture->pts = i;
       send(picture.get());
@@ -69,6 +71,16 @@ class Mp4Encoder {
     check(avformat_write_header(muxer_, nullptr), "the header");
   }
 
+  // Of the video's size.
+  Libav<AVFrame> allocate_picture(AVPixelFormat format) const {
+    Libav<AVFrame> picture(av_frame_alloc());
+    picture->format = format;
+    picture->width = video_.width;
+    picture->height = video_.height;
+    check(av_frame_get_buffer(picture.get(), 0), "memory for a picture");
+    return picture;
+  }
+
   void open_encoder() {
     const AVCodec* codec = avcodec_find_encoder_by_name("libx264");
     const bool h264 = codec != nullptr;
@@ -92,6 +104,9 @@ class Mp4Encoder {
     AVDictionary* options = nullptr;
     if (h264) {
       av_dict_set(&options, "crf", "12", 0);
+      // x264's macroblock tree reads memory that it never wrote (seen with its AVX-512 code), so
+      // that equal videos would now and then give different files.
+      av_dict_set(&options, "x264-params", "mbtree=0", 0);
       av_dict_set(&options, "preset", "medium", 0);
     } else {
       encoder_->flags |= AV_CODEC_FLAG_QSCALE;

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "runtime/media/contact_sheet.h"
+#include "runtime/media/libav.h"
 #include "runtime/media/output_file.h"
 #include "runtime/media/png.h"
 #include "runtime/media/video_reader.h"
@@ -189,6 +190,64 @@ TEST(VideoBadInput, TruncatedAtAnyPlace) {
   write_bytes(folder / "cut.mp4", web.substr(0, web.size() - 1));
   EXPECT_THAT(message_of<InputError>([&] { read_video(folder / "cut.mp4"); }),
               HasSubstr("truncated at frame 2"));
+}
+
+TEST(VideoBadInput, TruncatedBetweenPackets) {
+  TemporaryFolder folder;
+  write_mp4(folder / "a.mp4", synthetic_video(8, 32, 32));
+  const std::string web = with_index_first(read_bytes(folder / "a.mp4"));
+  // The last packets are small, so that some of these cuts fall on their borders.
+  for (size_t missing = 1; missing <= 150; ++missing) {
+    write_bytes(folder / "cut.mp4", web.substr(0, web.size() - missing));
+    ASSERT_THAT(message_of<InputError>([&] { read_video(folder / "cut.mp4"); }),
+                HasSubstr("truncated at frame"))
+        << missing;
+  }
+}
+
+// Puts the packets of a file into a container of another kind (by the ending of its name).
+void remux(const std::string& from, const std::string& to) {
+  AVFormatContext* input = nullptr;
+  ASSERT_EQ(avformat_open_input(&input, from.c_str(), nullptr, nullptr), 0);
+  const Libav<AVFormatContext> owner(input);
+  ASSERT_GE(avformat_find_stream_info(input, nullptr), 0);
+  AVFormatContext* output = nullptr;
+  ASSERT_GE(avformat_alloc_output_context2(&output, nullptr, nullptr, to.c_str()), 0);
+  AVStream* stream = avformat_new_stream(output, nullptr);
+  avcodec_parameters_copy(stream->codecpar, input->streams[0]->codecpar);
+  stream->codecpar->codec_tag = 0;
+  stream->time_base = input->streams[0]->time_base;
+  stream->avg_frame_rate = input->streams[0]->avg_frame_rate;
+  ASSERT_GE(avio_open(&output->pb, to.c_str(), AVIO_FLAG_WRITE), 0);
+  ASSERT_GE(avformat_write_header(output, nullptr), 0);
+  const Libav<AVPacket> packet(av_packet_alloc());
+  while (av_read_frame(input, packet.get()) >= 0) {
+    av_packet_rescale_ts(packet.get(), input->streams[0]->time_base, stream->time_base);
+    packet->pos = -1;
+    ASSERT_GE(av_interleaved_write_frame(output, packet.get()), 0);
+  }
+  ASSERT_GE(av_write_trailer(output), 0);
+  avio_closep(&output->pb);
+  avformat_free_context(output);
+}
+
+TEST(VideoBadInput, TruncatedInOtherContainers) {
+  TemporaryFolder folder;
+  write_mp4(folder / "a.mp4", synthetic_video(24, 64, 48));
+  const Video whole = read_video(folder / "a.mp4");
+  for (const std::string kind : {"mkv", "flv", "mov"}) {
+    SCOPED_TRACE(kind);
+    const std::string path = folder / ("a." + kind);
+    remux(folder / "a.mp4", path);
+    EXPECT_EQ(read_video(path).rgb, whole.rgb);
+    const std::string bytes = read_bytes(path);
+    for (const size_t percent : {30, 50, 70}) {
+      write_bytes(folder / "cut", bytes.substr(0, bytes.size() * percent / 100));
+      EXPECT_THAT(message_of<InputError>([&] { read_video(folder / "cut"); }),
+                  HasSubstr("truncated"))
+          << percent;
+    }
+  }
 }
 
 TEST(VideoBadInput, FlippedBytesNeverCrash) {
