@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <functional>
+#include <type_traits>
 
 #include "base/error.h"
 
@@ -32,19 +33,49 @@ int32_t id_of(Key<A> key) {
   return static_cast<int32_t>(~static_cast<uint32_t>(key));
 }
 
-// Leaves the `count` largest keys; their order is unspecified.
-template <class K>
-void keep_largest(std::vector<K>& keys, int64_t count) {
-  if (count >= static_cast<int64_t>(keys.size())) return;
-  std::nth_element(keys.begin(), keys.begin() + count, keys.end(), std::greater<K>());
-  keys.resize(count);
-}
-
+// Finds the largest of a row's keys. One histogram over the leading bits (sign, exponent, two bits
+// of the mantissa) leaves few candidates for the exact selection.
 template <class A>
-void write_ascending_ids(const std::vector<Key<A>>& keys, int32_t* out) {
-  std::transform(keys.begin(), keys.end(), out, id_of<A>);
-  std::sort(out, out + keys.size());
-}
+class TopSelector {
+ public:
+  std::vector<Key<A>> keys;  // filled by the caller, in ascending order of ids
+
+  // Writes the ids of the `count` largest keys, or of all if they are fewer, in the order of
+  // `keys`; returns how many.
+  int64_t select(int64_t count, int32_t* ids) {
+    const int64_t size = static_cast<int64_t>(keys.size());
+    if (count <= 0) return 0;
+    const Key<A> threshold = count >= size ? Key<A>{0} : nth_largest(count);
+    int64_t written = 0;
+    for (const Key<A> key : keys) {
+      if (key >= threshold) ids[written++] = id_of<A>(key);
+    }
+    return written;
+  }
+
+ private:
+  static constexpr int kBits = 11;
+  static size_t bucket_of(Key<A> key) {
+    return static_cast<size_t>(key >> (32 + 8 * sizeof(A) - kBits));
+  }
+
+  Key<A> nth_largest(int64_t count) {
+    histogram_.assign(size_t{1} << kBits, 0);
+    for (const Key<A> key : keys) ++histogram_[bucket_of(key)];
+    size_t bucket = histogram_.size() - 1;
+    while (histogram_[bucket] < count) count -= histogram_[bucket--];
+    candidates_.clear();
+    for (const Key<A> key : keys) {
+      if (bucket_of(key) == bucket) candidates_.push_back(key);
+    }
+    std::nth_element(candidates_.begin(), candidates_.begin() + (count - 1), candidates_.end(),
+                     std::greater<Key<A>>());
+    return candidates_[count - 1];
+  }
+
+  std::vector<int64_t> histogram_;
+  std::vector<Key<A>> candidates_;
+};
 
 SegmentTable empty_table(int batch, int heads, int query_blocks, int kv_blocks) {
   SegmentTable table;
@@ -108,15 +139,16 @@ void mark_imports(const A* probabilities, const int32_t* unbudgeted, int k, int 
       }
     }
   }
-  std::vector<Key<A>> keys;
-  keys.reserve(static_cast<int64_t>(heads) * (kv_blocks - domain.blocks()));
+  TopSelector<A> selector;
+  selector.keys.reserve(static_cast<int64_t>(heads) * (kv_blocks - domain.blocks()));
   for (int64_t pair = 0; pair < static_cast<int64_t>(mass.size()); ++pair) {
     if (!domain.holds(static_cast<int>(pair % kv_blocks))) {
-      keys.push_back(key_of(mass[pair], static_cast<uint32_t>(pair)));
+      selector.keys.push_back(key_of(mass[pair], static_cast<uint32_t>(pair)));
     }
   }
-  keep_largest(keys, budget);
-  for (const Key<A>& key : keys) imports[id_of<A>(key)] = 1;
+  std::vector<int32_t> pairs(selector.keys.size());
+  pairs.resize(selector.select(budget, pairs.data()));
+  for (const int32_t pair : pairs) imports[pair] = 1;
 }
 
 }  // namespace
@@ -137,13 +169,12 @@ SegmentTable select_top_k(const A* scores, int batch, int heads, int query_block
   table.kv_block.resize(rows * k);
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<Key<A>> keys;
+    TopSelector<A> selector;
 #pragma omp for
     for (int64_t row = 0; row < rows; ++row) {
-      keys.resize(kv_blocks);
-      for (int j = 0; j < kv_blocks; ++j) keys[j] = key_of(scores[row * kv_blocks + j], j);
-      keep_largest(keys, k);
-      write_ascending_ids<A>(keys, table.kv_block.data() + row * k);
+      selector.keys.resize(kv_blocks);
+      for (int j = 0; j < kv_blocks; ++j) selector.keys[j] = key_of(scores[row * kv_blocks + j], j);
+      selector.select(k, table.kv_block.data() + row * k);
     }
   }
   return table;
@@ -192,7 +223,7 @@ SegmentTable select_with_budget(const A* scores, const A* probabilities, int bat
   std::vector<int32_t> selected(rows * k);
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<Key<A>> keys;
+    TopSelector<A> selector;
 #pragma omp for
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t batch_head = row / query_blocks;
@@ -200,15 +231,13 @@ SegmentTable select_with_budget(const A* scores, const A* probabilities, int bat
       const uint8_t* allowed =
           imports.data() +
           ((batch_head / heads * domain_count + g) * heads + batch_head % heads) * kv_blocks;
-      keys.clear();
+      selector.keys.clear();
       for (int j = 0; j < kv_blocks; ++j) {
         if (domains[g].holds(j) || allowed[j]) {
-          keys.push_back(key_of(scores[row * kv_blocks + j], j));
+          selector.keys.push_back(key_of(scores[row * kv_blocks + j], j));
         }
       }
-      keep_largest(keys, k);
-      write_ascending_ids<A>(keys, selected.data() + row * k);
-      table.row_offsets[row + 1] = static_cast<int64_t>(keys.size());
+      table.row_offsets[row + 1] = selector.select(k, selected.data() + row * k);
     }
   }
   for (int64_t row = 0; row < rows; ++row) {

@@ -79,7 +79,7 @@ template <class T>
 SPROCKET_INLINE auto load_first(const T* from, int64_t count) {
   using A = std::conditional_t<std::is_same_v<T, double>, double, float>;
   T padded[kLanes<A>] = {};
-  std::memcpy(static_cast<void*>(padded), from, count * sizeof(T));
+  if (count > 0) std::memcpy(static_cast<void*>(padded), from, count * sizeof(T));
   return load(padded);
 }
 template <class T, class V>
