@@ -1,7 +1,11 @@
 // The flight recorder of a communicator: its last operations in a ring buffer.
+//
+// The closed forms of bytes and messages are in operation_traffic.h; they depend on the operation
+// only, not on the backend, so that plans, dry runs and runs can be compared exactly.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,11 +15,19 @@
 namespace sprocket::comm {
 
 enum class OpKind : uint8_t {
-  kAllReduce, kAllGather, kReduceScatter, kAllToAll, kBroadcast, kExchange, kBarrier, kSplit
+  kAllReduce,
+  kAllGather,
+  kReduceScatter,
+  kAllToAll,
+  kBroadcast,
+  kExchange,
+  kBarrier,
+  kSplit
 };
 const char* name_of(OpKind op);
 
 enum class OpState : uint8_t { kEnqueued, kStarted, kCompleted, kFailed };
+const char* name_of(OpState state);
 
 struct OpRecord {
   int64_t sequence = -1;
@@ -23,23 +35,27 @@ struct OpRecord {
   DType dtype = DType::kU8;
   OpState state = OpState::kEnqueued;
   Position position;
-  int64_t bytes_sent = 0;      // to other ranks; copies to the own rank are not traffic
+  int64_t bytes_sent = 0;  // to other ranks; copies to the own rank are not traffic
   int64_t bytes_received = 0;
   int64_t messages_sent = 0;
   int64_t enqueue_ns = 0;
-  int64_t start_ns = 0;
-  int64_t end_ns = 0;
+  int64_t start_ns = 0;  // the backend has it; 0: not yet
+  int64_t end_ns = 0;    // completion was observed; 0: not yet
 };
 
-// Written by the rank's issuing thread, read by any.
+// Written by the rank's issuing thread, read by any. A reader never delays the writer: each slot
+// carries a version, and a record that changes while it is read is read again.
 class Recorder {
  public:
   explicit Recorder(size_t capacity);
   ~Recorder();
   Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
 
   // Returns the slot's ticket for the later updates.
   uint64_t begin(const OpRecord& record);
+  // Updates of a record that the ring has meanwhile overwritten are dropped.
+  void start(uint64_t ticket, int64_t start_ns);
   void complete(uint64_t ticket, int64_t end_ns, OpState state);
 
   // Records whose sequence is >= first_sequence and still in the ring, oldest first.
@@ -48,12 +64,13 @@ class Recorder {
   // Totals since construction; not limited by the ring.
   struct Totals {
     int64_t bytes_sent = 0, bytes_received = 0, messages_sent = 0, operations = 0;
+    bool operator==(const Totals&) const = default;
   };
   Totals totals() const;
 
  private:
   struct Ring;
-  Ring* ring_;
+  std::unique_ptr<Ring> ring_;
 };
 
 }  // namespace sprocket::comm

@@ -1,0 +1,161 @@
+#include "parallel/comm/group.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace sprocket::comm {
+
+void Unfinished::advance(const Work::Impl* except) {
+  std::erase_if(works_, [&](Work::Impl* work) { return work != except && work->advance(); });
+}
+
+Group::Group(std::unique_ptr<Backend> backend, std::string name, CommunicatorOptions options,
+             std::shared_ptr<Unfinished> unfinished)
+    : backend_(std::move(backend)),
+      name_(std::move(name)),
+      options_(options),
+      unfinished_(std::move(unfinished)),
+      recorder_(options.recorded_operations) {}
+
+Group::~Group() { handed_over_.clear(); }
+
+OpRecord Group::new_record(OpKind op, DType dtype) const {
+  OpRecord record;
+  record.sequence = next_sequence_;
+  record.op = op;
+  record.dtype = dtype;
+  if (options_.timeline) record.position = options_.timeline->position;
+  record.enqueue_ns = monotonic_ns();
+  return record;
+}
+
+void Group::await(Operation& operation, OpKind op, const Work::Impl* self) {
+  const Timeline::Scope scope(options_.timeline, Activity::kCommunicationWait, name_of(op));
+  const auto deadline = Operation::Clock::now() + options_.timeout;
+  while (!operation.poll()) {
+    if (Operation::Clock::now() >= deadline) {
+      const auto missing = operation.missing();
+      throw BackendError(fmt::format("timed out after {} ms waiting for {}",
+                                     options_.timeout.count(), missing.what),
+                         missing.peer);
+    }
+    unfinished_->advance(self);
+    operation.pause(deadline);
+  }
+}
+
+CommError Group::failure(const Call& call, const std::string& what, int peer) noexcept {
+  CommError error({name_, name_of(call.op), call.sequence, rank(), size(), peer}, what);
+  backend_->abort(error.what());
+  return error;
+}
+
+void Group::hand_over(std::unique_ptr<Work::Impl> work) {
+  const auto keep_alive = std::move(work->keep_alive_);
+  handed_over_.push_back(std::move(work));
+}
+
+void Group::sweep_handed_over() {
+  std::erase_if(handed_over_, [](const auto& work) { return work->advance(); });
+}
+
+Work::Impl::Impl(std::shared_ptr<Group> group, const Call& call, uint64_t ticket, Pending operation)
+    : keep_alive_(std::move(group)),
+      group_(keep_alive_.get()),
+      call_(call),
+      ticket_(ticket),
+      operation_(std::move(operation)),
+      uncaught_at_birth_(std::uncaught_exceptions()) {
+  group_->unfinished_->add(this);
+}
+
+Work::Impl::~Impl() {
+  settle_before_destruction();
+  group_->unfinished_->remove(this);
+}
+
+void Work::Impl::complete() noexcept {
+  operation_.reset();
+  group_->recorder_.complete(ticket_, monotonic_ns(), OpState::kCompleted);
+}
+
+void Work::Impl::fail(const std::string& what, int peer) noexcept {
+  // The group first: a backend may need its abort before it can withdraw the operation.
+  error_ = std::make_exception_ptr(group_->failure(call_, what, peer));
+  operation_.reset();
+  group_->recorder_.complete(ticket_, monotonic_ns(), OpState::kFailed);
+}
+
+bool Work::Impl::advance() noexcept {
+  if (!operation_) return true;
+  try {
+    if (!operation_->poll()) return false;
+    complete();
+  } catch (const BackendError& error) {
+    fail(error.what(), error.peer());
+  } catch (const std::exception& error) {
+    fail(error.what(), -1);
+  }
+  return true;
+}
+
+void Work::Impl::wait_host() {
+  if (!advance()) {
+    try {
+      group_->await(*operation_, call_.op, this);
+      complete();
+    } catch (const BackendError& error) {
+      fail(error.what(), error.peer());
+    }
+  }
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+void Work::Impl::wait(StreamView stream) {
+  if (operation_ && !stream.is_host() && operation_->order(stream)) {
+    ordered_ = true;
+  } else {
+    wait_host();
+  }
+}
+
+void Work::Impl::settle_before_destruction() noexcept {
+  if (!operation_) return;
+  if (std::uncaught_exceptions() > uncaught_at_birth_) {
+    fail("dropped unfinished while an exception unwound", -1);
+    return;
+  }
+  try {
+    wait_host();
+  } catch (const std::exception&) {
+    // The failure has aborted the group and is in the recorder; the next operation throws it.
+  }
+}
+
+Work::Work() = default;
+Work::Work(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Work::Work(Work&&) noexcept = default;
+
+Work& Work::operator=(Work&& other) noexcept {
+  if (this != &other) {
+    Work former(std::move(*this));
+    impl_ = std::move(other.impl_);
+  }
+  return *this;
+}
+
+Work::~Work() {
+  if (impl_ && impl_->left_to_the_device()) impl_->group_->hand_over(std::move(impl_));
+}
+
+bool Work::done() { return !impl_ || impl_->advance(); }
+
+void Work::wait(StreamView stream) {
+  if (impl_) impl_->wait(stream);
+}
+
+void Work::wait_host() {
+  if (impl_) impl_->wait_host();
+}
+
+}  // namespace sprocket::comm
