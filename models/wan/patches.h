@@ -16,8 +16,8 @@ enum class FeatureOrder {
   kChannelLast,   // (pt, ph, pw, c): the model's output
 };
 
-// The token grid of a latent of [.., T, H, W] cells. Throws InputError when the patch does not divide
-// it.
+// The token grid of a latent of [.., T, H, W] cells. Throws InputError when the patch does not
+// divide it.
 parallel::Grid token_grid(int64_t t, int64_t h, int64_t w, const Patch& patch);
 
 // latent_BCTHW -> tokens first .. first + count - 1 of the layout's block order: [B, count, F],

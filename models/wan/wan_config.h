@@ -34,8 +34,8 @@ struct WanConfig {
   bool operator==(const WanConfig&) const = default;
 };
 
-// Every tensor of the model under its official Wan name: 15 + 27 per block, in module order, then the
-// gates (2 per block), so that the initial values of the others do not depend on the gates.
+// Every tensor of the model under its official Wan name: 15 + 27 per block, in module order, then
+// the gates (2 per block), so that the initial values of the others do not depend on the gates.
 std::vector<ParameterSpec> wan_parameters(const WanConfig& config);
 
 }  // namespace sprocket::models

@@ -1,0 +1,164 @@
+#include "models/autograd/linear.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "base/error.h"
+#include "kernels/elementwise.h"
+#include "kernels/gemm.h"
+#include "parallel/tensor_buffer.h"
+
+namespace sprocket::models {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct Sizes {
+  int64_t rows, n, k;
+};
+
+Sizes sizes_of(const at::Tensor& x, const at::Tensor& weight) {
+  SPROCKET_CHECK(x.size(-1) == weight.size(1), "expected {} features, found {}", weight.size(1),
+                 x.size(-1));
+  return {x.numel() / weight.size(1), weight.size(0), weight.size(1)};
+}
+
+// x_RK contiguous.
+at::Tensor product(const at::Tensor& x_RK, const at::Tensor& weight, const at::Tensor& bias,
+                   const OpContext& op) {
+  const Sizes s = sizes_of(x_RK, weight);
+  if (x_RK.scalar_type() != at::kFloat) {
+    const auto type = x_RK.scalar_type();
+    return at::addmm(bias.to(type), x_RK, weight.to(type).t());
+  }
+  at::Tensor y = at::empty({s.rows, s.n}, x_RK.options());
+  kernels::linear_forward(x_RK.const_data_ptr<float>(), weight.const_data_ptr<float>(),
+                          bias.const_data_ptr<float>(), y.data_ptr<float>(), s.rows, s.n, s.k,
+                          op.threads);
+  return y;
+}
+
+at::Tensor input_gradient(const at::Tensor& dy_RN, const at::Tensor& weight, const OpContext& op) {
+  if (dy_RN.scalar_type() != at::kFloat) {
+    return at::mm(dy_RN, weight.to(dy_RN.scalar_type()));
+  }
+  at::Tensor dx = at::empty({dy_RN.size(0), weight.size(1)}, dy_RN.options());
+  kernels::linear_backward_input(dy_RN.const_data_ptr<float>(), weight.const_data_ptr<float>(),
+                                 dx.data_ptr<float>(), dy_RN.size(0), weight.size(0),
+                                 weight.size(1), op.threads);
+  return dx;
+}
+
+struct WeightGradients {
+  at::Tensor weight, bias;
+};
+
+WeightGradients weight_gradients(const at::Tensor& dy_RN, const at::Tensor& x_RK,
+                                 const at::Tensor& weight, const OpContext& op) {
+  if (dy_RN.scalar_type() != at::kFloat) {
+    return {at::mm(dy_RN.t(), x_RK).to(weight.scalar_type()),
+            dy_RN.sum(0, false, weight.scalar_type())};
+  }
+  at::Tensor dw = at::empty(weight.sizes(), weight.options());
+  at::Tensor db = at::empty({weight.size(0)}, weight.options());
+  kernels::linear_backward_weight(dy_RN.const_data_ptr<float>(), x_RK.const_data_ptr<float>(),
+                                  dw.data_ptr<float>(), db.data_ptr<float>(), dy_RN.size(0),
+                                  weight.size(0), weight.size(1), false, op.threads);
+  return {dw, db};
+}
+
+at::Tensor as_rows(const at::Tensor& x, int64_t features) {
+  return x.contiguous().view({x.numel() / features, features});
+}
+
+std::vector<int64_t> with_last(at::IntArrayRef sizes, int64_t last) {
+  std::vector<int64_t> result(sizes.begin(), sizes.end());
+  result.back() = last;
+  return result;
+}
+
+enum class Activation { kNone, kGelu };
+
+struct LinearState {
+  OpContext op;
+  Activation activation;
+};
+
+at::Tensor activate(const at::Tensor& x, const LinearState& state) {
+  if (state.activation == Activation::kNone) return x;
+  const at::Tensor y = at::empty_like(x);
+  parallel::dispatch_compute_type(x.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    kernels::gelu_tanh<T>(static_cast<const T*>(x.const_data_ptr()), x.numel(),
+                          static_cast<T*>(y.data_ptr()), state.op.threads);
+  });
+  return y;
+}
+
+// dx, the gradient of activate(x), becomes that of x.
+void deactivate(const at::Tensor& dx, const at::Tensor& x, const LinearState& state) {
+  if (state.activation == Activation::kNone) return;
+  parallel::dispatch_compute_type(x.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    T* gradient = static_cast<T*>(dx.data_ptr());
+    kernels::gelu_tanh_backward<T>(gradient, static_cast<const T*>(x.const_data_ptr()), x.numel(),
+                                   gradient, state.op.threads);
+  });
+}
+
+class LinearFunction : public torch::autograd::Function<LinearFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_view,
+                            const at::Tensor& weight, const at::Tensor& bias,
+                            const LinearState& state) {
+    ForwardScope scope(state.op, name_of(state.activation));
+    const at::Tensor x = x_view.contiguous();
+    ctx->save_for_backward({x, weight});
+    keep_state(ctx, state);
+    const at::Tensor x_RK = as_rows(activate(x, state), weight.size(1));
+    return product(x_RK, weight, bias, state.op).view(with_last(x.sizes(), weight.size(0)));
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    const LinearState& state = state_of<LinearState>(ctx);
+    BackwardScope scope(state.op, name_of(state.activation));
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1];
+    const at::Tensor dy_RN = as_rows(gradients[0], weight.size(0));
+    variable_list result(4);
+    if (ctx->needs_input_grad(1)) {
+      const at::Tensor x_RK = as_rows(activate(x, state), weight.size(1));
+      const WeightGradients g = weight_gradients(dy_RN, x_RK, weight, state.op);
+      result[1] = g.weight;
+      result[2] = g.bias;
+    }
+    if (ctx->needs_input_grad(0)) {
+      result[0] = input_gradient(dy_RN, weight, state.op).view(x.sizes());
+      deactivate(result[0], x, state);
+    }
+    return result;
+  }
+
+ private:
+  static const char* name_of(Activation activation) {
+    return activation == Activation::kGelu ? "gelu_linear" : "linear";
+  }
+};
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                  const OpContext& op) {
+  return LinearFunction::apply(x, weight, bias, LinearState{op, Activation::kNone});
+}
+
+at::Tensor gelu_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                       const OpContext& op) {
+  return LinearFunction::apply(x, weight, bias, LinearState{op, Activation::kGelu});
+}
+
+}  // namespace sprocket::models

@@ -1,0 +1,20 @@
+// Linear layers: fp32 through the project's own products, bf16 and fp64 through LibTorch's.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "models/autograd/op_scope.h"
+
+namespace sprocket::models {
+
+// y[.., n] = sum_k x[.., k] weight[n, k] + bias[n].
+// x is T; weight [n, k] and bias [n] are A and are rounded to T inside; y is T. Saves x alone: the
+// rounded weight is made again in the backward. dx is T, dweight and dbias are A.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                  const OpContext& op);
+
+// linear(gelu(x)) with the tanh form of GELU. Saves x alone: gelu(x) is made again in the backward.
+at::Tensor gelu_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                       const OpContext& op);
+
+}  // namespace sprocket::models

@@ -1,0 +1,105 @@
+#include "models/parameter_store.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <ATen/ops/zeros.h>
+
+#include "base/error.h"
+#include "base/philox.h"
+
+namespace sprocket::models {
+namespace {
+
+constexpr int64_t kAlignment = 16;   // elements
+constexpr int64_t kChunk = 1 << 14;  // elements per task of the initialisation
+
+double xavier_bound(const ParameterSpec& spec) {
+  const double fan_out = static_cast<double>(spec.shape.at(0));
+  const double fan_in = static_cast<double>(spec.elements()) / fan_out;
+  return std::sqrt(6.0 / (fan_in + fan_out));
+}
+
+// Elements [first, first + out.size()) of a tensor.
+void fill(const ParameterSpec& spec, const RandomStream& stream, int64_t first,
+          std::span<float> out) {
+  switch (spec.rule) {
+    case InitialRule::kZeros:
+      std::fill(out.begin(), out.end(), 0.0f);
+      return;
+    case InitialRule::kOnes:
+      std::fill(out.begin(), out.end(), 1.0f);
+      return;
+    case InitialRule::kXavierUniform: {
+      const float bound = static_cast<float>(xavier_bound(spec));
+      for (size_t i = 0; i < out.size(); ++i) {
+        out[i] = bound * (2 * stream.uniform(first + i) - 1);
+      }
+      return;
+    }
+    case InitialRule::kNormal:
+      stream.normal(out, first);
+      for (float& value : out) value *= static_cast<float>(spec.scale);
+      return;
+  }
+}
+
+}  // namespace
+
+ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType dtype)
+    : specs_(std::move(specs)) {
+  SPROCKET_CHECK(dtype == at::kFloat || dtype == at::kDouble, "found {}", at::toString(dtype));
+  int64_t end = 0;
+  for (const auto& spec : specs_) {
+    const bool added = index_.emplace(spec.name, static_cast<int>(offsets_.size())).second;
+    SPROCKET_CHECK(added, "two parameters are called {}", spec.name);
+    offsets_.push_back(end);
+    elements_ += spec.elements();
+    end += (spec.elements() + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  parameters_ = at::zeros({end}, dtype);
+  gradients_ = at::zeros({end}, dtype);
+  for (int i = 0; i < size(); ++i) {
+    const auto part = [&](const at::Tensor& flat) {
+      return flat.narrow(0, offsets_[i], specs_[i].elements()).view(specs_[i].shape).detach();
+    };
+    tensors_.push_back(part(parameters_).set_requires_grad(true));
+    tensors_.back().mutable_grad() = part(gradients_);
+  }
+}
+
+int ParameterStore::index_of(std::string_view name) const {
+  const auto found = index_.find(std::string(name));
+  SPROCKET_CHECK(found != index_.end(), "no parameter is called {}", name);
+  return found->second;
+}
+
+bool ParameterStore::contains(std::string_view name) const {
+  return index_.contains(std::string(name));
+}
+
+void ParameterStore::zero_gradients() { gradients_.zero_(); }
+
+void ParameterStore::initialise(uint64_t seed) {
+  for (int i = 0; i < size(); ++i) {
+    const ParameterSpec& spec = specs_[i];
+    const RandomStream stream(seed, 0, static_cast<uint64_t>(i), RandomPurpose::kInitialisation);
+    const int64_t chunks = (spec.elements() + kChunk - 1) / kChunk;
+    const bool wide = parameters_.scalar_type() == at::kDouble;
+#pragma omp parallel for schedule(static) if (chunks > 1)
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const int64_t first = chunk * kChunk, count = std::min(kChunk, spec.elements() - first);
+      std::vector<float> values(count);
+      fill(spec, stream, first, values);
+      if (wide) {
+        std::copy(values.begin(), values.end(),
+                  parameters_.data_ptr<double>() + offsets_[i] + first);
+      } else {
+        std::copy(values.begin(), values.end(),
+                  parameters_.data_ptr<float>() + offsets_[i] + first);
+      }
+    }
+  }
+}
+
+}  // namespace sprocket::models

@@ -1,0 +1,121 @@
+#include "models/wan/wan_model.h"
+
+#include <cmath>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/sin.h>
+
+#include "base/error.h"
+#include "models/autograd/checkpoint.h"
+#include "models/autograd/linear.h"
+#include "models/autograd/norms.h"
+#include "models/wan/wan_block.h"
+#include "parallel/tensor_buffer.h"
+
+namespace sprocket::models {
+namespace {
+
+// [cos, sin] of timestep * 10000^(-i / half), i = 0 .. half - 1, computed in fp64: [B, 2 half].
+at::Tensor sinusoid(const at::Tensor& timestep_B, int frequency_dim, at::ScalarType type) {
+  const int64_t half = frequency_dim / 2;
+  const at::Tensor index = at::arange(half, at::TensorOptions(at::kDouble));
+  const at::Tensor frequencies = at::exp(index * (-std::log(10000.0) / static_cast<double>(half)));
+  const at::Tensor angles = timestep_B.to(at::kDouble).unsqueeze(1) * frequencies;
+  return at::cat({at::cos(angles), at::sin(angles)}, 1).to(type);
+}
+
+Phase forward_phase(Timeline* timeline) {
+  if (at::GradMode::is_enabled() || !timeline) return Phase::kForward;
+  return timeline->position.phase;
+}
+
+}  // namespace
+
+WanModel::WanModel(const WanConfig& config, const ParameterStore& parameters,
+                   const parallel::Mesh& mesh, const WanCompute& compute)
+    : config_(config), compute_(compute), mesh_(mesh), parameters_(parameters) {
+  const at::ScalarType accumulator = parallel::accumulator_type(compute.dtype);
+  SPROCKET_CHECK(parameters.flat_parameters().scalar_type() == accumulator,
+                 "compute in {} needs parameters in {}, found {}", at::toString(compute.dtype),
+                 at::toString(accumulator),
+                 at::toString(parameters.flat_parameters().scalar_type()));
+  for (int layer = 0; layer < config.layers; ++layer)
+    blocks_.emplace_back(config, parameters, layer);
+}
+
+WanModel::~WanModel() = default;
+
+at::Tensor WanModel::forward(const at::Tensor& patches, const at::Tensor& timestep,
+                             const at::Tensor& text, const parallel::AttentionSpec& spec,
+                             parallel::SequenceAttention& attention,
+                             std::span<parallel::AttentionSlot> slots) const {
+  const int64_t batch = patches.size(0), rows = patches.size(1);
+  const int rank = mesh_.sequence().rank();
+  SPROCKET_CHECK_EQ(slots.size(), blocks_.size());
+  SPROCKET_CHECK_EQ(patches.size(2), config_.patch_features());
+  SPROCKET_CHECK_EQ(rows, attention.shards().tokens_of(rank));
+  SPROCKET_CHECK(timestep.dim() == 1 && timestep.size(0) == batch,
+                 "expected a timestep per sample");
+  SPROCKET_CHECK(text.dim() == 3 && text.size(0) == batch && text.size(1) == config_.text_tokens &&
+                     text.size(2) == config_.text_dim,
+                 "expected text of {} x {} x {}", batch, config_.text_tokens, config_.text_dim);
+
+  Timeline* timeline = mesh_.timeline();
+  PhaseScope phase(timeline, forward_phase(timeline));
+  const at::ScalarType type = compute_.dtype;
+  const at::ScalarType accumulator = parallel::accumulator_type(type);
+  const OpContext outside{timeline, -1, compute_.threads};
+  const auto affine = [&](const char* prefix) { return affine_of(parameters_, prefix); };
+
+  at::Tensor e_BD, e0_B6D;
+  {
+    Timeline::Scope scope(timeline, Activity::kCompute, "time_embedding");
+    const Affine in = affine("time_embedding.0"), out = affine("time_embedding.2");
+    const Affine projection = affine("time_projection.1");
+    const at::Tensor wave = sinusoid(timestep, config_.frequency_dim, accumulator);
+    e_BD = at::linear(at::silu(at::linear(wave, in.weight, in.bias)), out.weight, out.bias);
+    e0_B6D = at::linear(at::silu(e_BD), projection.weight, projection.bias)
+                 .view({batch, 6, config_.dim});
+  }
+
+  const Affine text_in = affine("text_embedding.0"), text_out = affine("text_embedding.2");
+  const at::Tensor context =
+      gelu_linear(linear(text.to(type), text_in.weight, text_in.bias, outside), text_out.weight,
+                  text_out.bias, outside);
+
+  const Affine patch = affine("patch_embedding");
+  at::Tensor x = linear(patches.to(accumulator), patch.weight.flatten(1), patch.bias, outside);
+
+  const RopeTables rope = make_rope_tables(attention.layout(), attention.shards().rank_tokens[rank],
+                                           rows, config_.head_dim(), accumulator);
+  for (int layer = 0; layer < config_.layers; ++layer) {
+    LayerScope layer_scope(timeline, layer);
+    const OpContext op{timeline, layer, compute_.threads};
+    // Captures what outlives the graph (this, attention, slots), and copies of the rest.
+    const TensorFunction body = [this, layer, op, spec, rope, &attention,
+                                 slot = &slots[layer]](const std::vector<at::Tensor>& inputs) {
+      // One alias of each input, so that the gradients of its uses in this block are summed first,
+      // with and without checkpointing.
+      return blocks_[layer].forward(inputs[0].alias(), inputs[1].alias(), inputs[2].alias(),
+                                    {spec, attention, rope}, *slot, op);
+    };
+    const std::vector<at::Tensor> inputs{x, e0_B6D, context};
+    x = compute_.checkpoint_blocks && at::GradMode::is_enabled() ? checkpoint(body, inputs, op)
+                                                                 : body(inputs);
+  }
+
+  const at::Tensor m_B2D = parameters_.tensor("head.modulation") + e_BD.unsqueeze(1);
+  const Affine head = affine("head.head");
+  return linear(layer_norm_modulate(x, m_B2D.select(1, 0), m_B2D.select(1, 1), config_.eps,
+                                    accumulator, outside),
+                head.weight, head.bias, outside);
+}
+
+}  // namespace sprocket::models

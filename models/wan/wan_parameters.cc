@@ -1,0 +1,68 @@
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "models/wan/wan_config.h"
+
+namespace sprocket::models {
+namespace {
+
+class List {
+ public:
+  void linear(const std::string& name, int64_t out, int64_t in, InitialRule rule,
+              double scale = 1) {
+    add(name + ".weight", {out, in}, rule, scale);
+    add(name + ".bias", {out}, InitialRule::kZeros);
+  }
+  void xavier_linear(const std::string& name, int64_t out, int64_t in) {
+    linear(name, out, in, InitialRule::kXavierUniform);
+  }
+  void add(const std::string& name, std::vector<int64_t> shape, InitialRule rule,
+           double scale = 1) {
+    specs.push_back({name, std::move(shape), rule, scale});
+  }
+
+  std::vector<ParameterSpec> specs;
+};
+
+void add_attention(List& list, const std::string& prefix, int64_t dim) {
+  for (const char* part : {"q", "k", "v", "o"}) list.xavier_linear(prefix + "." + part, dim, dim);
+  list.add(prefix + ".norm_q.weight", {dim}, InitialRule::kOnes);
+  list.add(prefix + ".norm_k.weight", {dim}, InitialRule::kOnes);
+}
+
+}  // namespace
+
+std::vector<ParameterSpec> wan_parameters(const WanConfig& c) {
+  constexpr double kEmbeddingDeviation = 0.02;
+  const int64_t dim = c.dim;
+  const double modulation_deviation = 1 / std::sqrt(static_cast<double>(dim));
+  List list;
+  list.add("patch_embedding.weight", {dim, c.latent_channels, c.patch.t, c.patch.h, c.patch.w},
+           InitialRule::kXavierUniform);
+  list.add("patch_embedding.bias", {dim}, InitialRule::kZeros);
+  list.linear("text_embedding.0", dim, c.text_dim, InitialRule::kNormal, kEmbeddingDeviation);
+  list.linear("text_embedding.2", dim, dim, InitialRule::kNormal, kEmbeddingDeviation);
+  list.linear("time_embedding.0", dim, c.frequency_dim, InitialRule::kNormal, kEmbeddingDeviation);
+  list.linear("time_embedding.2", dim, dim, InitialRule::kNormal, kEmbeddingDeviation);
+  list.xavier_linear("time_projection.1", 6 * dim, dim);
+  for (int i = 0; i < c.layers; ++i) {
+    const std::string block = fmt::format("blocks.{}", i);
+    list.add(block + ".modulation", {1, 6, dim}, InitialRule::kNormal, modulation_deviation);
+    add_attention(list, block + ".self_attn", dim);
+    add_attention(list, block + ".cross_attn", dim);
+    list.add(block + ".norm3.weight", {dim}, InitialRule::kOnes);
+    list.add(block + ".norm3.bias", {dim}, InitialRule::kZeros);
+    list.xavier_linear(block + ".ffn.0", c.ffn_dim, dim);
+    list.xavier_linear(block + ".ffn.2", dim, c.ffn_dim);
+  }
+  list.linear("head.head", c.patch_features(), dim, InitialRule::kZeros);
+  list.add("head.modulation", {1, 2, dim}, InitialRule::kNormal, modulation_deviation);
+  for (int i = 0; c.gate && i < c.layers; ++i) {
+    list.linear(fmt::format("blocks.{}.self_attn.to_gate_compress", i), dim, dim,
+                InitialRule::kZeros);
+  }
+  return std::move(list.specs);
+}
+
+}  // namespace sprocket::models

@@ -1,0 +1,133 @@
+#include "models/wan/wan_weights.h"
+
+#include <cstring>
+#include <set>
+
+#include <ATen/ops/from_blob.h>
+#include <fmt/ranges.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "models/safetensors/tensor_set.h"
+#include "models/safetensors/writer.h"
+
+namespace sprocket::models {
+namespace {
+
+using safetensors::ElementType;
+using safetensors::TensorSet;
+
+bool is_gate(const std::string& official) {
+  return official.find(".to_gate_compress.") != std::string::npos;
+}
+
+std::string in_scheme(const std::string& official, NameScheme scheme) {
+  switch (scheme) {
+    case NameScheme::kOfficial:
+      return official;
+    case NameScheme::kDiffusers: {
+      const auto name = to_diffusers(official);
+      SPROCKET_CHECK(name.has_value(), "{} is no Wan tensor", official);
+      return *name;
+    }
+  }
+  throw InternalError("unknown name scheme");
+}
+
+bool is_floating(ElementType type) {
+  return type == ElementType::kF64 || type == ElementType::kF32 || type == ElementType::kF16 ||
+         type == ElementType::kBF16;
+}
+
+// What does not fit, one line for each tensor; empty when everything does.
+std::vector<std::string> problems_of(const TensorSet& set, const ParameterStore& parameters,
+                                     NameScheme scheme, bool has_gates) {
+  std::vector<std::string> problems;
+  std::set<std::string> expected;
+  for (const ParameterSpec& spec : parameters.specs()) {
+    if (is_gate(spec.name) && !has_gates) continue;
+    const std::string name = in_scheme(spec.name, scheme);
+    expected.insert(name);
+    if (!set.contains(name)) {
+      problems.push_back(
+          fmt::format("missing: {} of shape [{}]", name, fmt::join(spec.shape, ", ")));
+      continue;
+    }
+    const auto& info = set.at(name);
+    if (info.shape != spec.shape) {
+      problems.push_back(fmt::format("shape of {}: expected [{}], found [{}]", name,
+                                     fmt::join(spec.shape, ", "), fmt::join(info.shape, ", ")));
+    }
+    if (!is_floating(info.type)) {
+      problems.push_back(fmt::format("type of {}: expected F64, F32, F16 or BF16, found {}", name,
+                                     safetensors::name_of(info.type)));
+    }
+  }
+  for (const std::string& name : set.names()) {
+    if (!expected.contains(name)) problems.push_back(fmt::format("unexpected: {}", name));
+  }
+  return problems;
+}
+
+void read_tensor(const TensorSet& set, const std::string& name, const at::Tensor& into) {
+  const auto& info = set.at(name);
+  if (info.type == ElementType::kF64 && into.scalar_type() == at::kDouble) {
+    const auto bytes = set.data(name);
+    std::memcpy(into.data_ptr(), bytes.data(), bytes.size());
+    return;
+  }
+  const std::vector<float> values = set.floats(name);
+  into.copy_(at::from_blob(const_cast<float*>(values.data()), into.sizes(), at::kFloat));
+}
+
+}  // namespace
+
+LoadedWeights load_wan_weights(const std::string& path, ParameterStore& parameters) {
+  const TensorSet set = TensorSet::open(path);
+  LoadedWeights loaded;
+  loaded.scheme = detect_name_scheme(set.names(), set.path());
+  const bool has_gates = std::any_of(set.names().begin(), set.names().end(), is_gate);
+  const auto problems = problems_of(set, parameters, loaded.scheme, has_gates);
+  if (!problems.empty()) {
+    throw InputError(fmt::format("{} ({} names) does not fit the model, {} problems:\n  {}",
+                                 set.path(), name_of(loaded.scheme), problems.size(),
+                                 fmt::join(problems, "\n  ")));
+  }
+  for (int i = 0; i < parameters.size(); ++i) {
+    const std::string& official = parameters.spec(i).name;
+    const at::Tensor into = parameters.tensor(i).detach();
+    if (is_gate(official) && !has_gates) {
+      into.zero_();
+      ++loaded.zeroed_gates;
+    } else {
+      read_tensor(set, in_scheme(official, loaded.scheme), into);
+      ++loaded.tensors;
+    }
+  }
+  if (loaded.zeroed_gates > 0) {
+    spdlog::info(
+        "{} has no gates for the coarse branch of VSA (self_attn.to_gate_compress): its {} tensors "
+        "start at zero",
+        set.path(), loaded.zeroed_gates);
+  }
+  return loaded;
+}
+
+void save_wan_weights(const std::string& path, const ParameterStore& parameters,
+                      NameScheme scheme) {
+  std::vector<safetensors::TensorSpec> specs;
+  for (const ParameterSpec& spec : parameters.specs()) {
+    const bool wide = parameters.flat_parameters().scalar_type() == at::kDouble;
+    specs.push_back(
+        {in_scheme(spec.name, scheme), wide ? ElementType::kF64 : ElementType::kF32, spec.shape});
+  }
+  safetensors::Writer writer(path, specs, {{"format", "pt"}});
+  for (int i = 0; i < parameters.size(); ++i) {
+    const at::Tensor& tensor = parameters.tensor(i);
+    writer.write(specs[i].name, {static_cast<const std::byte*>(tensor.const_data_ptr()),
+                                 static_cast<size_t>(tensor.nbytes())});
+  }
+  writer.close(true);
+}
+
+}  // namespace sprocket::models
