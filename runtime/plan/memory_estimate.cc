@@ -18,22 +18,28 @@ bool has_gate(const config::Attention& attention) {
          attention.coarse() == config::Attention::GATED;
 }
 
-// Bytes that the backward of one block needs, without the K and V of other ranks. `e` bytes of an
-// element in the compute type; the residual stream and its norms are fp32.
+// Bytes that the backward of one block needs, without the K and V of other ranks: what the autograd
+// functions of models/autograd and parallel/sequence_attention.cc save. `e` bytes of an element in
+// the compute type; the residual stream is fp32.
 int64_t block_activations(const config::Job& job, int64_t rows, int64_t text_rows, int64_t e) {
   const config::Model& model = job.model();
   const int64_t dim = model.dim(), ffn = model.ffn_dim();
-  // Inputs of the three layer norms, and the two sublayer outputs that a learned gate multiplies.
-  const int64_t residual = 3 * 4 + 2 * e;
-  // Inputs of the linear layers q, k, v; of cross-attention's q; of the feed-forward network.
-  const int64_t normed = 3 * e;
-  // Self-attention: q and k before their norm, q, k, v, the output; the gate and the coarse output.
-  const int64_t attention = (2 + 3 + 1) * e + (has_gate(job.attention()) ? 2 * e : 0);
+  const bool coarse = job.attention().method() == config::Attention::VSA &&
+                      job.attention().coarse() != config::Attention::NONE;
+  // The inputs of the three layer norms.
+  const int64_t residual = 3 * 4;
+  // The normed inputs of self-attention, cross-attention and feed-forward, and the two sublayer
+  // outputs that a learned gate multiplies.
+  const int64_t sublayers = (3 + 2) * e;
+  // q and k before their norm; q, k, v; the fine stage's output in fp32; the gate.
+  const int64_t attention = (2 + 3) * e + 4 + (has_gate(job.attention()) ? e : 0);
+  // The output as the last linear layer's input, where it is another tensor than the fine stage's.
+  const int64_t output = coarse || e < 4 || job.parallel().ulysses() > 1 ? e : 0;
   // Cross-attention: q before and after its norm, the output.
   const int64_t cross = 3 * e;
-  const int64_t log_sum_exp = 2 * 4 * model.heads();
+  const int64_t log_sum_exp = 2 * 4 * int64_t{model.heads()};
   const int64_t video =
-      rows * (dim * (residual + normed + attention + cross) + 2 * ffn * e + log_sum_exp);
+      rows * (dim * (residual + sublayers + attention + output + cross) + ffn * e + log_sum_exp);
   // k before and after its norm, and v, of the text.
   const int64_t text = text_rows * dim * 3 * e;
   return video + text;
@@ -70,7 +76,6 @@ MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare&
   const int64_t text_rows = batch * model.text_tokens();
   MemoryEstimate estimate;
   estimate.rows.push_back({"parameters (fp32)", 4 * parameters});
-  if (e < 4) estimate.rows.push_back({"parameters (bf16 copy)", e * parameters});
   estimate.rows.push_back({"gradients (fp32)", 4 * parameters});
   estimate.rows.push_back({"optimizer (two fp32 moments)", 8 * parameters});
 

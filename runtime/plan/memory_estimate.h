@@ -1,7 +1,7 @@
 // How much memory a rank of a training job needs, before anything is allocated.
 //
 // Weights, gradients and optimizer state are exact. Activations are counted tensor by tensor from
-// the model's structure (docs/memory.md), which holds to within tens of percent: buffers of
+// what the model's autograd functions save, which holds to within tens of percent: buffers of
 // libraries and of the allocator are not in it.
 #pragma once
 
