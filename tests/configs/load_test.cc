@@ -104,6 +104,21 @@ TEST(LoadJob, WrongTypesOfEveryKind) {
       "job.txtpb:6:14: data.path: expected a quoted string, found no value");
 }
 
+TEST(LoadJob, IntegersReachTheEndsOfTheirTypes) {
+  EXPECT_EQ(errors_of("training { seed: 18446744073709551615 }"), "");
+  EXPECT_EQ(errors_of("training { steps: -9223372036854775808 }"),
+            "job.txtpb:1:12: training.steps: -9223372036854775808; legal: 1 or more");
+  EXPECT_EQ(errors_of("model { layers: -2147483648 }"),
+            "job.txtpb:1:9: model.layers: -2147483648; legal: 1 to 10000");
+  EXPECT_EQ(errors_of("model { layers: 2147483648 }"),
+            "job.txtpb:1:17: model.layers: expected an integer, found 2147483648");
+}
+
+TEST(LoadJob, WhatFollowsFromARefusedFieldIsNotReported) {
+  EXPECT_EQ(errors_of("model { heads: twelve } parallel { ulysses: 5 }"),
+            "job.txtpb:1:16: model.heads: expected an integer, found twelve");
+}
+
 TEST(LoadJob, AFieldInTheWrongMessageIsSentHome) {
   EXPECT_THAT(
       errors_of("ulysses: 2"),
