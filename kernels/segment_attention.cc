@@ -3,9 +3,11 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "base/error.h"
+#include "kernels/lanes.h"
 #include "kernels/segment_attention_heads.h"
 
 namespace sprocket::kernels {
@@ -42,6 +44,20 @@ void check_problem(const SegmentAttentionProblem<T>& problem) {
     }
   }
 }
+
+template <class T>
+struct Dot {
+  SPROCKET_INLINE static void run(const Accumulator<T>* a, const T* b, int dim,
+                                  Accumulator<T>* to) {
+    using A = Accumulator<T>;
+    Lanes<A> sums = {};
+    int d = 0;
+    for (; d + kLanes<A> <= dim; d += kLanes<A>) sums += load(a + d) * load(b + d);
+    A sum = sum_of_lanes<A>(sums);
+    for (; d < dim; ++d) sum += a[d] * static_cast<A>(b[d]);
+    *to = sum;
+  }
+};
 
 struct Extent {
   int64_t heads;
@@ -103,27 +119,48 @@ void run_forward(const Extent& extent, Crew<ForwardHead> crew) {
   }
 }
 
-// A pair of chunks follows the pair to its left and the pair above: every sum keeps its ascending
-// order, and anti-diagonals run at the same time.
-void run_shared_pairs(BackwardHead* head, const Extent extent) {
-  const int query_chunks = std::clamp(extent.query_blocks, 1, 4 * extent.threads);
-  const int key_chunks = std::clamp(extent.kv_blocks, 1, 4 * extent.threads);
-  const auto cut = [](int blocks, int chunk, int chunks) {
-    return static_cast<int>(int64_t{blocks} * chunk / chunks);
-  };
-  std::vector<char> query_token(query_chunks), key_token(key_chunks);
-  [[maybe_unused]] char* const queries = query_token.data();
-  [[maybe_unused]] char* const keys = key_token.data();
-  for (int q = 0; q < query_chunks; ++q) {
-    for (int k = 0; k < key_chunks; ++k) {
-#pragma omp task firstprivate(q, k) depend(inout : queries[q]) depend(inout : keys[k])
-      head->run(cut(extent.query_blocks, q, query_chunks),
-                cut(extent.query_blocks, q + 1, query_chunks), cut(extent.kv_blocks, k, key_chunks),
-                cut(extent.kv_blocks, k + 1, key_chunks), omp_get_thread_num());
+// The grid of (query chunk, key chunk): every sum keeps its ascending order if a pair of chunks
+// runs after the pair to its left and the pair above. Threads take whole rows of the grid, from the
+// top; a row stays one chunk behind the row above it.
+class PairGrid {
+ public:
+  explicit PairGrid(const Extent& extent)
+      : extent_(extent),
+        query_chunks_(std::min(extent.query_blocks, 4 * extent.threads)),
+        key_chunks_(std::min(extent.kv_blocks, 4 * extent.threads)),
+        finished_(query_chunks_) {}
+
+  // By every thread of a team.
+  void run(BackwardHead& head, int worker) {
+    for (int q = next_row_++; q < query_chunks_; q = next_row_++) {
+      for (int k = 0; k < key_chunks_; ++k) {
+        if (q > 0) wait_for(finished_[q - 1], k + 1);
+        head.run(cut(extent_.query_blocks, q, query_chunks_),
+                 cut(extent_.query_blocks, q + 1, query_chunks_),
+                 cut(extent_.kv_blocks, k, key_chunks_), cut(extent_.kv_blocks, k + 1, key_chunks_),
+                 worker);
+        finished_[q].store(k + 1, std::memory_order_release);
+        finished_[q].notify_all();
+      }
     }
   }
-#pragma omp taskwait
-}
+
+ private:
+  static int cut(int blocks, int chunk, int chunks) {
+    return static_cast<int>(int64_t{blocks} * chunk / chunks);
+  }
+  static void wait_for(const std::atomic<int>& finished, int count) {
+    for (int seen = finished.load(std::memory_order_acquire); seen < count;
+         seen = finished.load(std::memory_order_acquire)) {
+      finished.wait(seen, std::memory_order_acquire);
+    }
+  }
+
+  Extent extent_;
+  int query_chunks_, key_chunks_;
+  std::vector<std::atomic<int>> finished_;  // key chunks of each row
+  std::atomic<int> next_row_ = 0;
+};
 
 void run_backward(const Extent& extent, Crew<BackwardHead> crew) {
 #pragma omp parallel num_threads(extent.threads) if (crew.whole > 0 && extent.threads > 1)
@@ -142,12 +179,13 @@ void run_backward(const Extent& extent, Crew<BackwardHead> crew) {
   for (int64_t i = crew.whole; i < extent.heads; ++i) {
     BackwardHead& head = *crew.shared;
     head.begin(i);
+    PairGrid grid(extent);
 #pragma omp parallel num_threads(extent.threads)
     {
 #pragma omp for schedule(static)
       for (int block = 0; block < extent.kv_blocks; ++block) head.load_keys(block);
-#pragma omp single
-      run_shared_pairs(&head, extent);
+      grid.run(head, omp_get_thread_num());
+#pragma omp barrier
 #pragma omp for schedule(static)
       for (int block = 0; block < extent.query_blocks; ++block) {
         head.store_query_gradients(block, omp_get_thread_num());
@@ -199,15 +237,8 @@ void segment_attention_delta(HeadView<const Accumulator<T>> out, HeadView<const 
   for (int b = 0; b < batch; ++b) {
     for (int64_t row = 0; row < rows; ++row) {
       for (int h = 0; h < heads; ++h) {
-        const Accumulator<T>* o = out.row(b, row, h);
-        const T* g = dout.row(b, row, h);
-        Accumulator<T> partial[8] = {};
-        for (int d = 0; d < head_dim; ++d)
-          partial[d % 8] += static_cast<Accumulator<T>>(g[d]) * o[d];
-        for (int width = 4; width > 0; width /= 2) {
-          for (int i = 0; i < width; ++i) partial[i] += partial[i + width];
-        }
-        delta[(static_cast<int64_t>(b) * heads + h) * rows + row] = partial[0];
+        run_on_isa<Dot<T>>(out.row(b, row, h), dout.row(b, row, h), head_dim,
+                           delta + (static_cast<int64_t>(b) * heads + h) * rows + row);
       }
     }
   }
