@@ -1,0 +1,70 @@
+#include "runtime/checkpoint/architecture.h"
+
+#include <google/protobuf/text_format.h>
+
+#include "base/error.h"
+
+namespace sprocket::runtime {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+
+std::string value_text(const Message& message, const FieldDescriptor* field) {
+  std::string text;
+  google::protobuf::TextFormat::PrintFieldValueToString(message, field, -1, &text);
+  return text;
+}
+
+void compare(const Message& checkpoint, const Message& job, const std::string& path,
+             std::vector<std::string>& differences) {
+  for (int i = 0; i < checkpoint.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor* field = checkpoint.GetDescriptor()->field(i);
+    const std::string field_path = path + "." + field->name();
+    if (field_path == "model.weights") continue;
+    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      compare(checkpoint.GetReflection()->GetMessage(checkpoint, field),
+              job.GetReflection()->GetMessage(job, field), field_path, differences);
+      continue;
+    }
+    const std::string theirs = value_text(checkpoint, field), ours = value_text(job, field);
+    if (theirs != ours) {
+      differences.push_back(fmt::format("{}: checkpoint {}, job {}", field_path, theirs, ours));
+    }
+  }
+}
+
+bool has_gate(const config::Attention& attention) {
+  return attention.method() == config::Attention::VSA &&
+         attention.coarse() == config::Attention::GATED;
+}
+
+std::string gate_text(const config::Attention& attention) {
+  return fmt::format("{} {}", config::Attention::Method_Name(attention.method()),
+                     config::Attention::Coarse_Name(attention.coarse()));
+}
+
+}  // namespace
+
+std::vector<std::string> architecture_differences(const config::Job& checkpoint,
+                                                  const config::Job& job) {
+  std::vector<std::string> differences;
+  compare(checkpoint.model(), job.model(), "model", differences);
+  if (has_gate(checkpoint.attention()) != has_gate(job.attention())) {
+    differences.push_back(
+        fmt::format("attention.method and attention.coarse (VSA GATED has gate weights): "
+                    "checkpoint {}, job {}",
+                    gate_text(checkpoint.attention()), gate_text(job.attention())));
+  }
+  return differences;
+}
+
+void check_architecture(const std::string& checkpoint_path, const config::Job& checkpoint,
+                        const config::Job& job) {
+  const std::vector<std::string> differences = architecture_differences(checkpoint, job);
+  if (differences.empty()) return;
+  throw InputError(fmt::format("{}: a checkpoint of another architecture:\n  {}", checkpoint_path,
+                               fmt::join(differences, "\n  ")));
+}
+
+}  // namespace sprocket::runtime

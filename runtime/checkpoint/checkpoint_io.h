@@ -1,0 +1,46 @@
+// Saving and loading checkpoints on all ranks.
+//
+//   step_00001000/
+//     model/*.safetensors   parameters, fp32, official names
+//     optim/*.safetensors   exp_avg.<name>, exp_avg_sq.<name>
+//     state.txtpb           CheckpointState
+//     MANIFEST              written last (manifest.h)
+//
+// A save writes into step_00001000.tmp-<id>, syncs, and renames: there is never a half-written
+// folder of the final name. Tensors are divided among the ranks, which all see one file system.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "parallel/comm/communicator.h"
+#include "runtime/checkpoint/state.pb.h"
+
+namespace sprocket::runtime {
+
+// Borrowed; row-major.
+struct CheckpointTensor {
+  std::string name;
+  std::vector<int64_t> shape;
+  std::span<float> values;
+};
+
+struct CheckpointTensors {
+  std::vector<CheckpointTensor> model;
+  std::vector<CheckpointTensor> optimizer;
+};
+
+// Collective; every rank holds all tensors, with equal values, and an equal state. Returns the new
+// folder. When any rank fails, all throw OutputError, the unfinished folder is removed and older
+// checkpoints are untouched. `keep`: as prune_checkpoints.
+std::string save_checkpoint(comm::Communicator& world, const std::string& run_folder,
+                            const CheckpointState& state, const CheckpointTensors& tensors,
+                            int keep);
+
+// Fills the model's tensors from a folder that open_checkpoint accepted, and the optimizer's unless
+// there are none. Each rank reads on its own. Throws InputError for missing tensors or other
+// shapes.
+void load_tensors(const std::string& checkpoint_path, const CheckpointTensors& tensors);
+
+}  // namespace sprocket::runtime

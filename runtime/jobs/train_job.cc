@@ -1,0 +1,254 @@
+#include "runtime/jobs/train_job.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <optional>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "configs/validate.h"
+#include "parallel/mesh.h"
+#include "runtime/checkpoint/architecture.h"
+#include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/latent_description.h"
+#include "runtime/jobs/rank_agreement.h"
+#include "runtime/jobs/run_folder.h"
+#include "runtime/media/output_file.h"
+#include "runtime/metrics/metrics_file.h"
+#include "runtime/metrics/progress.h"
+#include "runtime/plan/job_specs.h"
+#include "runtime/profile/report.h"
+#include "runtime/sample/sample_set.h"
+#include "runtime/train/text_input.h"
+#include "runtime/train/trainer.h"
+
+namespace sprocket::runtime {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Everything about the data set that the job cannot run on, before any memory is spent.
+void check_data(const config::Job& job, const data::LatentDataset& data) {
+  const std::string source = (fs::path(data.folder()) / "index.json").string();
+  std::string problems;
+  for (const data::Bucket& bucket : data.buckets()) {
+    const config::LatentShape shape{
+        static_cast<int>(bucket.shape.c), static_cast<int>(bucket.shape.t),
+        static_cast<int>(bucket.shape.h), static_cast<int>(bucket.shape.w)};
+    for (const config::Violation& violation : config::find_shape_violations(job, shape)) {
+      problems += fmt::format("\n  {}: {}", violation.paths.front(), violation.message);
+    }
+  }
+  if (!problems.empty()) {
+    throw ConfigError(fmt::format("{}: the job cannot run on these videos:{}", source, problems));
+  }
+  check_text(job.model(), data.index().text, source);
+  if (data.index().shift && *data.index().shift != job.flow().shift()) {
+    spdlog::warn("{}: made for shift {}, the job trains with flow.shift {}", source,
+                 *data.index().shift, job.flow().shift());
+  }
+}
+
+class TrainJob {
+ public:
+  TrainJob(const config::Job& job, const parallel::Mesh& mesh, const TrainOptions& options)
+      : job_(job), options_(options), mesh_(mesh), world_(mesh.world()) {}
+
+  TrainResult run() {
+    run_on_all(world_, [&] {
+      data_.emplace(job_.data().path());
+      check_data(job_, *data_);
+    });
+    claim_folder();
+    run_on_all(world_, [&] {
+      network_.emplace(job_, mesh_, options_.threads);
+      optimizer_.emplace(job_.training().optimizer(), network_->parameters(), options_.threads);
+      if (!start_path_.empty()) load(start_path_);
+      if (first()) {
+        metrics_.emplace(path_of("metrics.jsonl"), state_.step());
+        progress_.emplace(options_.terminal, job_.training().steps(), job_.output().log_interval());
+      }
+    });
+    prepare_state();
+    StepCollector collector(mesh_, network_->layers());
+    Trainer trainer(*network_, *optimizer_, *data_, collector);
+    result_.first_step = state_.step();
+    saved_step_ = start_path_.empty() ? -1 : state_.step();
+    while (state_.step() < job_.training().steps() && result_.exit_code == ExitCode::kOk) {
+      one_step(trainer);
+    }
+    if (saved_step_ != state_.step()) save();
+    progress_.reset();
+    result_.last_step = state_.step();
+    report(collector);
+    return result_;
+  }
+
+ private:
+  bool first() const { return world_.rank() == 0; }
+  std::string path_of(const std::string& name) const {
+    return (fs::path(job_.output().directory()) / name).string();
+  }
+
+  void claim_folder() {
+    std::string path;
+    run_on_all(world_, [&] {
+      if (!first()) return;
+      const auto start = prepare_run_folder(job_, options_.resume);
+      if (start) path = start->path;
+    });
+    start_path_ = broadcast_text(world_, path, 0);
+  }
+
+  void load(const std::string& path) {
+    state_ = read_state(path);
+    check_architecture(path, state_.job(), job_);
+    if (state_.job().flow().shift() != job_.flow().shift()) {
+      spdlog::warn("{}: trained with flow.shift {}, the job continues with {}", path,
+                   state_.job().flow().shift(), job_.flow().shift());
+    }
+    load_tensors(path, {network_->checkpoint_tensors(), optimizer_->checkpoint_tensors()});
+    optimizer_->set_updates(state_.updates());
+    if (state_.step() > job_.training().steps()) {
+      throw ConfigError(fmt::format("training.steps: {}, but {} already has {} steps",
+                                    job_.training().steps(), path, state_.step()));
+    }
+  }
+
+  void prepare_state() {
+    state_.set_schema(kCheckpointSchema);
+    *state_.mutable_job() = job_;
+    *state_.mutable_latent() = describe_latents(data_->index());
+  }
+
+  void one_step(Trainer& trainer) {
+    const bool reported = state_.step() - result_.first_step >= job_.output().report_warmup_steps();
+    const StepOutcome outcome = trainer.step(state_.step(), options_.stop, reported);
+    state_.set_step(state_.step() + 1);
+    result_.losses.push_back(outcome.loss);
+    count_skipped(outcome);
+    log(outcome);
+    const bool last = state_.step() == job_.training().steps();
+    const auto due = [&](int64_t interval) {
+      return interval > 0 && state_.step() % interval == 0;
+    };
+    if (outcome.stop_requested && !last) {
+      if (first()) {
+        if (progress_) progress_->pause();
+        spdlog::warn("stopping after step {} as asked", state_.step());
+      }
+      result_.exit_code = ExitCode::kInterrupted;
+      return;
+    }
+    if (last || due(job_.output().checkpoint_interval())) save();
+    if (due(job_.output().sample_interval()) || (last && job_.output().sample_interval() > 0)) {
+      sample();
+    }
+  }
+
+  void count_skipped(const StepOutcome& outcome) {
+    state_.set_skipped_in_a_row(outcome.skipped ? state_.skipped_in_a_row() + 1 : 0);
+    if (!outcome.skipped) return;
+    ++result_.skipped_steps;
+    state_.set_skipped_steps(state_.skipped_steps() + 1);
+    if (first()) spdlog::warn("step {}: the gradient is not finite; skipped", state_.step());
+    if (state_.skipped_in_a_row() >= job_.training().max_skipped_steps()) {
+      throw_agreed_non_finite(
+          fmt::format("step {}: the gradient was not finite in {} steps in a row "
+                      "(training.max_skipped_steps); the newest checkpoint is untouched",
+                      state_.step(), state_.skipped_in_a_row()));
+    }
+  }
+
+  void log(const StepOutcome& outcome) {
+    write_metrics(outcome);
+    if (progress_) progress_->step(state_.step(), outcome);
+  }
+
+  // A metrics line that cannot be written stops all ranks, but only lines that are due are agreed
+  // on.
+  void write_metrics(const StepOutcome& outcome) {
+    if (state_.step() % std::max<int64_t>(job_.output().log_interval(), 1) != 0) return;
+    run_on_all(world_, [&] {
+      if (!metrics_) return;
+      double density = 0;
+      for (const double layer : outcome.density) density += layer / outcome.density.size();
+      const int64_t samples = job_.training().global_batch();
+      metrics_->write(state_.step(), outcome,
+                      step_flops(job_, samples, outcome.tokens / samples, density),
+                      state_.skipped_steps(), data_->bad_samples());
+    });
+  }
+
+  void save() {
+    const Timeline::Scope scope(mesh_.timeline(), Activity::kCheckpoint, "checkpoint");
+    state_.set_samples(state_.step() * job_.training().global_batch());
+    state_.set_updates(optimizer_->updates());
+    result_.checkpoint =
+        save_checkpoint(world_, job_.output().directory(), state_,
+                        {network_->checkpoint_tensors(), optimizer_->checkpoint_tensors()},
+                        job_.output().keep_checkpoints());
+    saved_step_ = state_.step();
+    if (first()) {
+      if (progress_) progress_->pause();
+      spdlog::info("saved {}", result_.checkpoint);
+    }
+  }
+
+  void sample() {
+    std::vector<SampleTask> tasks;
+    run_on_all(world_, [&] { tasks = plan_samples(job_.sampling(), state_.latent(), &*data_); });
+    const auto files = make_samples(*network_, job_.sampling(), state_.latent(), tasks, &*data_,
+                                    state_.step(), path_of("samples"), nullptr);
+    if (progress_) progress_->pause();
+    for (const SampleFiles& sample : files) log_sample(sample);
+  }
+
+  static void log_sample(const SampleFiles& sample) {
+    spdlog::info("sample {} and {}{}", sample.video, sample.sheet,
+                 sample.psnr ? fmt::format(", {:.1f} dB against the real clip", *sample.psnr) : "");
+  }
+
+  void report(const StepCollector& collector) {
+    const std::vector<std::string> packed = gather_text(world_, pack(collector.profile()));
+    run_on_all(world_, [&] {
+      if (!first()) return;
+      std::vector<RankProfile> profiles;
+      for (const std::string& bytes : packed) profiles.push_back(unpack_rank_profile(bytes));
+      const Report report = make_report(mesh_.shape(), profiles);
+      const std::string json = report_json(report);
+      media::write_output_file(path_of("profile.json"), std::as_bytes(std::span(json)));
+      if (options_.print_report) fmt::print("{}", report_text(report));
+    });
+  }
+
+  const config::Job& job_;
+  const TrainOptions& options_;
+  const parallel::Mesh& mesh_;
+  comm::Communicator& world_;
+  std::optional<data::LatentDataset> data_;
+  std::optional<Network> network_;
+  std::optional<Optimizer> optimizer_;
+  std::optional<MetricsFile> metrics_;  // rank 0
+  std::optional<Progress> progress_;    // rank 0
+  std::string start_path_;              // empty: from step 0
+  CheckpointState state_;
+  int64_t saved_step_ = -1;
+  TrainResult result_;
+};
+
+}  // namespace
+
+TrainResult run_training(const config::Job& job, std::unique_ptr<comm::Communicator> world,
+                         const TrainOptions& options) {
+  const parallel::Mesh mesh(std::move(world), mesh_shape(job));
+  try {
+    return TrainJob(job, mesh, options).run();
+  } catch (const std::exception& error) {
+    if (dynamic_cast<const AgreedError*>(&error) == nullptr) mesh.world().abort(error.what());
+    throw;
+  }
+}
+
+}  // namespace sprocket::runtime

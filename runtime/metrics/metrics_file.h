@@ -1,0 +1,28 @@
+// metrics.jsonl: one JSON object a line, for one optimizer step each (docs/metrics.md).
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+
+#include "runtime/metrics/flops.h"
+#include "runtime/train/step_outcome.h"
+
+namespace sprocket::runtime {
+
+class MetricsFile {
+ public:
+  // Keeps the lines of steps before `first_step` of a file that is there and drops the others: they
+  // are about to be made again. Throws OutputError.
+  MetricsFile(const std::string& path, int64_t first_step);
+
+  // `step` is the number of steps done, from 1. Written through at once. Throws OutputError.
+  void write(int64_t step, const StepOutcome& outcome, const StepFlops& flops,
+             int64_t skipped_steps, int64_t bad_samples);
+
+ private:
+  std::string path_;
+  std::ofstream out_;
+};
+
+}  // namespace sprocket::runtime

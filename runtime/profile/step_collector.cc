@@ -1,0 +1,151 @@
+#include "runtime/profile/step_collector.h"
+
+#include "runtime/metrics/memory.h"
+
+namespace sprocket::runtime {
+namespace {
+
+int64_t length_of(std::span<const Interval> intervals, Activity activity) {
+  int64_t sum = 0;
+  for (const Interval& interval : intervals) {
+    if (interval.activity == activity) sum += interval.end_ns - interval.begin_ns;
+  }
+  return sum;
+}
+
+RunningRange merged(const RunningRange& a, const RunningRange& b) {
+  if (a.count == 0) return b;
+  if (b.count == 0) return a;
+  return {a.count + b.count, a.sum + b.sum, std::min(a.min, b.min), std::max(a.max, b.max)};
+}
+
+}  // namespace
+
+StepTimes step_times(std::span<const Interval> intervals, std::span<const Span> in_flight,
+                     Span step) {
+  std::vector<Span> compute;
+  for (const Interval& interval : intervals) {
+    if (interval.activity == Activity::kCompute) {
+      compute.push_back({interval.begin_ns, interval.end_ns});
+    }
+  }
+  const IntervalSet whole({step});
+  const IntervalSet c = intersect(IntervalSet(std::move(compute)), whole);
+  const IntervalSet m =
+      intersect(IntervalSet(std::vector<Span>(in_flight.begin(), in_flight.end())), whole);
+  StepTimes times;
+  times.wall_ns = whole.length();
+  times.compute_ns = c.length();
+  times.communication_ns = m.length();
+  times.exposed_ns = subtract(m, c).length();
+  times.overlapped_ns = intersect(m, c).length();
+  times.data_wait_ns = length_of(intervals, Activity::kDataWait);
+  return times;
+}
+
+StepCollector::StepCollector(const parallel::Mesh& mesh, int layers)
+    : mesh_(mesh), step_layers_(layers) {
+  const parallel::MeshShape& shape = mesh.shape();
+  const parallel::MeshCoordinate& at = mesh.coordinate();
+  const auto add = [this](const comm::Communicator& communicator, int index) {
+    groups_.push_back({&communicator});
+    profile_.groups.push_back({communicator.name(), index, communicator.size()});
+  };
+  add(mesh.world(), 0);
+  add(mesh.data(), at.outer * shape.ulysses + at.ulysses);
+  add(mesh.sequence(), at.data);
+  add(mesh.outer(), at.data * shape.ulysses + at.ulysses);
+  add(mesh.ulysses(), at.data * shape.outer + at.outer);
+  profile_.layers.resize(layers);
+  if (mesh.timeline()) mesh.timeline()->set_recording(true);
+}
+
+void StepCollector::collect_records(bool keep) {
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    const comm::Recorder& recorder = groups_[g].communicator->recorder();
+    const int64_t next = recorder.next_sequence();
+    if (keep) {
+      const auto records = recorder.since(groups_[g].next_sequence);
+      step_lost_ += next - groups_[g].next_sequence - std::ssize(records);
+      for (const comm::OpRecord& record : records) {
+        records_.emplace_back(static_cast<int32_t>(g), record);
+      }
+    }
+    groups_[g].next_sequence = next;
+  }
+}
+
+void StepCollector::begin_step() {
+  collect_records(false);
+  if (mesh_.timeline()) mesh_.timeline()->take();
+  records_.clear();
+  intervals_.clear();
+  step_layers_.assign(step_layers_.size(), {});
+  step_lost_ = 0;
+  step_begin_ns_ = monotonic_ns();
+}
+
+void StepCollector::collect(std::span<const parallel::AttentionSlot> slots) {
+  collect_records(true);
+  if (mesh_.timeline()) {
+    const auto taken = mesh_.timeline()->take();
+    intervals_.insert(intervals_.end(), taken.begin(), taken.end());
+  }
+  for (size_t layer = 0; layer < slots.size(); ++layer) {
+    step_layers_[layer].density.add(slots[layer].statistics.density);
+    step_layers_[layer].coverage.add(slots[layer].statistics.coverage);
+  }
+}
+
+StepTimes StepCollector::end_step(int64_t tokens, bool reported) {
+  collect({});
+  std::vector<Span> in_flight;
+  for (const auto& [group, record] : records_) {
+    if (record.state == comm::OpState::kCompleted && groups_[group].communicator->size() > 1) {
+      in_flight.push_back({record.start_ns, record.end_ns});
+    }
+  }
+  const StepTimes times = step_times(intervals_, in_flight, {step_begin_ns_, monotonic_ns()});
+  if (!reported) return times;
+
+  ++profile_.steps;
+  profile_.wall_ns += times.wall_ns;
+  profile_.compute_ns += times.compute_ns;
+  profile_.communication_ns += times.communication_ns;
+  profile_.exposed_ns += times.exposed_ns;
+  profile_.overlapped_ns += times.overlapped_ns;
+  profile_.data_wait_ns += times.data_wait_ns;
+  profile_.tokens += tokens;
+  profile_.lost_records += step_lost_;
+  profile_.peak_memory_bytes = peak_memory_bytes();
+  for (const Interval& interval : intervals_) {
+    if (interval.activity == Activity::kCompute) {
+      profile_.compute_by_name_ns[interval.name] += interval.end_ns - interval.begin_ns;
+    }
+  }
+  for (const auto& [group, record] : records_) {
+    if (groups_[group].communicator->size() == 1) continue;
+    const int64_t duration = record.end_ns - record.start_ns;
+    OpTotals& totals =
+        profile_.operations[{profile_.groups[group].name, record.op, record.position.phase}];
+    ++totals.operations;
+    totals.bytes_sent += record.bytes_sent;
+    totals.messages_sent += record.messages_sent;
+    totals.duration_ns += duration;
+    profile_.timings.push_back({group, static_cast<uint8_t>(record.op),
+                                static_cast<uint8_t>(record.position.phase), record.sequence,
+                                duration});
+  }
+  if (profile_.timings.size() > RankProfile::kMaxTimings) {
+    profile_.timings.erase(profile_.timings.begin(),
+                           profile_.timings.end() - RankProfile::kMaxTimings / 2);
+  }
+  for (size_t layer = 0; layer < step_layers_.size(); ++layer) {
+    LayerShares& total = profile_.layers[layer];
+    total.density = merged(total.density, step_layers_[layer].density);
+    total.coverage = merged(total.coverage, step_layers_[layer].coverage);
+  }
+  return times;
+}
+
+}  // namespace sprocket::runtime

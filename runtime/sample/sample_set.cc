@@ -1,0 +1,136 @@
+#include "runtime/sample/sample_set.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "runtime/checkpoint/durable.h"
+#include "runtime/data/decode_latent.h"
+#include "runtime/jobs/rank_agreement.h"
+#include "runtime/media/contact_sheet.h"
+#include "runtime/media/png.h"
+#include "runtime/media/video_writer.h"
+#include "runtime/sample/sampler.h"
+
+namespace sprocket::runtime {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int kSheetColumns = 8;
+
+std::optional<int64_t> sample_with_caption(const data::LatentDataset& data,
+                                           const std::string& caption) {
+  const auto& samples = data.index().samples;
+  const auto found =
+      std::find_if(samples.begin(), samples.end(),
+                   [&](const data::SampleInfo& sample) { return sample.caption == caption; });
+  if (found == samples.end()) return std::nullopt;
+  return found - samples.begin();
+}
+
+SampleTask task_of_sample(data::LatentDataset& data, int64_t index) {
+  const data::SampleInfo& info = data.index().samples[index];
+  return {info.caption, data.load(index).text, info.shape, info.fps, index};
+}
+
+SampleFiles write_sample(const LatentDescription& latent, const SampleTask& task,
+                         std::span<const float> values, data::LatentDataset* data,
+                         const std::string& stem) {
+  const auto decode = [&](std::span<const float> x) {
+    return data::decode_latent(codec_of(latent), statistics_of(latent), x, task.shape, task.fps);
+  };
+  SampleFiles files{task.prompt, stem + ".mp4", stem + ".png", std::nullopt};
+  std::vector<media::Video> rows;
+  const media::Video video = decode(values);
+  if (task.real) {
+    rows.push_back(decode(data->load(*task.real).latent));
+    files.psnr = media::psnr(rows.front(), video);
+  }
+  rows.push_back(video);
+  media::write_mp4(files.video, video);
+  media::write_png(files.sheet, media::contact_sheet(rows, kSheetColumns));
+  return files;
+}
+
+json to_json(const SampleFiles& files) {
+  return {{"prompt", files.prompt},
+          {"video", files.video},
+          {"sheet", files.sheet},
+          {"psnr", files.psnr ? json(*files.psnr) : json()}};
+}
+
+SampleFiles files_of(const json& row) {
+  SampleFiles files{row.at("prompt"), row.at("video"), row.at("sheet"), std::nullopt};
+  if (!row.at("psnr").is_null()) files.psnr = row.at("psnr").get<double>();
+  return files;
+}
+
+}  // namespace
+
+std::vector<SampleTask> plan_samples(const config::Sampling& sampling,
+                                     const LatentDescription& latent, data::LatentDataset* data) {
+  std::vector<SampleTask> tasks;
+  for (const std::string& prompt : sampling.prompt()) {
+    const auto real = data ? sample_with_caption(*data, prompt) : std::nullopt;
+    tasks.push_back(real ? task_of_sample(*data, *real)
+                         : SampleTask{prompt, data::embed_text(text_of(latent), prompt),
+                                      shape_of(latent), latent.fps(), std::nullopt});
+  }
+  if (!tasks.empty()) return tasks;
+  if (!data) {
+    throw ConfigError(
+        "sampling.prompt: expected at least one prompt, since there is no data set "
+        "(data.path) whose captions could serve");
+  }
+  const int64_t count = std::min<int64_t>(sampling.count(), data->size());
+  for (int64_t i = 0; i < count; ++i) tasks.push_back(task_of_sample(*data, i));
+  return tasks;
+}
+
+std::vector<SampleFiles> make_samples(Network& network, const config::Sampling& sampling,
+                                      const LatentDescription& latent,
+                                      const std::vector<SampleTask>& tasks,
+                                      data::LatentDataset* data, int64_t step,
+                                      const std::string& folder, Progress* progress) {
+  const parallel::Mesh& mesh = network.mesh();
+  std::vector<std::pair<size_t, std::vector<float>>> made;
+  const int64_t own_tasks =
+      (std::ssize(tasks) - mesh.coordinate().data + mesh.shape().data - 1) / mesh.shape().data;
+  int64_t last_ns = monotonic_ns();
+  for (size_t i = mesh.coordinate().data; i < tasks.size(); i += mesh.shape().data) {
+    // The weights were trained with the attention of the last step done.
+    const SampleRequest request{tasks[i].shape, tasks[i].text, sampling.seed(), i,
+                                std::max<int64_t>(step - 1, 0)};
+    const auto show = [&](int evaluations) {
+      if (!progress) return;
+      const int64_t now = monotonic_ns();
+      progress->step(std::ssize(made) * sampling.steps() + evaluations,
+                     fmt::format("video {}/{}", made.size() + 1, own_tasks),
+                     1e-9 * static_cast<double>(now - last_ns));
+      last_ns = now;
+    };
+    made.emplace_back(i, sample_latent(network, sampling, request, show));
+  }
+  json written = json::array();
+  run_on_all(mesh.world(), [&] {
+    if (mesh.sequence().rank() != 0) return;
+    create_folder(folder);
+    for (const auto& [i, values] : made) {
+      const std::string stem = (fs::path(folder) / fmt::format("step_{:08}_{}", step, i)).string();
+      written.push_back({i, to_json(write_sample(latent, tasks[i], values, data, stem))});
+    }
+  });
+  const std::vector<std::string> lists = gather_text(mesh.world(), written.dump());
+  if (mesh.world().rank() != 0) return {};
+  std::vector<SampleFiles> files(tasks.size());
+  for (const std::string& list : lists) {
+    for (const json& entry : json::parse(list))
+      files[entry.at(0).get<size_t>()] = files_of(entry.at(1));
+  }
+  return files;
+}
+
+}  // namespace sprocket::runtime

@@ -1,0 +1,41 @@
+// Which videos a job samples, and what becomes of their latents: mp4, contact sheet, PSNR.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/checkpoint/latent_description.h"
+#include "runtime/data/latent_dataset.h"
+#include "runtime/jobs/sample_job.h"
+#include "runtime/metrics/progress.h"
+#include "runtime/train/network.h"
+
+namespace sprocket::runtime {
+
+// One video to make.
+struct SampleTask {
+  std::string prompt;
+  std::vector<float> text;  // embedding
+  data::LatentShape shape;
+  double fps = 0;
+  std::optional<int64_t> real;  // the data set's sample of this caption
+};
+
+// sampling.prompt, or else the captions of the first sampling.count samples of `data` (which may be
+// null when prompts are given and the text embedder needs no data). A prompt that is a caption of
+// the data set takes that sample's shape and embedding. Throws ConfigError when there is nothing to
+// sample; InputError for a prompt whose embedding was to be precomputed and is not there.
+std::vector<SampleTask> plan_samples(const config::Sampling& sampling,
+                                     const LatentDescription& latent, data::LatentDataset* data);
+
+// Makes all videos of `tasks` with the network and writes step_<step>_<number>.{mp4,png} into
+// `folder`; replicas of the mesh share the tasks. `step`: optimizer steps done. Collective over the
+// world. Complete on world rank 0, empty on the others. `progress` may be null.
+std::vector<SampleFiles> make_samples(Network& network, const config::Sampling& sampling,
+                                      const LatentDescription& latent,
+                                      const std::vector<SampleTask>& tasks,
+                                      data::LatentDataset* data, int64_t step,
+                                      const std::string& folder, Progress* progress);
+
+}  // namespace sprocket::runtime

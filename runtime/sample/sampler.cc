@@ -1,0 +1,80 @@
+#include "runtime/sample/sampler.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
+
+#include "base/philox.h"
+#include "models/wan/patches.h"
+#include "parallel/tensor_buffer.h"
+#include "runtime/sample/noise_schedule.h"
+#include "runtime/train/text_input.h"
+
+namespace sprocket::runtime {
+namespace {
+
+// The model's output order (pt, ph, pw, c) to its input order (c, pt, ph, pw).
+at::Tensor channel_first(const at::Tensor& tokens_BLF, int64_t channels) {
+  const int64_t batch = tokens_BLF.size(0), rows = tokens_BLF.size(1), f = tokens_BLF.size(2);
+  return tokens_BLF.view({batch, rows, f / channels, channels})
+      .transpose(2, 3)
+      .reshape({batch, rows, f});
+}
+
+at::Tensor gather_tokens(Network& network, const at::Tensor& own_BLF,
+                         const data::LatentShape& shape) {
+  const parallel::ShardPlan& shards = network.shards(shape);
+  comm::Communicator& group = network.mesh().sequence();
+  const int64_t features = own_BLF.size(2);
+  std::vector<int64_t> counts;
+  for (int r = 0; r < group.size(); ++r) counts.push_back(shards.tokens_of(r) * features);
+  at::Tensor all = at::empty({1, network.layout(shape).tokens(), features}, own_BLF.options());
+  const at::Tensor own = own_BLF.contiguous();
+  group.all_gather(parallel::buffer_of(own), parallel::buffer_of(all), counts).wait_host();
+  return all;
+}
+
+}  // namespace
+
+std::vector<float> sample_latent(Network& network, const config::Sampling& sampling,
+                                 const SampleRequest& request,
+                                 const std::function<void(int)>& progress) {
+  const at::NoGradGuard no_gradients;
+  Timeline* const timeline = network.mesh().timeline();
+  const PhaseScope phase(timeline, Phase::kSample);
+  const data::LatentShape& shape = request.shape;
+  const config::Model& model = network.job().model();
+  const double shift = sampling.shift() > 0 ? sampling.shift() : network.job().flow().shift();
+  const NoiseSchedule schedule = make_noise_schedule(sampling.schedule(), sampling.steps(), shift);
+  const bool guided = sampling.guidance() != 1;
+  const int64_t batch = guided ? 2 : 1;
+
+  std::vector<float> noise(shape.elements());
+  RandomStream(request.seed, 0, request.number, RandomPurpose::kSampling).normal(noise);
+  at::Tensor x = network.own_patches(
+      at::from_blob(noise.data(), {1, shape.c, shape.t, shape.h, shape.w}, at::kFloat), shape,
+      models::FeatureOrder::kChannelFirst);
+  at::Tensor text = text_tensor(model, request.text);
+  if (guided) text = at::cat({text, text_tensor(model, {})});
+
+  for (int i = 0; i < sampling.steps(); ++i) {
+    const at::Tensor timestep = at::full({batch}, schedule.timesteps[i], at::kFloat);
+    at::Tensor v = network.velocity(x.expand({batch, -1, -1}), timestep, text, shape, request.step);
+    if (guided) {
+      const at::Tensor with_text = v.narrow(0, 0, 1), without = v.narrow(0, 1, 1);
+      v = without + (with_text - without) * sampling.guidance();
+    }
+    x = x + channel_first(v, shape.c) * (schedule.levels[i + 1] - schedule.levels[i]);
+    if (progress) progress(i + 1);
+  }
+  const at::Tensor latent =
+      models::unpatchify_tokens(gather_tokens(network, x, shape), network.layout(shape),
+                                {model.patch().t(), model.patch().h(), model.patch().w()},
+                                models::FeatureOrder::kChannelFirst);
+  const auto* values = latent.data_ptr<float>();
+  return {values, values + latent.numel()};
+}
+
+}  // namespace sprocket::runtime

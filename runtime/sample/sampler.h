@@ -1,0 +1,30 @@
+// Integrates the flow from noise to a latent video, every sequence rank its own tokens.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "runtime/data/index.h"
+#include "runtime/train/network.h"
+
+namespace sprocket::runtime {
+
+struct SampleRequest {
+  data::LatentShape shape;
+  std::vector<float> text;  // embedding [tokens, dim]
+  uint64_t seed = 0;
+  uint64_t number = 0;  // of the video, in the noise's key
+  int64_t step = 0;     // of training: selects the attention of the schedules
+};
+
+// Euler over job.sampling's schedule; v = v_empty + guidance (v_text - v_empty), both in one batch,
+// unless guidance is 1. Collective over the sequence group; returns the whole latent [C, T, H, W],
+// still normalised, on each of its ranks. The noise is a function of (seed, number) alone.
+// `progress`, may be empty, is called after every evaluation with their number so far.
+std::vector<float> sample_latent(Network& network, const config::Sampling& sampling,
+                                 const SampleRequest& request,
+                                 const std::function<void(int)>& progress = {});
+
+}  // namespace sprocket::runtime

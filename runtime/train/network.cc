@@ -1,0 +1,105 @@
+#include "runtime/train/network.h"
+
+#include "base/error.h"
+#include "models/wan/patches.h"
+#include "models/wan/wan_weights.h"
+#include "runtime/plan/job_specs.h"
+
+namespace sprocket::runtime {
+namespace {
+
+models::WanCompute wan_compute(const config::Job& job, int threads) {
+  models::WanCompute compute;
+  compute.dtype = compute_dtype(job) == DType::kBF16 ? at::kBFloat16 : at::kFloat;
+  compute.threads = threads;
+  compute.checkpoint_blocks = job.training().activation_checkpointing() == config::Training::BLOCK;
+  return compute;
+}
+
+}  // namespace
+
+models::WanConfig wan_config(const config::Job& job) {
+  const config::Model& model = job.model();
+  models::WanConfig c;
+  c.dim = model.dim();
+  c.heads = model.heads();
+  c.layers = model.layers();
+  c.ffn_dim = model.ffn_dim();
+  c.latent_channels = model.latent_channels();
+  c.patch = {model.patch().t(), model.patch().h(), model.patch().w()};
+  c.text_dim = model.text_dim();
+  c.text_tokens = model.text_tokens();
+  c.frequency_dim = model.frequency_dim();
+  c.eps = model.epsilon();
+  c.gate = job.attention().method() == config::Attention::VSA &&
+           job.attention().coarse() == config::Attention::GATED;
+  return c;
+}
+
+Network::Network(const config::Job& job, const parallel::Mesh& mesh, int threads)
+    : job_(job),
+      mesh_(mesh),
+      threads_(threads),
+      parameters_(models::wan_parameters(wan_config(job))),
+      model_(wan_config(job), parameters_, mesh, wan_compute(job, threads)),
+      slots_(job.model().layers()) {
+  if (job.model().weights().empty()) {
+    parameters_.initialise(job.training().seed());
+  } else {
+    models::load_wan_weights(job.model().weights(), parameters_);
+  }
+}
+
+std::vector<CheckpointTensor> Network::checkpoint_tensors() {
+  std::vector<CheckpointTensor> tensors;
+  auto* const flat = parameters_.flat_parameters().data_ptr<float>();
+  for (int i = 0; i < parameters_.size(); ++i) {
+    const models::ParameterSpec& spec = parameters_.spec(i);
+    tensors.push_back(
+        {spec.name, spec.shape,
+         std::span(flat + parameters_.offset(i), static_cast<size_t>(spec.elements()))});
+  }
+  return tensors;
+}
+
+parallel::SequenceAttention& Network::attention(const data::LatentShape& shape) {
+  auto& slot = attention_[shape];
+  if (!slot) {
+    const config::LatentShape cells{static_cast<int>(shape.c), static_cast<int>(shape.t),
+                                    static_cast<int>(shape.h), static_cast<int>(shape.w)};
+    slot = std::make_unique<parallel::SequenceAttention>(
+        mesh_, parallel::make_token_layout(token_layout_spec(job_, cells)),
+        strategy_spec(job_, threads_));
+  }
+  return *slot;
+}
+
+const parallel::TokenLayout& Network::layout(const data::LatentShape& shape) {
+  return attention(shape).layout();
+}
+
+const parallel::ShardPlan& Network::shards(const data::LatentShape& shape) {
+  return attention(shape).shards();
+}
+
+Network::OwnTokens Network::own_tokens(const data::LatentShape& shape) {
+  const parallel::ShardPlan& plan = shards(shape);
+  const int rank = mesh_.sequence().rank();
+  return {plan.rank_tokens[rank], plan.tokens_of(rank)};
+}
+
+at::Tensor Network::own_patches(const at::Tensor& latent_BCTHW, const data::LatentShape& shape,
+                                models::FeatureOrder order) {
+  const auto [first, count] = own_tokens(shape);
+  return models::patchify_tokens(latent_BCTHW, layout(shape), model_.config().patch, first, count,
+                                 order);
+}
+
+at::Tensor Network::velocity(const at::Tensor& patches, const at::Tensor& timestep,
+                             const at::Tensor& text, const data::LatentShape& shape, int64_t step) {
+  for (parallel::AttentionSlot& slot : slots_) slot.clear();
+  return model_.forward(patches, timestep, text, attention_spec(job_, step), attention(shape),
+                        slots_);
+}
+
+}  // namespace sprocket::runtime

@@ -1,0 +1,67 @@
+// A job's model on this rank: parameters, the transformer, and the attention of every video shape.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "configs/job.pb.h"
+#include "models/parameter_store.h"
+#include "models/wan/wan_model.h"
+#include "parallel/sequence_attention.h"
+#include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/data/index.h"
+
+namespace sprocket::runtime {
+
+models::WanConfig wan_config(const config::Job& job);
+
+class Network {
+ public:
+  // Parameters start from model.weights, or else from training.seed. `mesh` must outlive the
+  // network. Throws InputError for weights that do not fit.
+  Network(const config::Job& job, const parallel::Mesh& mesh, int threads);
+
+  const config::Job& job() const { return job_; }
+  const parallel::Mesh& mesh() const { return mesh_; }
+  int threads() const { return threads_; }
+  int layers() const { return model_.config().layers; }
+  models::ParameterStore& parameters() { return parameters_; }
+  // The parameters under their official names, borrowed.
+  std::vector<CheckpointTensor> checkpoint_tensors();
+
+  // This rank's tokens of a video: [first, first + count) of the block order.
+  struct OwnTokens {
+    int64_t first = 0;
+    int64_t count = 0;
+  };
+  OwnTokens own_tokens(const data::LatentShape& shape);
+  const parallel::TokenLayout& layout(const data::LatentShape& shape);
+  const parallel::ShardPlan& shards(const data::LatentShape& shape);
+
+  // latent_BCTHW -> this rank's tokens [B, count, F].
+  at::Tensor own_patches(const at::Tensor& latent_BCTHW, const data::LatentShape& shape,
+                         models::FeatureOrder order);
+
+  // The velocity of this rank's tokens (WanModel::forward) with the attention of `step`. Gradient
+  // mode is the caller's. The selections and statistics of the call are in slots() until the next
+  // one.
+  at::Tensor velocity(const at::Tensor& patches, const at::Tensor& timestep, const at::Tensor& text,
+                      const data::LatentShape& shape, int64_t step);
+  const std::vector<parallel::AttentionSlot>& slots() const { return slots_; }
+
+ private:
+  parallel::SequenceAttention& attention(const data::LatentShape& shape);
+
+  config::Job job_;
+  const parallel::Mesh& mesh_;
+  int threads_;
+  models::ParameterStore parameters_;
+  models::WanModel model_;
+  std::vector<parallel::AttentionSlot> slots_;
+  std::map<data::LatentShape, std::unique_ptr<parallel::SequenceAttention>> attention_;
+};
+
+}  // namespace sprocket::runtime

@@ -1,0 +1,63 @@
+#include "runtime/train/optimizer.h"
+
+#include <ATen/ops/zeros_like.h>
+
+#include <cmath>
+
+#include "kernels/elementwise.h"
+#include "parallel/tensor_buffer.h"
+
+namespace sprocket::runtime {
+
+void sum_gradients(models::ParameterStore& parameters, comm::Communicator& group) {
+  group.all_reduce(parallel::buffer_of(parameters.flat_gradients()), comm::ReduceOp::kSum)
+      .wait_host();
+}
+
+Optimizer::Optimizer(const config::Optimizer& options, models::ParameterStore& parameters,
+                     int threads)
+    : options_(options),
+      parameters_(parameters),
+      threads_(threads),
+      mean_(at::zeros_like(parameters.flat_parameters())),
+      square_(at::zeros_like(parameters.flat_parameters())) {}
+
+double Optimizer::gradient_norm() const {
+  const at::Tensor& gradients = parameters_.flat_gradients();
+  return std::sqrt(
+      kernels::sum_of_squares(gradients.data_ptr<float>(), gradients.numel(), threads_));
+}
+
+void Optimizer::update(double learning_rate, double gradient_norm) {
+  kernels::AdamWStep step;
+  step.learning_rate = learning_rate;
+  step.beta1 = options_.beta1();
+  step.beta2 = options_.beta2();
+  step.eps = options_.epsilon();
+  step.weight_decay = options_.weight_decay();
+  if (options_.clip_norm() > 0 && gradient_norm > options_.clip_norm()) {
+    step.gradient_scale = options_.clip_norm() / gradient_norm;
+  }
+  step.step = ++updates_;
+  const at::Tensor& weights = parameters_.flat_parameters();
+  kernels::adamw_update(step, parameters_.flat_gradients().data_ptr<float>(), weights.numel(),
+                        weights.data_ptr<float>(), mean_.data_ptr<float>(),
+                        square_.data_ptr<float>(), threads_);
+}
+
+std::vector<CheckpointTensor> Optimizer::checkpoint_tensors() {
+  std::vector<CheckpointTensor> tensors;
+  const std::pair<const char*, float*> moments[] = {{"exp_avg", mean_.data_ptr<float>()},
+                                                    {"exp_avg_sq", square_.data_ptr<float>()}};
+  for (const auto& [moment, flat] : moments) {
+    for (int i = 0; i < parameters_.size(); ++i) {
+      const models::ParameterSpec& spec = parameters_.spec(i);
+      tensors.push_back(
+          {fmt::format("{}.{}", moment, spec.name), spec.shape,
+           std::span(flat + parameters_.offset(i), static_cast<size_t>(spec.elements()))});
+    }
+  }
+  return tensors;
+}
+
+}  // namespace sprocket::runtime

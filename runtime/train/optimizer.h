@@ -1,0 +1,45 @@
+// Gradients of all ranks to one update of the master weights.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "configs/job.pb.h"
+#include "models/parameter_store.h"
+#include "parallel/comm/communicator.h"
+#include "runtime/checkpoint/checkpoint_io.h"
+
+namespace sprocket::runtime {
+
+// Sums the flat gradients over `group`, in rank order, as one bucket.
+void sum_gradients(models::ParameterStore& parameters, comm::Communicator& group);
+
+// AdamW on fp32 master weights; the moments live beside them in flat buffers. Weight decay acts on
+// all parameters.
+class Optimizer {
+ public:
+  // `parameters` (fp32) must outlive the optimizer.
+  Optimizer(const config::Optimizer& options, models::ParameterStore& parameters, int threads);
+
+  // Global 2-norm of the gradients, accumulated in double.
+  double gradient_norm() const;
+  // Scales the gradients down to clip_norm, given their norm, and updates the weights.
+  void update(double learning_rate, double gradient_norm);
+
+  // Updates made so far; part of a checkpoint.
+  int64_t updates() const { return updates_; }
+  void set_updates(int64_t updates) { updates_ = updates; }
+  // exp_avg.<name> and exp_avg_sq.<name>, borrowed.
+  std::vector<CheckpointTensor> checkpoint_tensors();
+
+ private:
+  config::Optimizer options_;
+  models::ParameterStore& parameters_;
+  int threads_;
+  int64_t updates_ = 0;
+  at::Tensor mean_, square_;
+};
+
+}  // namespace sprocket::runtime

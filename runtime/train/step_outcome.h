@@ -1,0 +1,36 @@
+// What one optimizer step did, for metrics and progress.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "runtime/data/index.h"
+
+namespace sprocket::runtime {
+
+// One step of this rank in nanoseconds; the terms are those of runtime/profile/rank_profile.h.
+struct StepTimes {
+  int64_t wall_ns = 0;
+  int64_t compute_ns = 0;
+  int64_t communication_ns = 0;
+  int64_t exposed_ns = 0;
+  int64_t overlapped_ns = 0;
+  int64_t data_wait_ns = 0;
+};
+
+struct StepOutcome {
+  double loss = 0;  // mean squared error over all samples of the step; the same on all ranks
+  double gradient_norm = 0;  // before clipping
+  double learning_rate = 0;
+  bool skipped = false;         // the gradient was not finite; nothing was updated
+  bool stop_requested = false;  // on some rank
+  int64_t own_tokens = 0;       // of this rank, over the step's samples
+  int64_t tokens = 0;           // of the whole job
+  data::LatentShape shape;      // of the step's videos
+  StepTimes times;
+  // By layer, means over ranks and micro-batches.
+  std::vector<double> density;
+  std::vector<double> coverage;
+};
+
+}  // namespace sprocket::runtime

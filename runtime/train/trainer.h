@@ -1,0 +1,42 @@
+// One optimizer step of flow-matching training on this rank's share of the tokens.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "runtime/data/latent_dataset.h"
+#include "runtime/data/sample_order.h"
+#include "runtime/profile/step_collector.h"
+#include "runtime/train/network.h"
+#include "runtime/train/optimizer.h"
+#include "runtime/train/step_outcome.h"
+
+namespace sprocket::runtime {
+
+class Trainer {
+ public:
+  // All references must outlive the trainer.
+  Trainer(Network& network, Optimizer& optimizer, data::LatentDataset& data,
+          StepCollector& collector);
+
+  // Step `step` (from 0) of the job. Collective over the world. `stop` may be null. Samples, noise
+  // and noise levels are functions of the seeds, the step and the sample's number alone. Throws
+  // NonFiniteError (an AgreedError) when the loss is not finite: the weights are those before.
+  StepOutcome step(int64_t step, const std::atomic<bool>* stop, bool reported);
+
+ private:
+  struct MicroBatch;
+  MicroBatch load(int64_t step, int64_t micro);
+  // Forward and backward; returns the sum of squared errors of the own tokens.
+  double accumulate(const MicroBatch& batch, int64_t step);
+  bool reduce(StepOutcome& outcome, double local_sum, bool stop);
+
+  Network& network_;
+  Optimizer& optimizer_;
+  data::LatentDataset& data_;
+  data::SampleOrder order_;
+  StepCollector& collector_;
+};
+
+}  // namespace sprocket::runtime
