@@ -3,24 +3,14 @@
 namespace sprocket::parallel {
 
 DType dtype_of(at::ScalarType type) {
-  switch (type) {
-    case at::kDouble:
-      return DType::kF64;
-    case at::kFloat:
-      return DType::kF32;
-    case at::kBFloat16:
-      return DType::kBF16;
-    case at::kHalf:
-      return DType::kF16;
-    case at::kLong:
-      return DType::kI64;
-    case at::kInt:
-      return DType::kI32;
-    case at::kByte:
-      return DType::kU8;
-    default:
-      throw InternalError(fmt::format("no communicator carries {}", at::toString(type)));
-  }
+  if (type == at::kDouble) return DType::kF64;
+  if (type == at::kFloat) return DType::kF32;
+  if (type == at::kBFloat16) return DType::kBF16;
+  if (type == at::kHalf) return DType::kF16;
+  if (type == at::kLong) return DType::kI64;
+  if (type == at::kInt) return DType::kI32;
+  if (type == at::kByte) return DType::kU8;
+  throw InternalError(fmt::format("no communicator carries {}", at::toString(type)));
 }
 
 comm::Buffer buffer_of(const at::Tensor& tensor) {

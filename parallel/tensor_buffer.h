@@ -35,20 +35,11 @@ kernels::HeadView<const T> const_head_view(const at::Tensor& x_BLHD) {
 // Calls body(T{}) with the element type of the proof, the full and the half precision path.
 template <class Body>
 void dispatch_compute_type(at::ScalarType type, Body&& body) {
-  switch (type) {
-    case at::kDouble:
-      body(double{});
-      return;
-    case at::kFloat:
-      body(float{});
-      return;
-    case at::kBFloat16:
-      body(BFloat16{});
-      return;
-    default:
-      throw InternalError(
-          fmt::format("attention: expected f64, f32 or bf16, found {}", at::toString(type)));
-  }
+  if (type == at::kDouble) return body(double{});
+  if (type == at::kFloat) return body(float{});
+  if (type == at::kBFloat16) return body(BFloat16{});
+  throw InternalError(
+      fmt::format("attention: expected f64, f32 or bf16, found {}", at::toString(type)));
 }
 
 }  // namespace sprocket::parallel
