@@ -2,6 +2,7 @@
 // over MPI, and through the Checked decorator.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <string>
 #include <vector>
@@ -18,7 +19,13 @@ struct CommunicatorBody {
 // Every body leaves the communicator usable for the next one.
 const std::vector<CommunicatorBody>& communicator_bodies();
 
-// Bodies that end with the abort of `group`; the caller hands in one that it can spare.
-const std::vector<CommunicatorBody>& aborting_bodies();
+// Bodies for two ranks or more that abort the group, or one split from it, on all of them.
+// `timeout` is what the group must have been made with.
+struct AbortingBody {
+  std::string name;
+  std::chrono::milliseconds timeout;
+  std::function<void(Communicator&)> run;
+};
+const std::vector<AbortingBody>& aborting_bodies();
 
 }  // namespace sprocket::comm::testing
