@@ -1,0 +1,220 @@
+// A small DiT on several ranks against one: forward and the gradient of every parameter.
+#include <gtest/gtest.h>
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <fmt/format.h>
+
+#include "tests/comm/thread_ranks.h"
+#include "tests/models/wan_case.h"
+
+namespace sprocket::models::testing {
+namespace {
+
+using parallel::OuterStrategyKind;
+
+struct Method {
+  const char* name;
+  parallel::AttentionSpec spec;
+  int domains = 1;
+};
+
+std::vector<Method> methods() {
+  parallel::AttentionSpec vsa;
+  vsa.method = parallel::MethodKind::kVsa;
+  vsa.sparsity = Decimal::parse("0.7");
+  parallel::AttentionSpec budget = vsa;
+  budget.max_coverage = Decimal::parse("0.25");
+  budget.budget_head_group = 1;
+  return {{"dense", {}}, {"vsa", vsa}, {"vsa with a budget", budget, 4}};
+}
+
+std::vector<parallel::MeshShape> meshes(int ranks) {
+  std::vector<parallel::MeshShape> shapes;
+  for (int ulysses = 1; ulysses <= ranks; ++ulysses) {
+    if (ranks % ulysses == 0 && 6 % ulysses == 0) shapes.push_back({1, ranks / ulysses, ulysses});
+  }
+  return shapes;
+}
+
+WanResult run_on_one_rank(const WanCase& whole, const WanInputs& inputs, ParameterStore& store) {
+  WanCase c = whole;
+  c.mesh = {};
+  WanResult result;
+  comm::testing::run_ranks(
+      1, [&](comm::Communicator& world) { result = run_wan(c, inputs, store, world); });
+  return result;
+}
+
+// Largest |a - b| relative to the largest |a|, over each tensor by itself; the worst of all.
+double worst_gradient(const ParameterStore& store, const at::Tensor& expected,
+                      const at::Tensor& found, std::string& name) {
+  double worst = 0;
+  for (int i = 0; i < store.size(); ++i) {
+    const auto part = [&](const at::Tensor& flat) {
+      return flat.narrow(0, store.offset(i), store.spec(i).elements()).to(at::kDouble);
+    };
+    const double scale = part(expected).abs().max().item<double>();
+    const double error =
+        (part(expected) - part(found)).abs().max().item<double>() / std::max(scale, 1e-300);
+    if (!(error <= worst)) {
+      worst = error;
+      name = store.spec(i).name;
+    }
+  }
+  return worst;
+}
+
+void compare_with_one_rank(int ranks, at::ScalarType dtype, double tolerance) {
+  for (const Method& method : methods()) {
+    WanCase c = small_case();
+    c.spec = method.spec;
+    c.layout.domains = method.domains;
+    c.compute.dtype = dtype;
+    c.config.gate = method.spec.method == parallel::MethodKind::kVsa;
+    const WanInputs inputs = small_inputs(c);
+    ParameterStore reference_store(wan_parameters(c.config), dtype);
+    randomise(reference_store);
+    const WanResult reference = run_on_one_rank(c, inputs, reference_store);
+
+    for (const parallel::MeshShape& mesh : meshes(ranks)) {
+      if (method.domains % mesh.outer != 0 && method.domains > 1) continue;
+      for (auto outer : {OuterStrategyKind::kAllGather, OuterStrategyKind::kRing,
+                         OuterStrategyKind::kSelected}) {
+        if (mesh.outer == 1 && outer != OuterStrategyKind::kSelected) continue;
+        c.mesh = mesh;
+        c.strategy.outer = outer;
+        SCOPED_TRACE(fmt::format("{}, outer {} ulysses {}, strategy {}", method.name, mesh.outer,
+                                 mesh.ulysses, static_cast<int>(outer)));
+        const auto plan = make_shard_plan(parallel::make_token_layout(c.layout), mesh);
+        comm::testing::run_ranks(ranks, [&](comm::Communicator& world) {
+          ParameterStore store(wan_parameters(c.config), dtype);
+          store.flat_parameters().copy_(reference_store.flat_parameters());
+          const WanResult part = run_wan(c, inputs, store, world);
+          const int64_t first = plan.rank_tokens[world.rank()],
+                        count = plan.tokens_of(world.rank());
+          const at::Tensor expected = reference.velocity_BLF.narrow(1, first, count);
+          const double scale = reference.velocity_BLF.abs().max().item<double>();
+          if (count > 0) {
+            EXPECT_LE((expected - part.velocity_BLF).abs().max().item<double>(), tolerance * scale);
+          }
+          std::string name;
+          const double worst = worst_gradient(store, reference.gradients, part.gradients, name);
+          EXPECT_LE(worst, tolerance) << "gradient of " << name << " on rank " << world.rank();
+        });
+      }
+    }
+  }
+}
+
+class WanRanks : public ::testing::TestWithParam<int> {
+ protected:
+  void SetUp() override { at::set_num_threads(1); }
+};
+
+TEST_P(WanRanks, EqualOneRankInDouble) { compare_with_one_rank(GetParam(), at::kDouble, 1e-10); }
+// The bound of the acceptance list; sums over tokens are split differently on every mesh.
+TEST_P(WanRanks, EqualOneRankInSingle) { compare_with_one_rank(GetParam(), at::kFloat, 1e-4); }
+
+INSTANTIATE_TEST_SUITE_P(Worlds, WanRanks, ::testing::Values(2, 3, 4));
+
+TEST(WanCheckpointing, IsBitwiseInvisibleOnEveryMesh) {
+  at::set_num_threads(1);
+  for (auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    for (const Method& method : methods()) {
+      WanCase c = small_case();
+      c.spec = method.spec;
+      c.layout.domains = method.domains;
+      c.compute.dtype = dtype;
+      c.config.gate = method.spec.method == parallel::MethodKind::kVsa;
+      c.mesh = {1, 2, 2};
+      const WanInputs inputs = small_inputs(c);
+      comm::testing::run_ranks(4, [&](comm::Communicator& world) {
+        at::Tensor gradients[2], velocities[2];
+        for (bool checkpoint : {false, true}) {
+          WanCase variant = c;
+          variant.compute.checkpoint_blocks = checkpoint;
+          ParameterStore store(wan_parameters(c.config),
+                               dtype == at::kDouble ? at::kDouble : at::kFloat);
+          randomise(store);
+          const WanResult result = run_wan(variant, inputs, store, world);
+          gradients[checkpoint] = result.gradients;
+          velocities[checkpoint] = result.velocity_BLF;
+        }
+        EXPECT_TRUE(velocities[0].equal(velocities[1])) << method.name;
+        EXPECT_TRUE(gradients[0].equal(gradients[1])) << method.name;
+        EXPECT_GT(gradients[0].abs().max().item<double>(), 0);
+      });
+    }
+  }
+}
+
+// More ranks than cubes: some hold no tokens at all.
+TEST(WanRanksEmpty, RanksWithoutTokensTakePart) {
+  at::set_num_threads(1);
+  WanCase c = small_case();
+  c.spec = methods()[1].spec;
+  c.layout.grid = {1, 2, 3};
+  const WanInputs inputs = small_inputs(c);
+  ParameterStore reference_store(wan_parameters(c.config), at::kDouble);
+  randomise(reference_store);
+  const WanResult reference = run_on_one_rank(c, inputs, reference_store);
+  c.mesh = {1, 3, 1};
+  comm::testing::run_ranks(3, [&](comm::Communicator& world) {
+    for (bool checkpoint : {false, true}) {
+      WanCase variant = c;
+      variant.compute.checkpoint_blocks = checkpoint;
+      ParameterStore store(wan_parameters(c.config), at::kDouble);
+      randomise(store);
+      const WanResult part = run_wan(variant, inputs, store, world);
+      std::string name;
+      EXPECT_LE(worst_gradient(store, reference.gradients, part.gradients, name), 1e-10) << name;
+    }
+  });
+}
+
+// Intervals know their layer and phase, in the recomputation too.
+TEST(WanTimeline, NamesLayersAndPhases) {
+  at::set_num_threads(1);
+  WanCase c = small_case();
+  c.compute.checkpoint_blocks = true;
+  c.config.gate = false;
+  const WanInputs inputs = small_inputs(c);
+  Timeline timeline;
+  timeline.set_recording(true);
+  comm::CommunicatorOptions options;
+  options.timeline = &timeline;
+  comm::testing::run_ranks({options}, [&](comm::Communicator& world) {
+    ParameterStore store(wan_parameters(c.config), at::kDouble);
+    randomise(store);
+    run_wan(c, inputs, store, world);
+  });
+  int seen[3][2] = {};
+  for (const Interval& interval : timeline.take()) {
+    if (interval.position.layer < 0 || std::string_view(interval.name) != "linear") continue;
+    ASSERT_LT(interval.position.layer, 2);
+    switch (interval.position.phase) {
+      case Phase::kForward:
+        ++seen[0][interval.position.layer];
+        break;
+      case Phase::kRecompute:
+        ++seen[1][interval.position.layer];
+        break;
+      case Phase::kBackward:
+        ++seen[2][interval.position.layer];
+        break;
+      case Phase::kOther:
+      case Phase::kOptimizer:
+      case Phase::kSample:
+        FAIL() << name_of(interval.position.phase);
+    }
+  }
+  // Linear layers of a block besides the one behind GELU: q, k, v, o twice and the FFN's first.
+  for (const auto& phase : seen) {
+    EXPECT_EQ(phase[0], 9);
+    EXPECT_EQ(phase[1], 9);
+  }
+}
+
+}  // namespace
+}  // namespace sprocket::models::testing
