@@ -47,7 +47,7 @@ class LimitedIsa {
  public:
   explicit LimitedIsa(Isa isa) {
     libxsmm_init();  // its first use would undo the limit
-    limit_isa(isa);
+    if (isa < detected_isa()) limit_isa(isa);
   }
   ~LimitedIsa() {
     limit_isa(detected_isa());
