@@ -1,0 +1,133 @@
+// Training steps (forward, backward, AdamW) of Sprocket's Wan-shaped transformer on one rank.
+//
+// Prints one JSON line with the keys of bench/peers/diffusers_step.py; bench/train_step.py runs
+// both.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mse_loss.h>
+#include <ATen/ops/randn.h>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "configs/load.h"
+#include "parallel/comm/thread_backend.h"
+#include "runtime/train/network.h"
+#include "runtime/train/optimizer.h"
+
+namespace {
+
+using namespace sprocket;
+
+struct Arguments {
+  std::string grid = "8x32x32", dtype = "fp32", method = "auto";
+  double sparsity = 0;
+  int threads = 2, steps = 5;
+  int dim = 384, heads = 6, layers = 6, ffn_dim = 1536, text_dim = 512, text_tokens = 64;
+  bool checkpoint = false;
+};
+
+long peak_rss_mib() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss / 1024;
+}
+
+config::Job job_of(const Arguments& a) {
+  const bool vsa = a.method == "vsa" || (a.method == "auto" && a.sparsity > 0);
+  return config::parse_job(
+             fmt::format("model {{ dim: {} heads: {} layers: {} ffn_dim: {} text_dim: {} "
+                         "text_tokens: {} }}\n"
+                         "attention {{ method: {} sparsity {{ start: {} }} }}\n"
+                         "training {{ activation_checkpointing: {} }}\n"
+                         "compute {{ precision: {} }}\n",
+                         a.dim, a.heads, a.layers, a.ffn_dim, a.text_dim, a.text_tokens,
+                         vsa ? "VSA" : "DENSE", a.sparsity, a.checkpoint ? "BLOCK" : "KEEP",
+                         a.dtype == "bf16" ? "BF16" : "FP32"),
+             "bench", {}, {.world = 1})
+      .job;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments a;
+  CLI::App app{"Training steps of Sprocket's Wan-shaped transformer on one rank"};
+  app.add_option("--grid", a.grid, "tokens t x h x w");
+  app.add_option("--dtype", a.dtype)->check(CLI::IsMember({"fp32", "bf16"}));
+  app.add_option("--method", a.method, "auto: VSA when sparsity > 0")
+      ->check(CLI::IsMember({"auto", "dense", "vsa"}));
+  app.add_option("--sparsity", a.sparsity);
+  app.add_option("--threads", a.threads);
+  app.add_option("--steps", a.steps);
+  app.add_option("--dim", a.dim);
+  app.add_option("--heads", a.heads);
+  app.add_option("--layers", a.layers);
+  app.add_option("--ffn-dim", a.ffn_dim);
+  app.add_option("--text-dim", a.text_dim);
+  app.add_option("--text-tokens", a.text_tokens);
+  app.add_flag("--checkpoint", a.checkpoint, "recompute every block in the backward");
+  CLI11_PARSE(app, argc, argv);
+  int t = 0, h = 0, w = 0;
+  if (std::sscanf(a.grid.c_str(), "%dx%dx%d", &t, &h, &w) != 3) {
+    std::fprintf(stderr, "--grid: expected TxHxW, found %s\n", a.grid.c_str());
+    return 2;
+  }
+
+  at::set_num_threads(a.threads);
+  const config::Job job = job_of(a);
+  auto world = comm::make_thread_world(1, {});
+  const parallel::Mesh mesh(std::move(world.front()), {});
+  runtime::Network network(job, mesh, a.threads);
+  runtime::Optimizer optimizer(job.training().optimizer(), network.parameters(), a.threads);
+  const long before = peak_rss_mib();
+
+  const data::LatentShape shape{16, t, 2 * h, 2 * w};
+  const at::Tensor video = at::randn({1, 16, t, 2 * h, 2 * w}), noise = at::randn(video.sizes());
+  const at::Tensor text = at::randn({1, a.text_tokens, a.text_dim});
+  const at::Tensor timestep = at::full({1}, 500.0);
+  std::vector<double> times;
+  for (int step = 0; step <= a.steps; ++step) {
+    const auto start = std::chrono::steady_clock::now();
+    network.parameters().zero_gradients();
+    const at::Tensor patches =
+        network.own_patches(0.5 * video + 0.5 * noise, shape, models::FeatureOrder::kChannelFirst);
+    const at::Tensor target =
+        network.own_patches(noise - video, shape, models::FeatureOrder::kChannelLast);
+    at::mse_loss(network.velocity(patches, timestep, text, shape, step), target).backward();
+    optimizer.update(1e-4, optimizer.gradient_norm());
+    const std::chrono::duration<double, std::milli> elapsed =
+        std::chrono::steady_clock::now() - start;
+    if (step > 0) times.push_back(elapsed.count());
+  }
+  std::vector<double> sorted = times;
+  std::sort(sorted.begin(), sorted.end());
+  const size_t middle = sorted.size() / 2;
+  const double median =
+      sorted.size() % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  const int64_t tokens = int64_t{t} * h * w;
+  nlohmann::ordered_json line{
+      {"program", "sprocket"},
+      {"attention", config::Attention::Method_Name(job.attention().method())},
+      {"sparsity", a.sparsity},
+      {"grid", {t, h, w}},
+      {"tokens", tokens},
+      {"dtype", a.dtype},
+      {"threads", a.threads},
+      {"checkpointing", a.checkpoint},
+      {"parameters", network.parameters().elements()},
+      {"steps_ms", times},
+      {"median_ms", median},
+      {"tokens_per_s", 1e3 * static_cast<double>(tokens) / median},
+      {"peak_rss_mib", peak_rss_mib()},
+      {"rss_before_mib", before}};
+  std::printf("%s\n", line.dump().c_str());
+}
