@@ -14,7 +14,7 @@ ExitCode examine() {
     for (Finding& finding : check()) findings.push_back(std::move(finding));
   }
   fmt::print("{}", format_findings(findings));
-  return any_problem(findings) ? ExitCode::kInput : ExitCode::kOk;
+  return any_problem(findings) ? ExitCode::kConfig : ExitCode::kOk;
 }
 
 }  // namespace
@@ -29,7 +29,7 @@ void add_doctor_command(CLI::App& parent, Action& action) {
       "  sprocket doctor\n" +
           exit_codes_text({ExitCode::kOk}) +
           fmt::format("\n  {:<4} something prevents jobs from running",
-                      static_cast<int>(ExitCode::kInput)));
+                      static_cast<int>(ExitCode::kConfig)));
   command.callback([&action] { action = examine; });
 }
 

@@ -3,36 +3,12 @@
 
 #include <fmt/format.h>
 
-#include "base/error.h"
 #include "launcher/command.h"
 #include "launcher/command_line_error.h"
+#include "launcher/report_error.h"
 
 namespace sprocket::launcher {
 namespace {
-
-int report(const std::exception& error) {
-  const ExitCode code = exit_code_of(error);
-  const char* kind = dynamic_cast<const Error*>(&error) ? "" : "unexpected error: ";
-  fmt::print(stderr, "{}{}\n", kind, error.what());
-  switch (code) {
-    case ExitCode::kConfig:
-      fmt::print(stderr, "sprocket: nothing was run\n");
-      break;
-    case ExitCode::kInternal:
-      fmt::print(stderr,
-                 "sprocket: this is a bug; please report it with the command line and the job\n");
-      break;
-    case ExitCode::kOk:
-    case ExitCode::kInput:
-    case ExitCode::kOutput:
-    case ExitCode::kComm:
-    case ExitCode::kCuda:
-    case ExitCode::kNonFinite:
-    case ExitCode::kInterrupted:
-      break;
-  }
-  return static_cast<int>(code);
-}
 
 int run(int argc, char** argv) {
   Action action;
@@ -48,7 +24,7 @@ int run(int argc, char** argv) {
   try {
     return static_cast<int>(action());
   } catch (const std::exception& error) {
-    return report(error);
+    return static_cast<int>(report_error(error));
   }
 }
 

@@ -45,10 +45,11 @@ void print_files(const runtime::SampleResult& result) {
   }
 }
 
-ExitCode sample(const SampleFlags& flags, Session& session) {
-  const config::Job job = load(flags, session.size()).job;
+ExitCode sample(const SampleFlags& flags, const Session& session) {
+  config::Job job;
+  session.run_on_all([&] { job = load(flags, session.size()).job; });
   if (flags.job.dry_run) {
-    if (session.rank() == 0) fmt::print("{}", config::to_text(job));
+    if (session.first()) fmt::print("{}", config::to_text(job));
     return ExitCode::kOk;
   }
   Timeline timeline;
@@ -57,15 +58,15 @@ ExitCode sample(const SampleFlags& flags, Session& session) {
   options.checkpoint = checkpoint_of(flags);
   options.output = flags.job.output;
   options.threads = resolve_threads(job.compute(), *world);
-  options.terminal = session.rank() == 0 && watched_by_a_person();
+  options.terminal = session.first() && watched_by_a_person();
   const runtime::SampleResult result = runtime::run_sampling(job, std::move(world), options);
-  if (session.rank() == 0) print_files(result);
+  if (session.first()) print_files(result);
   return ExitCode::kOk;
 }
 
 ExitCode start(const SampleFlags& flags) {
   return run_on_ranks(flags.job.log_level(),
-                      [&](Session& session) { return sample(flags, session); });
+                      [&](const Session& session) { return sample(flags, session); });
 }
 
 }  // namespace

@@ -5,28 +5,40 @@
 #include <memory>
 
 #include "base/exit_code.h"
+#include "base/log.h"
 #include "base/timeline.h"
 #include "configs/job.pb.h"
-#include "launcher/command.h"
 #include "parallel/comm/communicator.h"
 
 namespace sprocket::launcher {
 
+// A subcommand's view of the MPI job. All functions are collective unless said otherwise.
 class Session {
  public:
-  virtual ~Session() = default;
-  virtual int rank() const = 0;
-  virtual int size() const = 0;
-  // Collective, once. `timeline` outlives the communicator.
-  virtual std::unique_ptr<comm::Communicator> make_world(const config::Parallel& parallel,
-                                                         Timeline* timeline) = 0;
+  Session(int rank, int size) : rank_(rank), size_(size) {}
+
+  int rank() const { return rank_; }  // not collective
+  int size() const { return size_; }  // not collective
+  bool first() const { return rank_ == 0; }
+
+  // Runs `work` on every rank; if it throws on any, all throw that error. For what reads the same
+  // files on all ranks and may not communicate.
+  void run_on_all(const std::function<void()>& work) const;
+
+  // A communicator of all ranks with the job's limits and checks. `timeline` outlives it.
+  std::unique_ptr<comm::Communicator> make_world(const config::Parallel& parallel,
+                                                 Timeline* timeline) const;
+
+ private:
+  int rank_;
+  int size_;
 };
 
 // Starts MPI (without mpirun: a world of one), sets logging up, and runs `work`. An error that all
-// ranks agree on (their own input) is thrown on rank 0 and returned as its exit code on the others,
-// so that it is printed once; then MPI is finalised. An error of one rank ends the job on all of
-// them.
-ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(Session&)>& work);
+// ranks throw together (runtime::AgreedError) is thrown on rank 0 and becomes its exit code on the
+// others, so that it is said once. Any other error is said by the rank that met it, which then ends
+// the job on all ranks.
+ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session&)>& work);
 
 // compute.threads, or the rank's share of the processors that it may use. Collective over `world`.
 int resolve_threads(const config::Compute& compute, comm::Communicator& world);

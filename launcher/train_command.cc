@@ -31,18 +31,22 @@ void dry_run(const TrainFlags& flags, int world) {
   fmt::print("{}", runtime::dry_run_report(loaded, known.shape, known.source));
 }
 
-ExitCode train(const TrainFlags& flags, Session& session) {
-  if (flags.job.dry_run) {
-    if (session.rank() == 0) dry_run(flags, session.size());
-    return ExitCode::kOk;
-  }
-  const config::Job job = load(flags, session.size()).job;
+ExitCode train(const TrainFlags& flags, const Session& session) {
+  config::Job job;
+  session.run_on_all([&] {
+    if (!flags.job.dry_run) {
+      job = load(flags, session.size()).job;
+    } else if (session.first()) {
+      dry_run(flags, session.size());
+    }
+  });
+  if (flags.job.dry_run) return ExitCode::kOk;
   Timeline timeline;
   std::unique_ptr<comm::Communicator> world = session.make_world(job.parallel(), &timeline);
   runtime::TrainOptions options;
   options.resume = flags.resume;
   options.threads = resolve_threads(job.compute(), *world);
-  options.terminal = session.rank() == 0 && watched_by_a_person();
+  options.terminal = session.first() && watched_by_a_person();
   const runtime::StopSignal stop;
   options.stop = stop.flag();
   return runtime::run_training(job, std::move(world), options).exit_code;
@@ -54,7 +58,7 @@ ExitCode start(const TrainFlags& flags) {
     return ExitCode::kOk;
   }
   return run_on_ranks(flags.job.log_level(),
-                      [&](Session& session) { return train(flags, session); });
+                      [&](const Session& session) { return train(flags, session); });
 }
 
 }  // namespace

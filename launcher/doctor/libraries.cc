@@ -46,6 +46,10 @@ std::vector<std::string> loaded_files(const std::string& maps, std::string_view 
   return {files.begin(), files.end()};
 }
 
+std::vector<std::string> loaded_files(std::string_view library) {
+  return loaded_files(own_maps(), library);
+}
+
 Finding judge_single_copy(std::string_view subject, const std::vector<std::string>& files,
                           bool required) {
   Finding finding{Verdict::kGood, std::string(subject), fmt::format("{}", fmt::join(files, ", ")),
@@ -68,15 +72,13 @@ Finding judge_single_copy(std::string_view subject, const std::vector<std::strin
 }
 
 std::vector<Finding> check_libraries() {
-  const std::string maps = own_maps();
   return {
       {Verdict::kGood, "sprocket", fmt::format("{}, {}, {}", kVersion, kCompiler, kBuildType), ""},
       {Verdict::kGood, "CUDA and NCCL", kCuda, ""},
       {Verdict::kGood, "LibTorch",
-       fmt::format("{}, {}", TORCH_VERSION, fmt::join(loaded_files(maps, "libtorch_cpu.so"), ", ")),
-       ""},
-      judge_single_copy("OpenMP runtime", loaded_files(maps, "libgomp"), true),
-      judge_single_copy("NCCL", loaded_files(maps, "libnccl.so"), false),
+       fmt::format("{}, {}", TORCH_VERSION, fmt::join(loaded_files("libtorch_cpu.so"), ", ")), ""},
+      judge_single_copy("OpenMP runtime", loaded_files("libgomp"), true),
+      judge_single_copy("NCCL", loaded_files("libnccl.so"), false),
       judge_protobuf(),
       {Verdict::kGood, "libav", av_version_info(), ""},
       {Verdict::kGood, "LIBXSMM", LIBXSMM_CONFIG_VERSION, ""},

@@ -11,6 +11,8 @@ namespace sprocket::launcher {
 
 // Distinct files in the text of a /proc/PID/maps whose name begins with `library` ("libgomp.so").
 std::vector<std::string> loaded_files(const std::string& maps, std::string_view library);
+// The same of this process.
+std::vector<std::string> loaded_files(std::string_view library);
 
 // One copy is right; two fight over threads (libgomp) or sockets (NCCL). `required`: none is a
 // problem.

@@ -3,6 +3,7 @@
 
 #include "launcher/doctor/libraries.h"
 #include "launcher/doctor/machine.h"
+#include "launcher/doctor/message_passing.h"
 #include "launcher/placement.h"
 
 namespace sprocket::launcher {
@@ -68,6 +69,13 @@ TEST(Doctor, TwoCopiesOfALibraryAreAProblem) {
   EXPECT_EQ(judge_single_copy("OpenMP runtime", {files[0]}, true).verdict, Verdict::kGood);
   EXPECT_EQ(judge_single_copy("OpenMP runtime", {}, true).verdict, Verdict::kProblem);
   EXPECT_EQ(judge_single_copy("NCCL", {}, false).verdict, Verdict::kGood);
+}
+
+TEST(Doctor, MpirunMustBeThereAndMayRefuseRoot) {
+  EXPECT_EQ(judge_mpirun("/nowhere:/nor/here", false).verdict, Verdict::kProblem);
+  EXPECT_THAT(judge_mpirun("", false).remedy, HasSubstr("openmpi-bin"));
+  EXPECT_EQ(judge_mpirun("/nowhere:/usr/bin", false).found, "/usr/bin/mpirun");
+  EXPECT_THAT(judge_mpirun("/usr/bin", true).remedy, HasSubstr("OMPI_ALLOW_RUN_AS_ROOT=1"));
 }
 
 TEST(Doctor, TheTableAlignsAndEndsWithItsMeaning) {
