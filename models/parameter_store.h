@@ -16,7 +16,8 @@ namespace sprocket::models {
 
 class ParameterStore {
  public:
-  // Allocates parameters and gradients, both zero. dtype: kFloat (master weights) or kDouble (proofs).
+  // Allocates parameters and gradients, both zero. dtype: kFloat (master weights) or kDouble
+  // (proofs).
   explicit ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType dtype = at::kFloat);
   ParameterStore(const ParameterStore&) = delete;
   ParameterStore& operator=(const ParameterStore&) = delete;
@@ -27,8 +28,9 @@ class ParameterStore {
   // Elements of all tensors, without the padding of the flat buffers.
   int64_t elements() const { return elements_; }
 
-  // A leaf that requires a gradient; its grad() is always defined and shares flat_gradients(), so that
-  // a backward pass adds to it. Never assign another gradient tensor; write through flat_gradients().
+  // A leaf that requires a gradient; its grad() is always defined and shares flat_gradients(), so
+  // that a backward pass adds to it. Never assign another gradient tensor; write through
+  // flat_gradients().
   const at::Tensor& tensor(int index) const { return tensors_[index]; }
   at::Tensor gradient(int index) const { return tensors_[index].grad(); }
   // Throws InternalError when there is no such name.

@@ -191,7 +191,9 @@ TEST(Autograd, CheckpointedFunctionAccumulatesIntoLeaves) {
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(plain[i].equal(again[i])) << i;
 }
 
-// fp32 and bf16 against fp64: at most twice the error of LibTorch's own operations in that type.
+// fp32 and bf16 against fp64: at most twice the error of LibTorch's own operations in that type,
+// and that of the chains of 256 rows in which kernels/gemm.h sums, 2^-24 sqrt(256 / 2 / 3) of the
+// result.
 TEST(Autograd, LowPrecisionErrsNoMoreThanLibTorch) {
   const Function reference = [](const Tensors& x) {
     const auto type = x[0].scalar_type();
@@ -211,7 +213,8 @@ TEST(Autograd, LowPrecisionErrsNoMoreThanLibTorch) {
       const auto error = [&](const at::Tensor& g) {
         return ((g.to(at::kDouble) - exact[i]).norm() / exact[i].norm()).item<double>();
       };
-      EXPECT_LE(error(found[i]), 2 * error(theirs[i])) << at::toString(type) << " input " << i;
+      EXPECT_LE(error(found[i]), 2 * error(theirs[i]) + 6.5 * 0x1p-24)
+          << at::toString(type) << " input " << i;
     }
   }
 }

@@ -23,10 +23,10 @@ std::vector<Method> methods() {
   parallel::AttentionSpec vsa;
   vsa.method = parallel::MethodKind::kVsa;
   vsa.sparsity = Decimal::parse("0.7");
-  parallel::AttentionSpec budget = vsa;
+  parallel::AttentionSpec budget = vsa;  // with as many domains as cubes, for every outer degree
   budget.max_coverage = Decimal::parse("0.25");
   budget.budget_head_group = 1;
-  return {{"dense", {}}, {"vsa", vsa}, {"vsa with a budget", budget, 4}};
+  return {{"dense", {}}, {"vsa", vsa}, {"vsa with a budget", budget, 12}};
 }
 
 std::vector<parallel::MeshShape> meshes(int ranks) {
