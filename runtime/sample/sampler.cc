@@ -1,5 +1,6 @@
 #include "runtime/sample/sampler.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -7,7 +8,6 @@
 #include <ATen/ops/full.h>
 
 #include "base/philox.h"
-#include "models/wan/patches.h"
 #include "parallel/tensor_buffer.h"
 #include "runtime/sample/noise_schedule.h"
 #include "runtime/train/text_input.h"

@@ -1,7 +1,6 @@
 #include "runtime/train/network.h"
 
 #include "base/error.h"
-#include "models/wan/patches.h"
 #include "models/wan/wan_weights.h"
 #include "runtime/plan/job_specs.h"
 

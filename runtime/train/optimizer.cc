@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "base/error.h"
 #include "kernels/elementwise.h"
 #include "parallel/tensor_buffer.h"
 

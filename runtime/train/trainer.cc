@@ -1,12 +1,13 @@
 #include "runtime/train/trainer.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/tensor.h>
 
 #include <cmath>
 
-#include "models/wan/patches.h"
+#include "base/error.h"
 #include "runtime/jobs/rank_agreement.h"
 #include "runtime/train/flow.h"
 #include "runtime/train/text_input.h"
