@@ -48,6 +48,7 @@ Isa detected_isa() {
 Isa current_isa() { return chosen_isa(); }
 
 void limit_isa(Isa limit) {
+  libxsmm_init();  // later it would undo the choice
   chosen_isa() = std::min(limit, detected_isa());
   switch (limit) {
     case Isa::kBaseline:
@@ -57,7 +58,7 @@ void limit_isa(Isa limit) {
       libxsmm_set_target_archid(LIBXSMM_X86_AVX2);
       break;
     case Isa::kAvx512:
-      libxsmm_set_target_archid(LIBXSMM_X86_ALLFEAT);
+      libxsmm_set_target_archid(libxsmm_cpuid());
       break;
   }
 }

@@ -2,6 +2,7 @@
 // gradients.
 #include <map>
 
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "tests/comm/thread_ranks.h"
@@ -58,6 +59,15 @@ TEST(ParityOptions, RasterSlabsAndBudgetPerHead) {
   const AttentionResult whole = reference(c, inputs);
   comm::testing::run_ranks(
       6, [&](comm::Communicator& world) { check_case(c, inputs, whole, world, kExact); });
+}
+
+// A library linked beside LibTorch must not put its own BLAS in the place of LibTorch's.
+TEST(LibTorch, KeepsItsOwnMatrixProduct) {
+  for (auto dtype : {at::kFloat, at::kDouble}) {
+    const at::Tensor a = at::arange(35, dtype).view({5, 7}), b = at::arange(21, dtype).view({7, 3});
+    const at::Tensor expected = (a.unsqueeze(2) * b.unsqueeze(0)).sum(1);
+    EXPECT_TRUE(at::mm(a, b).equal(expected));  // integers: exact in any order
+  }
 }
 
 // The function does not depend on how many ranks compute it, and a budget of 1 is the plain method.
