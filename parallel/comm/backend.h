@@ -47,6 +47,8 @@ class Backend {
   // Blocks, through `wait`, until all ranks have called.
   virtual std::unique_ptr<Backend> split(const Call& call, int colour, int key,
                                          const std::string& name, const Waiter& wait) = 0;
+  // Throws when the group was aborted, by whomever, or has failed outside any operation.
+  virtual void check() = 0;
   // Idempotent; the first reason stays.
   virtual void abort(const std::string& reason) noexcept = 0;
 };

@@ -157,6 +157,15 @@ std::unique_ptr<Communicator> Communicator::split(int colour, int key, std::stri
       std::move(backend), std::move(name), parent.options_, parent.unfinished_)));
 }
 
+void Communicator::check() {
+  try {
+    group_->backend_->check();
+  } catch (const BackendError& error) {
+    throw CommError({name(), "check", recorder().next_sequence(), rank(), size(), error.peer()},
+                    error.what());
+  }
+}
+
 void Communicator::abort(const std::string& reason) noexcept { group_->backend_->abort(reason); }
 
 }  // namespace sprocket::comm

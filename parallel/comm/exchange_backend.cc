@@ -1,7 +1,6 @@
 #include "parallel/comm/exchange_backend.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <numeric>
 #include <utility>
@@ -249,20 +248,15 @@ Pending ExchangeBackend::barrier(const Call& call) {
 
 std::unique_ptr<Backend> ExchangeBackend::split(const Call& call, int colour, int key,
                                                 const std::string& name, const Waiter& wait) {
+  static_assert(sizeof(SplitChoice) == 2 * sizeof(int32_t));
   const std::vector<int64_t> twos(size(), 2);
-  std::array<int32_t, 2> own{colour, key};
-  std::vector<std::array<int32_t, 2>> all(size());
-  const Buffer out{all.data(), 2 * size(), DType::kI32};
-  if (const Pending gather = all_gather(call, Buffer::of(std::span<int32_t>(own)), out, twos)) {
+  SplitChoice own{colour, key};
+  std::vector<SplitChoice> all(size());
+  if (const Pending gather =
+          all_gather(call, {&own, 2, DType::kI32}, {all.data(), 2 * size(), DType::kI32}, twos)) {
     wait(*gather);
   }
-  std::vector<int> members;
-  for (int r = 0; r < size(); ++r) {
-    if (all[r][0] == colour) members.push_back(r);
-  }
-  std::stable_sort(members.begin(), members.end(),
-                   [&](int a, int b) { return all[a][1] < all[b][1]; });
-  return subgroup(call, colour, std::move(members), name);
+  return subgroup(call, colour, part_of(rank(), all), name);
 }
 
 }  // namespace sprocket::comm

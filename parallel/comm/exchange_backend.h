@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "parallel/comm/backend.h"
+#include "parallel/comm/split.h"
 
 namespace sprocket::comm {
 
@@ -41,9 +42,8 @@ class ExchangeBackend : public Backend {
                            std::vector<Message> receives) = 0;
 
  protected:
-  // Called by all ranks at about the same time: `members` are the own part's ranks in this group in
-  // their new order.
-  virtual std::unique_ptr<Backend> subgroup(const Call& call, int colour, std::vector<int> members,
+  // Called by all ranks at about the same time.
+  virtual std::unique_ptr<Backend> subgroup(const Call& call, int colour, const Part& part,
                                             const std::string& name) = 0;
 };
 

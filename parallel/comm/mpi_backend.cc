@@ -150,15 +150,14 @@ class MpiBackend : public ExchangeBackend {
                                          receives);
   }
 
+  void check() override { group_->throw_if_aborted(); }
   void abort(const std::string& reason) noexcept override { group_->abort(reason); }
 
  protected:
-  std::unique_ptr<Backend> subgroup(const Call&, int colour, std::vector<int> members,
+  std::unique_ptr<Backend> subgroup(const Call&, int colour, const Part& own,
                                     const std::string& name) override {
-    const auto self = std::find(members.begin(), members.end(), rank()) - members.begin();
     MPI_Comm part = MPI_COMM_NULL;
-    check_mpi(MPI_Comm_split(group_->comm(), colour, static_cast<int>(self), &part),
-              "MPI_Comm_split");
+    check_mpi(MPI_Comm_split(group_->comm(), colour, own.rank, &part), "MPI_Comm_split");
     return std::make_unique<MpiBackend>(std::make_shared<MpiGroup>(part, group_, name), options_);
   }
 

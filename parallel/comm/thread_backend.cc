@@ -212,6 +212,11 @@ class ThreadBackend : public ExchangeBackend {
                                       std::move(receives));
   }
 
+  void check() override {
+    const std::lock_guard lock(group_->hub->mutex);
+    group_->throw_if_aborted();
+  }
+
   void abort(const std::string& reason) noexcept override {
     const std::lock_guard lock(group_->hub->mutex);
     if (!group_->aborted) group_->aborted = {reason, group_->world_ranks[rank_]};
@@ -219,7 +224,7 @@ class ThreadBackend : public ExchangeBackend {
   }
 
  protected:
-  std::unique_ptr<Backend> subgroup(const Call& call, int colour, std::vector<int> members,
+  std::unique_ptr<Backend> subgroup(const Call& call, int colour, const Part& own,
                                     const std::string& name) override {
     const std::lock_guard lock(group_->hub->mutex);
     auto [it, first] = group_->parts.try_emplace({call.sequence, colour});
@@ -229,13 +234,12 @@ class ThreadBackend : public ExchangeBackend {
       part->hub = group_->hub;
       part->parent = group_;
       part->name = name;
-      for (const int member : members) part->world_ranks.push_back(group_->world_ranks[member]);
-      missing = members.size();
+      for (const int member : own.members) part->world_ranks.push_back(group_->world_ranks[member]);
+      missing = own.members.size();
     }
     const auto taken = part;
     if (--missing == 0) group_->parts.erase(it);
-    const auto self = std::find(members.begin(), members.end(), rank_) - members.begin();
-    return std::make_unique<ThreadBackend>(taken, static_cast<int>(self));
+    return std::make_unique<ThreadBackend>(taken, own.rank);
   }
 
  private:

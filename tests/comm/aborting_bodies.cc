@@ -42,6 +42,7 @@ void stay_away(Communicator& side) {
 
 void expect_aborted_for_good(Communicator& group) {
   EXPECT_THROW(group.barrier(), CommError);
+  EXPECT_THROW(group.check(), CommError);
   std::vector<float> values(3);
   EXPECT_THROW(group.all_reduce(Buffer::of(std::span<float>(values)), ReduceOp::kSum).wait_host(),
                CommError);
@@ -97,6 +98,8 @@ void a_peer_never_arrives_at_a_reduction(Communicator& group) {
 void a_peer_aborts_while_others_wait(Communicator& group) {
   const auto begin = std::chrono::steady_clock::now();
   const int leaving = group.size() / 2;
+  EXPECT_NO_THROW(group.check());
+  group.split(0, 0, "nobody has left before all have looked")->barrier();
   if (group.rank() == leaving) {
     group.abort("out of paper");
   } else {

@@ -3,8 +3,10 @@
 #include <mpi.h>
 
 #include "base/error.h"
+#include "parallel/comm/checked_backend.h"
 #include "parallel/comm/mpi_backend.h"
 #include "parallel/comm/recorder.h"
+#include "tests/comm/checked_bodies.h"
 #include "tests/comm/communicator_bodies.h"
 
 namespace sprocket::comm::testing {
@@ -51,6 +53,32 @@ TEST(MpiWorld, EveryAbortingBody) {
     SCOPED_TRACE(body.name);
     control->barrier();
     body.run(*make_mpi_world(options(body.timeout)));
+    ASSERT_FALSE(HasFatalFailure());
+  }
+  control->barrier();
+}
+
+std::unique_ptr<Communicator> checked_world(std::chrono::milliseconds patience) {
+  return std::make_unique<Communicator>(make_checked_backend(make_mpi_backend(), patience), "world",
+                                        options());
+}
+
+TEST(MpiWorld, CheckedAgreesWithEveryBody) {
+  const auto world = checked_world(std::chrono::seconds(60));
+  for (const auto& body : communicator_bodies()) {
+    SCOPED_TRACE(body.name);
+    body.run(*world);
+    ASSERT_FALSE(HasFatalFailure());
+  }
+}
+
+TEST(MpiWorld, CheckedNamesTheDivergingRank) {
+  const auto control = make_mpi_world(options());
+  for (const auto& body : diverging_bodies()) {
+    SCOPED_TRACE(body.name);
+    control->barrier();
+    const bool hurried = body.name == "OneDoesNotCome";
+    body.run(*checked_world(std::chrono::milliseconds(hurried ? 200 : 60'000)));
     ASSERT_FALSE(HasFatalFailure());
   }
   control->barrier();

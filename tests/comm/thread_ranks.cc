@@ -33,9 +33,8 @@ RanksFailed::RanksFailed(int first, std::map<int, std::string> messages)
       first_(first),
       messages_(std::move(messages)) {}
 
-void run_ranks(const std::vector<CommunicatorOptions>& options_of_rank, const RankBody& body) {
-  const int size = static_cast<int>(options_of_rank.size());
-  auto world = make_thread_world(options_of_rank);
+void run_ranks(std::vector<std::unique_ptr<Communicator>> world, const RankBody& body) {
+  const int size = static_cast<int>(world.size());
   std::mutex mutex;
   std::condition_variable changed;
   std::set<int> running;
@@ -65,7 +64,7 @@ void run_ranks(const std::vector<CommunicatorOptions>& options_of_rank, const Ra
     });
   }
   std::chrono::milliseconds limit{0};
-  for (const auto& options : options_of_rank) limit = std::max(limit, 2 * options.timeout);
+  for (const auto& rank : world) limit = std::max(limit, 2 * rank->options().timeout);
   {
     std::unique_lock lock(mutex);
     if (!changed.wait_for(lock, limit, [&] { return running.empty(); })) {
@@ -76,6 +75,10 @@ void run_ranks(const std::vector<CommunicatorOptions>& options_of_rank, const Ra
   }
   for (auto& thread : threads) thread.join();
   if (!messages.empty()) throw RanksFailed(first, messages);
+}
+
+void run_ranks(const std::vector<CommunicatorOptions>& options_of_rank, const RankBody& body) {
+  run_ranks(make_thread_world(options_of_rank), body);
 }
 
 void run_ranks(int size, const RankBody& body, std::chrono::milliseconds timeout) {

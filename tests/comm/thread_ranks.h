@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -32,6 +33,8 @@ using RankBody = std::function<void(Communicator&)>;
 // when a rank hangs outside communication the process is aborted with its number.
 void run_ranks(int size, const RankBody& body,
                std::chrono::milliseconds timeout = std::chrono::seconds(60));
+// On communicators of the caller's making; world[r] is rank r's.
+void run_ranks(std::vector<std::unique_ptr<Communicator>> world, const RankBody& body);
 // With a timeline per rank where the body wants one, a small recorder, …
 void run_ranks(const std::vector<CommunicatorOptions>& options_of_rank, const RankBody& body);
 

@@ -1,0 +1,56 @@
+// CUDA streams and events: the only place that makes them. In builds with CUDA alone.
+#pragma once
+
+#include <utility>
+
+#include "base/stream.h"
+
+namespace sprocket {
+
+// Clears the runtime's last error and throws CudaError naming `call` when `code` (a cudaError_t) is
+// not cudaSuccess.
+void check_cuda(int code, const char* call);
+
+// Owning, move-only. Does not wait for the work of other streams, the default one included.
+class CudaStream {
+ public:
+  // On the current device. Throws CudaError.
+  CudaStream();
+  ~CudaStream();
+  CudaStream(CudaStream&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  CudaStream& operator=(CudaStream&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+
+  StreamView view() const { return StreamView::cuda(handle_); }
+  // Gives up ownership; adopt() takes it again.
+  void* release() { return std::exchange(handle_, nullptr); }
+  static CudaStream adopt(void* handle) { return CudaStream(handle); }
+
+ private:
+  explicit CudaStream(void* handle) : handle_(handle) {}
+  void* handle_;
+};
+
+// Owning, move-only; orders streams, measures no time.
+class CudaEvent {
+ public:
+  CudaEvent();
+  ~CudaEvent();
+  CudaEvent(CudaEvent&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  CudaEvent& operator=(CudaEvent&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+
+  void* handle() const { return handle_; }
+  void* release() { return std::exchange(handle_, nullptr); }
+  static CudaEvent adopt(void* handle) { return CudaEvent(handle); }
+
+ private:
+  explicit CudaEvent(void* handle) : handle_(handle) {}
+  void* handle_;
+};
+
+}  // namespace sprocket

@@ -1,0 +1,44 @@
+// Ranks that own one GPU each; device memory.
+//
+// NCCL moves the data; a host communicator of the same ranks bootstraps it, carries barriers and
+// splits, and is how a rank hears of another one's abort. Operations run on a stream of the
+// communicator's own: they start after what is already on the caller's stream, and overlap with
+// what the caller enqueues next, until Work::wait(stream).
+//
+// Two things differ from the host backends. Reductions are NCCL's: the same bits on every run of
+// one configuration, but in the order of its rings and trees, not of the ranks. And buffers must be
+// device memory, which an allocator must not give away before the stream has waited for the
+// operation.
+#pragma once
+
+#include <chrono>
+#include <memory>
+
+#include "parallel/comm/backend.h"
+#include "parallel/comm/nccl_api.h"
+
+namespace sprocket::comm {
+
+struct NcclOptions {
+  int device = 0;  // the CUDA ordinal in this process
+  // Of start-up, of enqueueing and of an orderly end; completion has the group's own timeout.
+  std::chrono::milliseconds timeout{std::chrono::minutes(5)};
+};
+
+struct NcclLibraries {
+  std::shared_ptr<NcclApi> nccl;
+  std::shared_ptr<CudaApi> cuda;
+};
+
+// Collective over `host`, which it takes over. Connects all pairs before it returns. Throws
+// CommError.
+std::unique_ptr<Backend> make_nccl_backend(NcclLibraries libraries,
+                                           std::unique_ptr<Communicator> host,
+                                           const NcclOptions& options);
+
+// With the libraries of this build. Throws ConfigError when it has none.
+std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> host,
+                                                     const NcclOptions& nccl,
+                                                     const CommunicatorOptions& options);
+
+}  // namespace sprocket::comm
