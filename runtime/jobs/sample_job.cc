@@ -48,7 +48,7 @@ SampleResult sample(const config::Job& job, const parallel::Mesh& mesh,
     check_architecture(path, state.job(), job);
     data = open_data(job);
     tasks = plan_samples(job.sampling(), state.latent(), data.get());
-    network.emplace(job, mesh, options.threads);
+    network.emplace(job, mesh, options.threads, Network::Start::kCheckpoint);
     load_tensors(path, {network->checkpoint_tensors(), {}});
   });
   std::optional<Progress> progress;

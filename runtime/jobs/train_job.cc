@@ -62,7 +62,8 @@ class TrainJob {
     });
     claim_folder();
     run_on_all(world_, [&] {
-      network_.emplace(job_, mesh_, options_.threads);
+      network_.emplace(job_, mesh_, options_.threads,
+                       start_path_.empty() ? Network::Start::kFresh : Network::Start::kCheckpoint);
       optimizer_.emplace(job_.training().optimizer(), network_->parameters(), options_.threads);
       if (!start_path_.empty()) load(start_path_);
       if (first()) {

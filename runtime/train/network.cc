@@ -35,13 +35,14 @@ models::WanConfig wan_config(const config::Job& job) {
   return c;
 }
 
-Network::Network(const config::Job& job, const parallel::Mesh& mesh, int threads)
+Network::Network(const config::Job& job, const parallel::Mesh& mesh, int threads, Start start)
     : job_(job),
       mesh_(mesh),
       threads_(threads),
       parameters_(models::wan_parameters(wan_config(job))),
       model_(wan_config(job), parameters_, mesh, wan_compute(job, threads)),
       slots_(job.model().layers()) {
+  if (start == Start::kCheckpoint) return;
   if (job.model().weights().empty()) {
     parameters_.initialise(job.training().seed());
   } else {

@@ -21,9 +21,12 @@ models::WanConfig wan_config(const config::Job& job);
 
 class Network {
  public:
-  // Parameters start from model.weights, or else from training.seed. `mesh` must outlive the
-  // network. Throws InputError for weights that do not fit.
-  Network(const config::Job& job, const parallel::Mesh& mesh, int threads);
+  enum class Start {
+    kFresh,       // from model.weights, or else from training.seed
+    kCheckpoint,  // zeros, which the caller replaces through checkpoint_tensors()
+  };
+  // `mesh` must outlive the network. Throws InputError for weights that do not fit.
+  Network(const config::Job& job, const parallel::Mesh& mesh, int threads, Start start);
 
   const config::Job& job() const { return job_; }
   const parallel::Mesh& mesh() const { return mesh_; }

@@ -120,6 +120,8 @@ struct Damage {
   std::function<void(const std::string& checkpoint)> apply;
 };
 
+void PrintTo(const Damage& damage, std::ostream* out) { *out << damage.name; }
+
 const char kModelFile[] = "/model/model-00001-of-00002.safetensors";
 
 void flip_bit(const std::string& path, size_t byte) {

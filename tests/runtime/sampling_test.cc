@@ -28,7 +28,7 @@ std::vector<float> sample_on(int ranks, const std::string& root,
   std::vector<std::vector<float>> latents(ranks);
   run_ranks(ranks, [&](std::unique_ptr<comm::Communicator> world) {
     const parallel::Mesh mesh(std::move(world), runtime::mesh_shape(job));
-    runtime::Network network(job, mesh, 1);
+    runtime::Network network(job, mesh, 1, runtime::Network::Start::kFresh);
     runtime::SampleRequest request;
     request.shape = {4, 3, 8, 10};
     request.text.assign(4 * 8, 0.5f);
@@ -67,7 +67,7 @@ TEST(Sampling, GuidanceOfTwoEqualTextsIsNoGuidance) {
     const config::Job& job = i == 0 ? guided : plain;
     run_ranks(1, [&](std::unique_ptr<comm::Communicator> world) {
       const parallel::Mesh mesh(std::move(world), runtime::mesh_shape(job));
-      runtime::Network network(job, mesh, 1);
+      runtime::Network network(job, mesh, 1, runtime::Network::Start::kFresh);
       runtime::SampleRequest request;
       request.shape = {4, 3, 8, 10};  // the text is empty: conditioned and not are the same
       latents[i] = sample_latent(network, job.sampling(), request);
