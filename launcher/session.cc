@@ -6,27 +6,26 @@
 
 #include "launcher/placement.h"
 #include "launcher/report_error.h"
+#include "parallel/comm/backend.h"
+#include "parallel/comm/checked_backend.h"
 #include "parallel/comm/mpi_backend.h"
 #include "runtime/jobs/rank_agreement.h"
 
 namespace sprocket::launcher {
 namespace {
 
-// What is left to do when MPI has been finalised.
-struct Outcome {
-  ExitCode code = ExitCode::kOk;
-  std::exception_ptr error;  // to be thrown
-};
-
-Outcome run(const Session& session, const comm::MpiSession& mpi,
-            const std::function<ExitCode(const Session&)>& work) {
+ExitCode run(const Session& session, const comm::MpiSession& mpi,
+             const std::function<ExitCode(const Session&)>& work) {
   try {
-    return {work(session), nullptr};
+    return work(session);
   } catch (const std::exception& error) {
-    const bool alone = session.size() == 1;
-    const bool agreed = dynamic_cast<const runtime::AgreedError*>(&error) != nullptr;
-    if (!alone && !agreed) mpi.abort_job(static_cast<int>(report_error(error)));
-    return {exit_code_of(error), session.first() ? std::current_exception() : nullptr};
+    const bool agreed =
+        session.size() == 1 || dynamic_cast<const runtime::AgreedError*>(&error) != nullptr;
+    // Before MPI is finalised: mpirun kills the other ranks as soon as one has ended with an error.
+    if (session.first() || !agreed) report_error(error);
+    const ExitCode code = exit_code_of(error);
+    if (!agreed) mpi.abort_job(static_cast<int>(code));
+    return code;
   }
 }
 
@@ -52,18 +51,15 @@ std::unique_ptr<comm::Communicator> Session::make_world(const config::Parallel& 
   options.timeout = std::chrono::milliseconds(
       static_cast<int64_t>(std::max(1.0, 1000 * parallel.timeout_seconds())));
   options.timeline = timeline;
-  return comm::make_mpi_world(options);
+  if (!parallel.check_collectives()) return comm::make_mpi_world(options);
+  return std::make_unique<comm::Communicator>(
+      comm::make_checked_backend(comm::make_mpi_backend(), options.timeout), "world", options);
 }
 
 ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session&)>& work) {
-  Outcome outcome;
-  {
-    const comm::MpiSession mpi(nullptr, nullptr);
-    configure_logging(level, mpi.rank(), mpi.size());
-    outcome = run(Session(mpi.rank(), mpi.size()), mpi, work);
-  }
-  if (outcome.error) std::rethrow_exception(outcome.error);
-  return outcome.code;
+  const comm::MpiSession mpi(nullptr, nullptr);
+  configure_logging(level, mpi.rank(), mpi.size());
+  return run(Session(mpi.rank(), mpi.size()), mpi, work);
 }
 
 int resolve_threads(const config::Compute& compute, comm::Communicator& world) {

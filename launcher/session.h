@@ -34,10 +34,9 @@ class Session {
   int size_;
 };
 
-// Starts MPI (without mpirun: a world of one), sets logging up, and runs `work`. An error that all
-// ranks throw together (runtime::AgreedError) is thrown on rank 0 and becomes its exit code on the
-// others, so that it is said once. Any other error is said by the rank that met it, which then ends
-// the job on all ranks.
+// Starts MPI (without mpirun: a world of one), sets logging up, and runs `work`. Errors are said
+// here and returned as their exit codes: those that all ranks throw together (runtime::AgreedError)
+// by rank 0 alone, any other by the rank that met it, which then ends the job on all ranks.
 ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session&)>& work);
 
 // compute.threads, or the rank's share of the processors that it may use. Collective over `world`.
