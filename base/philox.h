@@ -35,8 +35,8 @@ class RandomStream {
   uint32_t bits(uint64_t index) const;
   // Uniform in (0, 1), 23 bits: a 24th would round the largest one to 1.
   float uniform(uint64_t index) const;
-  // Uniform integer in [0, bound), unbiased to 2^-64 * bound. bound > 0. Element i uses the same words
-  // as elements 4i and 4i + 1 of bits(): use one or the other of a stream.
+  // Uniform integer in [0, bound), unbiased to 2^-64 * bound. bound > 0. Element i uses the same
+  // words as elements 4i and 4i + 1 of bits(): use one or the other of a stream.
   uint64_t below(uint64_t index, uint64_t bound) const;
   // Standard normal by Box-Muller; element i of the stream whatever the span's position.
   void normal(std::span<float> out, uint64_t first_index = 0) const;

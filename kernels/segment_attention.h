@@ -3,12 +3,12 @@
 //   P = exp(scale * q.k + bias - LSE),  O = sum over the listed segments of P v
 //
 // T is double (proofs), float, or BFloat16 (products accumulate in fp32). Accumulators, LSE and
-// delta are double for double and float otherwise; LSE is the natural logarithm, -inf for a query row
-// without keys (its O is 0 and its gradients are 0).
+// delta are double for double and float otherwise; LSE is the natural logarithm, -inf for a query
+// row without keys (its O is 0 and its gradients are 0).
 //
 // Several passes over disjoint parts of the keys continue each other: the forward with `accumulate`
-// merges into (out, lse); the backward takes the final LSE and delta and only adds, so the gradients
-// of any union of parts are exact (no second softmax).
+// merges into (out, lse); the backward takes the final LSE and delta and only adds, so the
+// gradients of any union of parts are exact (no second softmax).
 //
 // Deterministic: results do not depend on `threads` or on timing; no atomics.
 #pragma once
@@ -23,7 +23,8 @@
 namespace sprocket::kernels {
 
 template <class T>
-using Accumulator = std::conditional_t<std::is_same_v<std::remove_const_t<T>, double>, double, float>;
+using Accumulator =
+    std::conditional_t<std::is_same_v<std::remove_const_t<T>, double>, double, float>;
 
 // Element (b, row, h, d) is data[b * batch_stride + row * row_stride + h * head_stride + d].
 template <class T>
@@ -59,10 +60,10 @@ struct KvGradBuffer {
 // What forward and backward share.
 template <class T>
 struct SegmentAttentionProblem {
-  int head_dim = 0;                         // any >= 1; 64 and 128 are the tuned ones
-  double scale = 1;                         // usually 1 / sqrt(head_dim)
+  int head_dim = 0;  // any >= 1; 64 and 128 are the tuned ones
+  double scale = 1;  // usually 1 / sqrt(head_dim)
   HeadView<const T> q;
-  std::span<const int64_t> query_offsets;   // [query_blocks + 1] first row of each query block
+  std::span<const int64_t> query_offsets;  // [query_blocks + 1] first row of each query block
   std::span<const KvBuffer<T>> kv;
   const SegmentTable* table = nullptr;
   const KvBlockMap* map = nullptr;
@@ -82,12 +83,11 @@ void segment_attention_delta(HeadView<const Accumulator<T>> out, HeadView<const 
                              int64_t rows, int heads, int head_dim, Accumulator<T>* delta,
                              int threads);
 
-// Adds to dq ([B, Lq, H, D] view) and to dk, dv of the buffers; the caller zeroes them first. Blocks
-// that no query block lists are not touched.
+// Adds to dq ([B, Lq, H, D] view) and to dk, dv of the buffers; the caller zeroes them first.
+// Blocks that no query block lists are not touched.
 template <class T>
-void segment_attention_backward(const SegmentAttentionProblem<T>& problem,
-                                HeadView<const T> dout, const Accumulator<T>* lse,
-                                const Accumulator<T>* delta, HeadView<Accumulator<T>> dq,
-                                std::span<const KvGradBuffer<T>> dkv);
+void segment_attention_backward(const SegmentAttentionProblem<T>& problem, HeadView<const T> dout,
+                                const Accumulator<T>* lse, const Accumulator<T>* delta,
+                                HeadView<Accumulator<T>> dq, std::span<const KvGradBuffer<T>> dkv);
 
 }  // namespace sprocket::kernels
