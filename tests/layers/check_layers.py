@@ -40,7 +40,7 @@ VENDORS = [
 
 # Text that may stand only in some places: name, pattern, folders or files where it may.
 PATTERNS = [
-    ("creation of CUDA streams and events", r"\bcuda(Stream|Event)Create", ("base", "tests", "bench")),
+    ("creation of CUDA streams and events", r"\bcuda(Stream|Event)Create\w*\s*\(", ("base", "tests", "bench")),
     ("exit()", r"(?<![\w.>])(std::)?(quick_|_)?exit\(", ("launcher/main.cc", "tests", "bench")),
     ("assert() (use SPROCKET_CHECK or an error)", r"\bassert\(", ()),
 ]
