@@ -1,5 +1,3 @@
-#include <filesystem>
-#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
