@@ -78,37 +78,51 @@ SelectedRows rows_of(const SelectedPlan& plan) { return {plan.send_rows, plan.re
 
 SelectedRows selected_rows_bound(const TokenLayout& layout, const OuterShards& shards,
                                  int64_t batch, int64_t heads_here, const AttentionSpec& spec) {
-  const int64_t blocks = layout.blocks();
   const int64_t group = spec.budget_head_group == 0 ? heads_here : spec.budget_head_group;
-  int64_t largest_block = 0;
-  for (int block = 0; block < blocks; ++block) {
-    largest_block = std::max<int64_t>(largest_block, shards.block_rows(block));
-  }
-  // Rows that `consumer` may import from anywhere, all its domains together.
-  const auto imports = [&](int consumer) {
+  const bool budgeted = spec.method == MethodKind::kVsa && layout.spec.domains > 1;
+
+  // (head, block) pairs that the domains of `consumer` may import from anywhere, in one sample.
+  const auto import_pairs = [&](int consumer) {
     int64_t pairs = 0;
     for (int g = 0; g < layout.spec.domains; ++g) {
       const int first = layout.domain_blocks[g], last = layout.domain_blocks[g + 1];
       if (first < shards.blocks[consumer] || last > shards.blocks[consumer + 1]) continue;
-      pairs +=
-          spec.max_coverage.floor_times(group * (blocks - (last - first))) * (heads_here / group);
+      pairs += spec.max_coverage.floor_times(group * (layout.blocks() - (last - first))) *
+               (heads_here / group);
     }
-    return batch * pairs * largest_block;
+    return pairs;
   };
-  const bool budgeted = spec.method == MethodKind::kVsa && layout.spec.domains > 1;
-  const auto between = [&](int consumer, int owner) {
-    const int64_t all = batch * heads_here * shards.tokens(owner);
-    return budgeted ? std::min(all, imports(consumer)) : all;
+  // Rows of the largest pairs that `consumer` can get from the given ranks.
+  const auto most_rows = [&](int consumer, const std::vector<int>& owners) {
+    std::vector<int64_t> block_rows;
+    for (int owner : owners) {
+      for (int block = shards.blocks[owner]; block < shards.blocks[owner + 1]; ++block) {
+        block_rows.push_back(shards.block_rows(block));
+      }
+    }
+    std::sort(block_rows.rbegin(), block_rows.rend());
+    int64_t pairs =
+        budgeted ? import_pairs(consumer) : heads_here * static_cast<int64_t>(block_rows.size());
+    int64_t rows = 0;
+    for (int64_t block : block_rows) {
+      const int64_t heads = std::min(pairs, heads_here);
+      rows += heads * block;
+      pairs -= heads;
+    }
+    return batch * rows;
   };
+
   SelectedRows rows;
-  int64_t received = 0;
-  const int64_t most = budgeted ? imports(shards.self) : INT64_MAX;
+  std::vector<int> others;
+  for (int peer = 0; peer < shards.ranks(); ++peer) {
+    if (peer != shards.self) others.push_back(peer);
+  }
+  int64_t left = most_rows(shards.self, others);
   for (int peer = 0; peer < shards.ranks(); ++peer) {
     const bool self = peer == shards.self;
-    rows.sent.push_back(self ? 0 : between(peer, shards.self));
-    const int64_t from_peer = self ? 0 : std::min(between(shards.self, peer), most - received);
-    rows.received.push_back(from_peer);
-    received += from_peer;
+    rows.sent.push_back(self ? 0 : most_rows(peer, {shards.self}));
+    rows.received.push_back(self ? 0 : std::min(most_rows(shards.self, {peer}), left));
+    left -= rows.received.back();
   }
   return rows;
 }

@@ -46,7 +46,8 @@ struct SelectedRows {
 };
 SelectedRows rows_of(const SelectedPlan& plan);
 
-// The most that a budget allows: every domain imports its full budget of full blocks.
+// The most that a budget allows: every domain of a rank imports its full budget of different pairs,
+// the largest blocks first. `received` bounds the sum over peers, `sent` each peer's part.
 SelectedRows selected_rows_bound(const TokenLayout& layout, const OuterShards& shards,
                                  int64_t batch, int64_t heads_here, const AttentionSpec& spec);
 
