@@ -1,3 +1,4 @@
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
