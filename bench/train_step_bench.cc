@@ -86,7 +86,7 @@ int main(int argc, char** argv) {
   const config::Job job = job_of(a);
   auto world = comm::make_thread_world(1, {});
   const parallel::Mesh mesh(std::move(world.front()), {});
-  runtime::Network network(job, mesh, a.threads);
+  runtime::Network network(job, mesh, a.threads, runtime::Network::Start::kFresh);
   runtime::Optimizer optimizer(job.training().optimizer(), network.parameters(), a.threads);
   const long before = peak_rss_mib();
 
