@@ -1,5 +1,6 @@
 #include "parallel/comm/recorder.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
@@ -142,11 +143,16 @@ void Recorder::complete(uint64_t ticket, int64_t end_ns, OpState state) {
 std::vector<OpRecord> Recorder::since(int64_t first_sequence) const {
   const uint64_t last = ring_->next_ticket.load(std::memory_order_acquire);
   const uint64_t capacity = ring_->slots.size();
+  const uint64_t oldest = last > capacity ? last - capacity : 0;
+  // From the newest back: what the writer overwrites meanwhile are the oldest, so no gap comes
+  // about.
   std::vector<OpRecord> records;
-  for (uint64_t ticket = last > capacity ? last - capacity : 0; ticket < last; ++ticket) {
+  for (uint64_t ticket = last; ticket-- > oldest;) {
     const auto record = ring_->read(ticket);
-    if (record && record->sequence >= first_sequence) records.push_back(*record);
+    if (!record || record->sequence < first_sequence) break;
+    records.push_back(*record);
   }
+  std::reverse(records.begin(), records.end());
   return records;
 }
 
