@@ -63,6 +63,25 @@ TEST(FakeBackend, CountsAsThreadsDo) {
   }
 }
 
+// The closed forms by hand: 4 ranks, parts of 3, 0, 5 and 2 elements of 4 bytes.
+TEST(OperationTraffic, EqualsCountsMadeByHand) {
+  using Traffic = OperationTraffic;
+  const std::vector<int64_t> parts{3, 0, 5, 2};
+  EXPECT_EQ(all_gather_traffic(0, parts, 4), (Traffic{3 * 3 * 4, (0 + 5 + 2) * 4, 3}));
+  EXPECT_EQ(all_gather_traffic(1, parts, 4), (Traffic{0, (3 + 5 + 2) * 4, 0}));
+  EXPECT_EQ(reduce_scatter_traffic(0, parts, 4), (Traffic{(0 + 5 + 2) * 4, 3 * 3 * 4, 2}));
+  EXPECT_EQ(reduce_scatter_traffic(1, parts, 4), (Traffic{(3 + 5 + 2) * 4, 0, 3}));
+  EXPECT_EQ(near_equal_parts(10, 4), (std::vector<int64_t>{3, 3, 2, 2}));
+  EXPECT_EQ(all_reduce_traffic(0, 4, 10, 4),
+            (Traffic{(3 + 2 + 2 + 3 * 3) * 4, (3 * 3 + 3 + 2 + 2) * 4, 6}));
+  EXPECT_EQ(all_reduce_traffic(3, 4, 2, 4), (Traffic{2 * 4, 2 * 4, 2}));
+  EXPECT_EQ(all_to_all_traffic(4, 5, 4), (Traffic{60, 60, 3}));
+  EXPECT_EQ(broadcast_traffic(2, 4, 2, 7, 4), (Traffic{84, 0, 3}));
+  EXPECT_EQ(broadcast_traffic(1, 4, 2, 7, 4), (Traffic{0, 28, 0}));
+  const std::vector<Segment> sends{{0, 0, 9}, {1, 0, 2}, {3, 0, 0}}, receives{{0, 0, 9}, {2, 9, 4}};
+  EXPECT_EQ(exchange_traffic(0, sends, receives, 4), (Traffic{8, 16, 1}));
+}
+
 TEST(FakeBackend, ReceivesZerosAndOwnParts) {
   const auto fake = make_fake_world(1, 3);
   std::vector<float> own{5, 6}, all(6, -1), square{1, 2, 3}, other(3, -1);

@@ -77,6 +77,7 @@ TEST(Recorder, WrapsAroundAndKeepsTotals) {
   // An update that comes after its slot was taken by another operation touches nothing.
   recorder.complete(tickets[3], 99, OpState::kFailed);
   recorder.start(tickets[3], 99);
+  EXPECT_EQ(recorder.since(0).size(), 4u);
   for (const auto& record : recorder.since(0)) {
     EXPECT_EQ(record.state, OpState::kEnqueued);
     EXPECT_EQ(record.start_ns, 0);
