@@ -22,6 +22,7 @@ function(sprocket_mpi_test name)
   endif()
   add_executable(${name} ${arg_SOURCES} ${PROJECT_SOURCE_DIR}/tests/mpi_main.cc)
   target_link_libraries(${name} PRIVATE sprocket_options ${arg_LIBS} MPI::MPI_CXX GTest::gtest GTest::gmock)
+  target_compile_definitions(${name} PRIVATE OMPI_SKIP_MPICXX)
   foreach(ranks ${arg_RANKS})
     add_test(NAME ${name}.np${ranks}
              COMMAND mpirun --oversubscribe --mca mpi_yield_when_idle 1 -np ${ranks} $<TARGET_FILE:${name}>)
