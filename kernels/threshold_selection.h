@@ -1,0 +1,58 @@
+// From block means to a SegmentTable by a threshold of each row: the two KV rules of BSA
+// (Bidirectional Sparse Attention, arXiv 2509.01085).
+//
+//   S = scale * qc kc^T    every element a sum over D in one fixed order (coarse_scores)
+//
+// The scores are made and used in tiles of rows: memory is a tile per thread and the table, never
+// query_blocks x kv_blocks x heads. A row's result depends neither on `threads` nor on which other
+// query blocks a call holds. Ties go to the smaller block id; a NaN score counts as the smallest.
+// Nothing here is differentiated.
+#pragma once
+
+#include "base/decimal.h"
+#include "kernels/segment_table.h"
+
+namespace sprocket::kernels {
+
+enum class ThresholdRule {
+  // Keep j if S[j] >= mean(S) + std(S) * PhiInv(1 - k / N): the k best of normally distributed
+  // scores. std is the population's; k = selected_count(sparsity, N); k = N keeps everything.
+  // Statistics are sums over ascending j in double of S[j] - S[0], so that equal scores have
+  // no spread and are all kept. With a NaN or infinite score there is no threshold: the best
+  // min_blocks_value are kept.
+  kValue,
+  // The smallest set of top blocks whose P = softmax(S) adds up to tau: exp(S - max) in the
+  // precision of the scores, sums in double (of the set in descending order, of the whole row
+  // in ascending ids). tau >= 1 keeps everything.
+  kMass,
+};
+
+struct ThresholdSpec {
+  ThresholdRule rule = ThresholdRule::kMass;
+  Decimal sparsity;  // kValue, in [0, 1]
+  int min_blocks_value =
+      1;               // kValue: at least so many video blocks (and 1), the best ones, or all N
+  double tau = 0.9;    // kMass
+  int min_blocks = 4;  // kMass: likewise
+  // Row i of a call is query block first_query_block + i. Blocks [0, prefix_blocks), of text and
+  // the like, are selected by every row and take no part in statistics, mass and counts: N counts
+  // the others. Rows of prefix query blocks select everything.
+  int first_query_block = 0;
+  int prefix_blocks = 0;
+};
+
+// The x with Phi(x) = p, Phi the standard normal distribution; relative error below 1e-12 for p in
+// [1e-300, 1 - 1e-3] (towards 1, where p itself is short of digits, use -x of 1 - p). p = 0 and p =
+// 1 give -+infinity. Peter J. Acklam's rational approximation ("An algorithm for computing the
+// inverse normal cumulative distribution function", 2003; relative error 1.15e-9), refined by one
+// step of Halley's method.
+double inverse_normal_cdf(double p);
+
+// qc: [batch * heads, query_blocks, head_dim], kc: [batch * heads, kv_blocks, head_dim],
+// contiguous; 0 <= prefix_blocks <= kv_blocks.
+template <class A>
+SegmentTable select_by_threshold(const A* qc, const A* kc, int batch, int heads, int query_blocks,
+                                 int kv_blocks, int head_dim, double scale,
+                                 const ThresholdSpec& spec, int threads);
+
+}  // namespace sprocket::kernels
