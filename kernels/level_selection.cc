@@ -1,0 +1,166 @@
+#include "kernels/level_selection.h"
+
+#include <omp.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "kernels/table_rows.h"
+
+namespace sprocket::kernels {
+
+template <class A>
+LevelAssigner<A>::LevelAssigner(const LevelSelection& selection, int blocks)
+    : rule_(selection.rule) {
+  switch (rule_) {
+    case LevelRule::kPaper:
+    case LevelRule::kCover:
+      for (const Decimal& tau : selection.thresholds) thresholds_.emplace_back(tau);
+      SPROCKET_CHECK(std::is_sorted(thresholds_.begin(), thresholds_.end()),
+                     "thresholds do not ascend");
+      bounds_.resize(thresholds_.size());
+      least_finest_ = std::min<int64_t>(selection.least_finest.floor_times(blocks) + 1, blocks);
+      break;
+    case LevelRule::kQuota: {
+      Decimal share;
+      for (const Decimal& quota : selection.quotas) {
+        share = share + quota;
+        bounds_.push_back(std::min<int64_t>(share.floor_times(blocks), blocks));
+      }
+      SPROCKET_CHECK(std::is_sorted(bounds_.begin(), bounds_.end()), "a quota is negative");
+      break;
+    }
+  }
+}
+
+template <class A>
+void LevelAssigner<A>::find_bounds(std::span<const A> scores, std::span<const int32_t> order) {
+  double total = 0;
+  for (const int32_t id : order) total += mass_of(scores[id]);
+  const int64_t blocks = static_cast<int64_t>(order.size());
+  double cumulated = 0;
+  size_t level = 0;
+  for (int64_t position = 0; position < blocks; ++position) {
+    cumulated += mass_of(scores[order[position]]);
+    while (level < bounds_.size() && cumulated > thresholds_[level].of(total)) {
+      bounds_[level++] = position;
+    }
+  }
+  for (; level < bounds_.size(); ++level) bounds_[level] = blocks;
+  if (rule_ == LevelRule::kPaper) return;
+  for (int64_t& bound : bounds_) bound = std::min(bound + 1, blocks);
+  if (!bounds_.empty()) bounds_[0] = std::max(bounds_[0], least_finest_);
+}
+
+template <class A>
+void LevelAssigner<A>::assign(std::span<const A> scores, std::span<const uint8_t> caps,
+                              std::span<uint8_t> levels) {
+  SPROCKET_CHECK_EQ(scores.size(), levels.size());
+  const std::span<const int32_t> order = order_.sort(scores);
+  if (rule_ != LevelRule::kQuota) find_bounds(scores, order);
+  std::fill(levels.begin(), levels.end(), uint8_t{0});
+  int64_t position = 0;
+  for (size_t level = 0; level < bounds_.size(); ++level) {
+    for (; position < bounds_[level]; ++position) {
+      levels[order[position]] = static_cast<uint8_t>(level + 1);
+    }
+  }
+  for (size_t j = 0; j < caps.size(); ++j) levels[j] = std::min(levels[j], caps[j]);
+}
+
+namespace {
+
+// Turns levels into segments, row by row.
+template <class A>
+class LevelSink : public ScoreRowSink<A> {
+ public:
+  LevelSink(const SampledScoreProblem<A>& problem, const LevelSelection& selection,
+            const PyramidLayout& layout, const uint8_t* caps, uint8_t* dump)
+      : p_(problem),
+        layout_(layout),
+        caps_(caps),
+        dump_(dump),
+        rows_(problem.batch, problem.heads, problem.query_blocks, layout.segments(),
+              problem.threads) {
+    const int video_blocks = p_.kv_blocks - p_.prefix_blocks;
+    for (int thread = 0; thread < p_.threads; ++thread) {
+      scratch_.push_back(
+          {LevelAssigner<A>(selection, video_blocks), std::vector<uint8_t>(p_.kv_blocks, 1), {}});
+    }
+  }
+
+  void take(int thread, int64_t batch_head, int query_block, std::span<const A> scores) override {
+    Scratch& scratch = scratch_[thread];
+    const std::span<uint8_t> levels(scratch.levels);
+    std::span<const uint8_t> caps;
+    if (caps_ != nullptr) {
+      caps = {caps_ + batch_head * p_.kv_blocks + p_.prefix_blocks, scores.size()};
+    }
+    scratch.assigner.assign(scores, caps, levels.subspan(p_.prefix_blocks));
+    add(thread, batch_head, query_block, levels);
+  }
+
+  SegmentTable table() {
+    add_prefix_rows();
+    return rows_.table();
+  }
+
+ private:
+  struct Scratch {
+    LevelAssigner<A> assigner;
+    std::vector<uint8_t> levels;  // prefix blocks stay at level 1
+    std::vector<int32_t> ids;
+  };
+
+  void add(int thread, int64_t batch_head, int query_block, std::span<const uint8_t> levels) {
+    std::vector<int32_t>& ids = scratch_[thread].ids;
+    ids.clear();
+    for (int block = 0; block < p_.kv_blocks; ++block) {
+      if (levels[block] == 0) continue;
+      const SegmentRange range = layout_.segments_of(block, levels[block]);
+      for (int32_t i = 0; i < range.count; ++i) ids.push_back(range.first + i);
+    }
+    const int64_t row = batch_head * p_.query_blocks + query_block;
+    rows_.add(thread, row, ids);
+    if (dump_ != nullptr) std::copy(levels.begin(), levels.end(), dump_ + row * p_.kv_blocks);
+  }
+
+  void add_prefix_rows() {
+    const std::vector<uint8_t> finest(p_.kv_blocks, 1);
+    const int count = std::clamp(p_.prefix_blocks - p_.first_query_block, 0, p_.query_blocks);
+    const int64_t batch_heads = static_cast<int64_t>(p_.batch) * p_.heads;
+    for (int64_t batch_head = 0; batch_head < batch_heads; ++batch_head) {
+      for (int block = 0; block < count; ++block) add(0, batch_head, block, finest);
+    }
+  }
+
+  const SampledScoreProblem<A>& p_;
+  const PyramidLayout& layout_;
+  const uint8_t* caps_;
+  uint8_t* dump_;
+  TableRows rows_;
+  std::vector<Scratch> scratch_;
+};
+
+}  // namespace
+
+template <class A>
+SegmentTable select_levels(const SampledScoreProblem<A>& scores, const LevelSelection& selection,
+                           const PyramidLayout& layout, const uint8_t* caps, uint8_t* levels) {
+  const size_t given =
+      selection.rule == LevelRule::kQuota ? selection.quotas.size() : selection.thresholds.size();
+  SPROCKET_CHECK_EQ(given, layout.widths.size());
+  SPROCKET_CHECK_EQ(layout.blocks(), scores.kv_blocks);
+  LevelSink<A> sink(scores, selection, layout, caps, levels);
+  sampled_scores(scores, sink);
+  return sink.table();
+}
+
+template class LevelAssigner<float>;
+template class LevelAssigner<double>;
+template SegmentTable select_levels(const SampledScoreProblem<float>&, const LevelSelection&,
+                                    const PyramidLayout&, const uint8_t*, uint8_t*);
+template SegmentTable select_levels(const SampledScoreProblem<double>&, const LevelSelection&,
+                                    const PyramidLayout&, const uint8_t*, uint8_t*);
+
+}  // namespace sprocket::kernels
