@@ -1,10 +1,11 @@
 #include "kernels/block_pooling.h"
 
 #include <algorithm>
-#include <limits>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "kernels/coarse_attention_rows.h"
 #include "kernels/lanes.h"
 #include "kernels/panel_product.h"
 
@@ -14,71 +15,75 @@ namespace {
 template <class T>
 struct MeanKernel {
   using A = Accumulator<T>;
-  SPROCKET_INLINE static Lanes<A> sum(const T* x, int64_t row_stride, int64_t rows, int64_t count) {
-    Lanes<A> total{};
-    if (count == kLanes<A>) {
-      for (int64_t row = 0; row < rows; ++row) total += load(x + row * row_stride);
-    } else {
-      for (int64_t row = 0; row < rows; ++row) total += load_first(x + row * row_stride, count);
+  // Vectors of one row lie side by side, so that strided rows are read from end to end.
+  template <int kVectors>
+  SPROCKET_INLINE static void mean_of_vectors(const T* x, int64_t row_stride, int64_t rows,
+                                              A* mean) {
+    Lanes<A> sums[kVectors] = {};
+    for (int64_t row = 0; row < rows; ++row) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kVectors; ++i) sums[i] += load(x + row * row_stride + i * kLanes<A>);
     }
-    return total;
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) store(mean + i * kLanes<A>, sums[i] / static_cast<A>(rows));
   }
   SPROCKET_INLINE static void run(const T* x, int64_t row_stride, int64_t rows, int head_dim,
                                   A* mean) {
-    for (int64_t d = 0; d < head_dim; d += kLanes<A>) {
-      const int64_t count = std::min<int64_t>(kLanes<A>, head_dim - d);
-      store_first(mean + d, sum(x + d, row_stride, rows, count) / static_cast<A>(rows), count);
+    int64_t d = 0;
+    for (; d + 8 * kLanes<A> <= head_dim; d += 8 * kLanes<A>) {
+      mean_of_vectors<8>(x + d, row_stride, rows, mean + d);
     }
+    for (; d + 4 * kLanes<A> <= head_dim; d += 4 * kLanes<A>) {
+      mean_of_vectors<4>(x + d, row_stride, rows, mean + d);
+    }
+    for (; d + kLanes<A> <= head_dim; d += kLanes<A>) {
+      mean_of_vectors<1>(x + d, row_stride, rows, mean + d);
+    }
+    if (d == head_dim) return;
+    Lanes<A> sum{};
+    for (int64_t row = 0; row < rows; ++row) {
+      sum += load_first(x + row * row_stride + d, head_dim - d);
+    }
+    store_first(mean + d, sum / static_cast<A>(rows), head_dim - d);
   }
 };
+
+// means[b, h, i] of `pieces` pieces; rows_of(i) is piece i's half-open range of rows.
+template <class T, class RowsOf>
+void pool_pieces(HeadView<const T> x, int64_t pieces, int batch, int heads, int head_dim,
+                 Accumulator<T>* means, int threads, RowsOf rows_of) {
+  // Heads innermost: they share pages.
+#pragma omp parallel for collapse(3) num_threads(threads)
+  for (int64_t b = 0; b < batch; ++b) {
+    for (int64_t i = 0; i < pieces; ++i) {
+      for (int64_t h = 0; h < heads; ++h) {
+        Accumulator<T>* mean = means + ((b * heads + h) * pieces + i) * head_dim;
+        const auto [first, last] = rows_of(i);
+        if (last > first) {
+          run_on_isa<MeanKernel<T>>(static_cast<const T*>(x.row(b, first, h)), x.row_stride,
+                                    last - first, head_dim, mean);
+        } else {
+          std::fill_n(mean, head_dim, Accumulator<T>{});
+        }
+      }
+    }
+  }
+}
 
 template <class A>
 struct AddRowKernel {
   SPROCKET_INLINE static void run(const A* mean_gradient, int64_t rows, int head_dim, A* dx,
                                   int64_t row_stride) {
-    for (int64_t d = 0; d < head_dim; d += kLanes<A>) {
-      const int64_t count = std::min<int64_t>(kLanes<A>, head_dim - d);
-      const Lanes<A> share = load_first(mean_gradient + d, count) / static_cast<A>(rows);
-      for (int64_t row = 0; row < rows; ++row) {
-        A* to = dx + row * row_stride + d;
-        store_first(to, load_first(to, count) + share, count);
+    const int64_t whole = head_dim - head_dim % kLanes<A>;
+    for (int64_t row = 0; row < rows; ++row) {
+      A* to = dx + row * row_stride;
+      for (int64_t d = 0; d < whole; d += kLanes<A>) {
+        store(to + d, load(to + d) + load(mean_gradient + d) / static_cast<A>(rows));
+      }
+      for (int64_t d = whole; d < head_dim; ++d) {
+        to[d] += mean_gradient[d] / static_cast<A>(rows);
       }
     }
-  }
-};
-
-template <class A>
-struct SoftmaxKernel {
-  SPROCKET_INLINE static void run(A* row, int64_t count) {
-    const int64_t whole = count - count % kLanes<A>;
-    const int64_t rest = count - whole;
-    A largest = -std::numeric_limits<A>::infinity();
-    for (int64_t j = 0; j < count; ++j) largest = row[j] > largest ? row[j] : largest;
-    Lanes<A> sums{};
-    for (int64_t j = 0; j < whole; j += kLanes<A>) {
-      const Lanes<A> e = exp_of_lanes(load(row + j) - largest);
-      store(row + j, e);
-      sums += e;
-    }
-    if (rest > 0) {
-      store_first(row + whole, exp_of_lanes(load_first(row + whole, rest) - largest), rest);
-      sums += load_first(row + whole, rest);
-    }
-    const A inverse = 1 / sum_of_lanes<A>(sums);
-    for (int64_t j = 0; j < count; ++j) row[j] *= inverse;
-  }
-};
-
-// dp becomes ds = p * (dp - sum(p * dp)).
-template <class A>
-struct SoftmaxGradientKernel {
-  SPROCKET_INLINE static void run(const A* p, A* dp, int64_t count) {
-    const int64_t whole = count - count % kLanes<A>;
-    Lanes<A> sums{};
-    for (int64_t j = 0; j < whole; j += kLanes<A>) sums += load(p + j) * load(dp + j);
-    sums += load_first(p + whole, count - whole) * load_first(dp + whole, count - whole);
-    const A delta = sum_of_lanes<A>(sums);
-    for (int64_t j = 0; j < count; ++j) dp[j] = p[j] * (dp[j] - delta);
   }
 };
 
@@ -89,21 +94,36 @@ void pool_blocks(HeadView<const T> x, std::span<const int64_t> offsets, int batc
                  int head_dim, Accumulator<T>* pooled, int threads) {
   SPROCKET_CHECK_GE(offsets.size(), 1u);
   const int64_t blocks = static_cast<int64_t>(offsets.size()) - 1;
-#pragma omp parallel for collapse(3) num_threads(threads)
-  for (int64_t b = 0; b < batch; ++b) {
-    for (int64_t h = 0; h < heads; ++h) {
-      for (int64_t i = 0; i < blocks; ++i) {
-        Accumulator<T>* mean = pooled + ((b * heads + h) * blocks + i) * head_dim;
-        const int64_t rows = offsets[i + 1] - offsets[i];
-        if (rows > 0) {
-          run_on_isa<MeanKernel<T>>(static_cast<const T*>(x.row(b, offsets[i], h)), x.row_stride,
-                                    rows, head_dim, mean);
-        } else {
-          std::fill_n(mean, head_dim, Accumulator<T>{});
-        }
-      }
-    }
+  pool_pieces(x, blocks, batch, heads, head_dim, pooled, threads,
+              [&](int64_t i) { return std::pair(offsets[i], offsets[i + 1]); });
+}
+
+std::vector<int32_t> sub_block_counts(std::span<const int64_t> offsets, int parts, int capacity) {
+  SPROCKET_CHECK(parts >= 1 && capacity >= parts && capacity % parts == 0,
+                 "{} parts of blocks of {} rows", parts, capacity);
+  SPROCKET_CHECK_GE(offsets.size(), 1u);
+  const int64_t piece = capacity / parts;
+  std::vector<int32_t> counts;
+  for (size_t i = 0; i + 1 < offsets.size(); ++i) {
+    const int64_t rows = offsets[i + 1] - offsets[i];
+    SPROCKET_CHECK(rows >= 0 && rows <= capacity, "block {} has {} rows, more than {}", i, rows,
+                   capacity);
+    counts.push_back(static_cast<int32_t>((rows + piece - 1) / piece));
   }
+  return counts;
+}
+
+template <class T>
+void pool_sub_blocks(HeadView<const T> x, std::span<const int64_t> offsets, int parts, int capacity,
+                     int batch, int heads, int head_dim, Accumulator<T>* means, int threads) {
+  const std::vector<int32_t> counts = sub_block_counts(offsets, parts, capacity);
+  const int64_t piece = capacity / parts;
+  pool_pieces(x, static_cast<int64_t>(counts.size()) * parts, batch, heads, head_dim, means,
+              threads, [&](int64_t i) {
+                const int64_t end = offsets[i / parts + 1];
+                const int64_t first = std::min(offsets[i / parts] + i % parts * piece, end);
+                return std::pair(first, std::min(first + piece, end));
+              });
 }
 
 template <class T>
@@ -115,8 +135,8 @@ void add_pooling_gradient(const Accumulator<T>* dpooled, std::span<const int64_t
   const int64_t blocks = static_cast<int64_t>(offsets.size()) - 1;
 #pragma omp parallel for collapse(3) num_threads(threads)
   for (int64_t b = 0; b < batch; ++b) {
-    for (int64_t h = 0; h < heads; ++h) {
-      for (int64_t i = 0; i < blocks; ++i) {
+    for (int64_t i = 0; i < blocks; ++i) {
+      for (int64_t h = 0; h < heads; ++h) {
         run_on_isa<AddRowKernel<A>>(dpooled + ((b * heads + h) * blocks + i) * head_dim,
                                     offsets[i + 1] - offsets[i], head_dim, dx.row(b, offsets[i], h),
                                     dx.row_stride);
@@ -138,7 +158,9 @@ template <class A>
 void coarse_softmax(A* scores, int64_t rows, int kv_blocks, int threads) {
 #pragma omp parallel for num_threads(threads)
   for (int64_t row = 0; row < rows; ++row) {
-    run_on_isa<SoftmaxKernel<A>>(scores + row * kv_blocks, static_cast<int64_t>(kv_blocks));
+    run_on_isa<internal::RowSoftmaxKernel<A>>(scores + row * kv_blocks,
+                                              static_cast<int64_t>(kv_blocks),
+                                              static_cast<internal::SoftmaxRow<A>*>(nullptr));
   }
 }
 
@@ -167,8 +189,13 @@ void coarse_backward(const A* qc, const A* kc, const A* vc, const A* p, const A*
                    query_blocks, kv_blocks, head_dim, 1, ds.data(), threads);
 #pragma omp parallel for num_threads(threads)
   for (int64_t row = 0; row < rows; ++row) {
-    run_on_isa<SoftmaxGradientKernel<A>>(p + row * kv_blocks, ds.data() + row * kv_blocks,
-                                         static_cast<int64_t>(kv_blocks));
+    const A* p_row = p + row * kv_blocks;
+    A* ds_row = ds.data() + row * kv_blocks;
+    A delta;
+    run_on_isa<internal::RowDeltaKernel<A>>(p_row, static_cast<const A*>(ds_row),
+                                            static_cast<int64_t>(kv_blocks), &delta);
+    run_on_isa<internal::RowGradientKernel<A>>(p_row, ds_row, static_cast<int64_t>(kv_blocks),
+                                               delta);
   }
   panel_product<A>({ds.data(), p_size, kv_blocks, 1}, {kc, kv_size, head_dim, 1}, batch_heads,
                    query_blocks, head_dim, kv_blocks, scale, dqc, threads);
@@ -179,6 +206,8 @@ void coarse_backward(const A* qc, const A* kc, const A* vc, const A* p, const A*
 #define SPROCKET_INSTANTIATE_POOLING(T)                                                            \
   template void pool_blocks<T>(HeadView<const T>, std::span<const int64_t>, int, int, int,         \
                                Accumulator<T>*, int);                                              \
+  template void pool_sub_blocks<T>(HeadView<const T>, std::span<const int64_t>, int, int, int,     \
+                                   int, int, Accumulator<T>*, int);                                \
   template void add_pooling_gradient<T>(const Accumulator<T>*, std::span<const int64_t>, int, int, \
                                         int, HeadView<Accumulator<T>>, int);
 SPROCKET_INSTANTIATE_POOLING(double)

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "kernels/segment_attention.h"
 
@@ -13,6 +14,18 @@ namespace sprocket::kernels {
 template <class T>
 void pool_blocks(HeadView<const T> x, std::span<const int64_t> offsets, int batch, int heads,
                  int head_dim, Accumulator<T>* pooled, int threads);
+
+// Means of parts of blocks, for the score `subblock` (kernels/coarse_attention.h). The rows of a
+// block, at most `capacity`, are cut in their order into pieces of capacity / parts rows, of which
+// the last one that is not empty may be short. `parts` divides `capacity`.
+//
+// The number of pieces of each block that are not empty; they come first.
+std::vector<int32_t> sub_block_counts(std::span<const int64_t> offsets, int parts, int capacity);
+
+// means[b, h, i, a, :] = mean of piece a of block i, [B, H, N, parts, D]; an empty one gives zeros.
+template <class T>
+void pool_sub_blocks(HeadView<const T> x, std::span<const int64_t> offsets, int parts, int capacity,
+                     int batch, int heads, int head_dim, Accumulator<T>* means, int threads);
 
 // The gradient of pool_blocks: dx[row] += dpooled[block of row] / rows of the block.
 template <class T>

@@ -1,80 +1,113 @@
 #include "kernels/block_selection.h"
 
 #include <algorithm>
-#include <bit>
-#include <functional>
-#include <type_traits>
+#include <cstring>
+#include <limits>
+#include <numeric>
 
 #include "base/error.h"
+#include "kernels/lanes.h"
 
 namespace sprocket::kernels {
 namespace {
 
 template <class A>
-using Bits = std::conditional_t<std::is_same_v<A, float>, uint32_t, uint64_t>;
+using KeyLanes = IntegerLanes<A>;
 template <class A>
-using Key = std::conditional_t<std::is_same_v<A, float>, uint64_t, unsigned __int128>;
+using Key = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
+template <class A>
+using UnsignedKey = std::make_unsigned_t<Key<A>>;
+template <class A>
+constexpr Key<A> kLowest = std::numeric_limits<Key<A>>::min();
 
-// An integer that orders (value descending, id ascending) from large to small, so that a selection
-// has no ties left.
 template <class A>
-Key<A> key_of(A value, uint32_t id) {
-  constexpr Bits<A> kSign = Bits<A>{1} << (8 * sizeof(A) - 1);
-  Bits<A> ordered = 0;
-  if (value == value) {
-    const Bits<A> bits = std::bit_cast<Bits<A>>(value + A{0});
-    ordered = (bits & kSign) ? ~bits : (bits | kSign);
-  }
-  return (Key<A>{ordered} << 32) | (~id & 0xffffffffu);
+SPROCKET_INLINE KeyLanes<A> load_keys(const Key<A>* from) {
+  KeyLanes<A> keys;
+  std::memcpy(&keys, from, sizeof keys);
+  return keys;
+}
+
+// Integers in the order of the values: the exponent and mantissa of a negative number count
+// backwards. +0 for -0; a NaN is the lowest.
+template <class A>
+SPROCKET_INLINE KeyLanes<A> keys_of(Lanes<A> values) {
+  constexpr int kSignShift = 8 * sizeof(A) - 1;
+  const KeyLanes<A> bits = (KeyLanes<A>)(values + Lanes<A>{});
+  const KeyLanes<A> keys = bits ^ ((bits >> kSignShift) & std::numeric_limits<Key<A>>::max());
+  return values == values ? keys : KeyLanes<A>{} + kLowest<A>;
 }
 
 template <class A>
-int32_t id_of(Key<A> key) {
-  return static_cast<int32_t>(~static_cast<uint32_t>(key));
+SPROCKET_INLINE int64_t count_from(const Key<A>* keys, int64_t padded, Key<A> threshold) {
+  const KeyLanes<A> thresholds = KeyLanes<A>{} + threshold;
+  KeyLanes<A> counts{};
+  for (int64_t j = 0; j < padded; j += kLanes<A>) {
+    counts -= (KeyLanes<A>)(load_keys<A>(keys + j) >= thresholds);
+  }
+  int64_t count = 0;
+  for (int i = 0; i < kLanes<A>; ++i) count += counts[i];
+  return count;
 }
 
-// Finds the largest of a row's keys. One histogram over the leading bits (sign, exponent, two bits
-// of the mantissa) leaves few candidates for the exact selection.
+// 0 < count < size; keys has room for whole vectors.
 template <class A>
-class TopSelector {
- public:
-  std::vector<Key<A>> keys;  // filled by the caller, in ascending order of ids
-
-  // Writes the ids of the `count` largest keys, or of all if they are fewer, in the order of
-  // `keys`; returns how many.
-  int64_t select(int64_t count, int32_t* ids) {
-    const int64_t size = static_cast<int64_t>(keys.size());
-    if (count <= 0) return 0;
-    const Key<A> threshold = count >= size ? Key<A>{0} : nth_largest(count);
-    int64_t written = 0;
-    for (const Key<A> key : keys) {
-      if (key >= threshold) ids[written++] = id_of<A>(key);
+struct SelectKernel {
+  SPROCKET_INLINE static void run(const A* scores, int64_t size, int64_t count, Key<A>* keys,
+                                  int32_t* positions) {
+    const int64_t whole = size - size % kLanes<A>;
+    const int64_t padded = (size + kLanes<A> - 1) / kLanes<A> * kLanes<A>;
+    KeyLanes<A> low_lanes = KeyLanes<A>{} + std::numeric_limits<Key<A>>::max();
+    KeyLanes<A> high_lanes = KeyLanes<A>{} + kLowest<A>;
+    for (int64_t j = 0; j < whole; j += kLanes<A>) {
+      const KeyLanes<A> key = keys_of<A>(load(scores + j));
+      std::memcpy(keys + j, &key, sizeof key);
+      low_lanes = key < low_lanes ? key : low_lanes;
+      high_lanes = key > high_lanes ? key : high_lanes;
     }
-    return written;
-  }
-
- private:
-  static constexpr int kBits = 11;
-  static size_t bucket_of(Key<A> key) {
-    return static_cast<size_t>(key >> (32 + 8 * sizeof(A) - kBits));
-  }
-
-  Key<A> nth_largest(int64_t count) {
-    histogram_.assign(size_t{1} << kBits, 0);
-    for (const Key<A> key : keys) ++histogram_[bucket_of(key)];
-    size_t bucket = histogram_.size() - 1;
-    while (histogram_[bucket] < count) count -= histogram_[bucket--];
-    candidates_.clear();
-    for (const Key<A> key : keys) {
-      if (bucket_of(key) == bucket) candidates_.push_back(key);
+    if (whole < size) {
+      const KeyLanes<A> key = keys_of<A>(load_first(scores + whole, size - whole));
+      std::memcpy(keys + whole, &key, sizeof key);
+      std::fill(keys + size, keys + padded, kLowest<A>);
     }
-    std::nth_element(candidates_.begin(), candidates_.begin() + (count - 1), candidates_.end(),
-                     std::greater<Key<A>>());
-    return candidates_[count - 1];
-  }
+    Key<A> low = std::numeric_limits<Key<A>>::max(), high = kLowest<A>;
+    for (int i = 0; i < kLanes<A>; ++i) {
+      low = std::min<Key<A>>(low, low_lanes[i]);
+      high = std::max<Key<A>>(high, high_lanes[i]);
+    }
+    for (int64_t j = whole; j < size; ++j) {
+      low = std::min(low, keys[j]);
+      high = std::max(high, keys[j]);
+    }
 
-  std::vector<int64_t> histogram_;
-  std::vector<Key<A>> candidates_;
+    // The largest threshold that at least `count` keys reach, by bisection between low, which
+    // enough reach, and high, which too few do. Padding lies below every middle.
+    Key<A> threshold = high;
+    if (count_from<A>(keys, padded, high) < count) {
+      while (static_cast<UnsignedKey<A>>(high) - static_cast<UnsignedKey<A>>(low) > 1) {
+        const UnsignedKey<A> gap =
+            static_cast<UnsignedKey<A>>(high) - static_cast<UnsignedKey<A>>(low);
+        const Key<A> middle = static_cast<Key<A>>(static_cast<UnsignedKey<A>>(low) + gap / 2);
+        const int64_t reached = count_from<A>(keys, padded, middle);
+        (reached >= count ? low : high) = middle;
+        if (reached == count) break;
+      }
+      threshold = low;
+    }
+    if (count_from<A>(keys, padded, threshold) == count) {
+      for (int64_t j = 0, written = 0; written < count; ++j) {
+        positions[written] = static_cast<int32_t>(j);
+        written += keys[j] >= threshold;
+      }
+      return;
+    }
+    int64_t ties = count - count_from<A>(keys, padded, threshold + 1);
+    for (int64_t j = 0, written = 0; written < count; ++j) {
+      const bool tie = (keys[j] == threshold) & (ties > 0);
+      positions[written] = static_cast<int32_t>(j);
+      written += static_cast<int64_t>(keys[j] > threshold) + tie;
+      ties -= tie;
+    }
+  }
 };
 
 SegmentTable empty_table(int batch, int heads, int query_blocks, int kv_blocks) {
@@ -90,36 +123,6 @@ SegmentTable empty_table(int batch, int heads, int query_blocks, int kv_blocks) 
 void check_count(int64_t rows, int kv_blocks, int k) {
   SPROCKET_CHECK(rows == 0 || (k >= 1 && k <= kv_blocks),
                  "expected 1 to {} selected blocks, found {}", kv_blocks, k);
-}
-
-// One domain of one call: its blocks are [first, last).
-struct Domain {
-  int first = 0;
-  int last = 0;
-  int blocks() const { return last - first; }
-  bool holds(int block) const { return block >= first && block < last; }
-};
-
-std::vector<Domain> domains_of_call(const DomainBudget& budget, int first_query_block,
-                                    int query_blocks, int kv_blocks) {
-  const std::vector<int32_t>& bounds = budget.first_block;
-  SPROCKET_CHECK(bounds.size() >= 2 && bounds.front() == 0 && bounds.back() == kv_blocks &&
-                     std::is_sorted(bounds.begin(), bounds.end()),
-                 "domains do not cut {} blocks", kv_blocks);
-  const int end = first_query_block + query_blocks;
-  std::vector<Domain> domains;
-  int covered = 0;
-  for (size_t g = 0; g + 1 < bounds.size(); ++g) {
-    const Domain domain{bounds[g], bounds[g + 1]};
-    if (domain.blocks() == 0 || domain.last <= first_query_block || domain.first >= end) continue;
-    SPROCKET_CHECK(domain.first >= first_query_block && domain.last <= end,
-                   "query blocks {} to {} cut the domain of blocks {} to {}", first_query_block,
-                   end, domain.first, domain.last);
-    covered += domain.blocks();
-    domains.push_back(domain);
-  }
-  SPROCKET_CHECK_EQ(covered, query_blocks);
-  return domains;
 }
 
 // Marks the pairs that a group of heads of one sample may import into a domain; imports is
@@ -139,16 +142,16 @@ void mark_imports(const A* probabilities, const int32_t* unbudgeted, int k, int 
       }
     }
   }
-  TopSelector<A> selector;
-  selector.keys.reserve(static_cast<int64_t>(heads) * (kv_blocks - domain.blocks()));
+  std::vector<int64_t> pairs;
   for (int64_t pair = 0; pair < static_cast<int64_t>(mass.size()); ++pair) {
-    if (!domain.holds(static_cast<int>(pair % kv_blocks))) {
-      selector.keys.push_back(key_of(mass[pair], static_cast<uint32_t>(pair)));
-    }
+    if (domain.holds(static_cast<int>(pair % kv_blocks))) continue;
+    mass[pairs.size()] = mass[pair];
+    pairs.push_back(pair);
   }
-  std::vector<int32_t> pairs(selector.keys.size());
-  pairs.resize(selector.select(budget, pairs.data()));
-  for (const int32_t pair : pairs) imports[pair] = 1;
+  std::vector<int32_t> chosen(budget);
+  RowSelector<A> selector;
+  selector.select(mass.data(), static_cast<int64_t>(pairs.size()), budget, chosen.data());
+  for (const int32_t position : chosen) imports[pairs[position]] = 1;
 }
 
 }  // namespace
@@ -157,6 +160,48 @@ int selected_count(const Decimal& sparsity, int blocks) {
   if (blocks <= 0) return 0;
   const int64_t count = (Decimal::ratio(1, 0) - sparsity).ceil_times(blocks);
   return static_cast<int>(std::clamp<int64_t>(count, 1, blocks));
+}
+
+template <class A>
+void RowSelector<A>::select(const A* scores, int64_t size, int64_t count, int32_t* positions) {
+  if (count == 0) return;
+  if (count == size) {
+    std::iota(positions, positions + size, 0);
+    return;
+  }
+  run_on_isa<SelectKernel<A>>(scores, size, count, keys_.reserve(size + kLanes<A>), positions);
+}
+
+template class RowSelector<float>;
+template class RowSelector<double>;
+
+std::vector<Domain> domains_of_call(const DomainBudget& budget, int first_query_block,
+                                    int query_blocks, int kv_blocks) {
+  const std::vector<int32_t>& bounds = budget.first_block;
+  SPROCKET_CHECK(bounds.size() >= 2 && bounds.front() >= 0 && bounds.back() == kv_blocks &&
+                     std::is_sorted(bounds.begin(), bounds.end()),
+                 "domains do not cut {} blocks", kv_blocks);
+  const int end = first_query_block + query_blocks;
+  std::vector<Domain> domains;
+  int covered = std::clamp(bounds.front() - first_query_block, 0, query_blocks);
+  for (size_t g = 0; g + 1 < bounds.size(); ++g) {
+    const Domain domain{bounds[g], bounds[g + 1]};
+    if (domain.blocks() == 0 || domain.last <= first_query_block || domain.first >= end) continue;
+    SPROCKET_CHECK(domain.first >= first_query_block && domain.last <= end,
+                   "query blocks {} to {} cut the domain of blocks {} to {}", first_query_block,
+                   end, domain.first, domain.last);
+    covered += domain.blocks();
+    domains.push_back(domain);
+  }
+  SPROCKET_CHECK_EQ(covered, query_blocks);
+  return domains;
+}
+
+int heads_of_group(const DomainBudget& budget, int heads) {
+  const int group = budget.head_group == 0 ? heads : budget.head_group;
+  SPROCKET_CHECK(group >= 0 && (heads == 0 || (group > 0 && heads % group == 0)),
+                 "a head group of {} does not divide {} heads", group, heads);
+  return group;
 }
 
 template <class A>
@@ -169,12 +214,10 @@ SegmentTable select_top_k(const A* scores, int batch, int heads, int query_block
   table.kv_block.resize(rows * k);
 #pragma omp parallel num_threads(threads)
   {
-    TopSelector<A> selector;
+    RowSelector<A> selector;
 #pragma omp for
     for (int64_t row = 0; row < rows; ++row) {
-      selector.keys.resize(kv_blocks);
-      for (int j = 0; j < kv_blocks; ++j) selector.keys[j] = key_of(scores[row * kv_blocks + j], j);
-      selector.select(k, table.kv_block.data() + row * k);
+      selector.select(scores + row * kv_blocks, kv_blocks, k, table.kv_block.data() + row * k);
     }
   }
   return table;
@@ -188,9 +231,8 @@ SegmentTable select_with_budget(const A* scores, const A* probabilities, int bat
       domains_of_call(budget, first_query_block, query_blocks, kv_blocks);
   SPROCKET_CHECK(!(budget.max_coverage < Decimal()), "max_coverage is {}",
                  budget.max_coverage.to_string());
-  const int group = budget.head_group == 0 ? heads : budget.head_group;
-  SPROCKET_CHECK(group >= 0 && (heads == 0 || heads % group == 0),
-                 "a head group of {} does not divide {} heads", group, heads);
+  SPROCKET_CHECK_EQ(budget.first_block.front(), 0);
+  const int group = heads_of_group(budget, heads);
   SegmentTable plain = select_top_k(scores, batch, heads, query_blocks, kv_blocks, k, threads);
   if (!(budget.max_coverage < Decimal::ratio(1, 0))) return plain;
 
@@ -223,7 +265,9 @@ SegmentTable select_with_budget(const A* scores, const A* probabilities, int bat
   std::vector<int32_t> selected(rows * k);
 #pragma omp parallel num_threads(threads)
   {
-    TopSelector<A> selector;
+    RowSelector<A> selector;
+    std::vector<A> candidate_scores;
+    std::vector<int32_t> candidates;
 #pragma omp for
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t batch_head = row / query_blocks;
@@ -231,13 +275,19 @@ SegmentTable select_with_budget(const A* scores, const A* probabilities, int bat
       const uint8_t* allowed =
           imports.data() +
           ((batch_head / heads * domain_count + g) * heads + batch_head % heads) * kv_blocks;
-      selector.keys.clear();
+      candidates.clear();
+      candidate_scores.clear();
       for (int j = 0; j < kv_blocks; ++j) {
-        if (domains[g].holds(j) || allowed[j]) {
-          selector.keys.push_back(key_of(scores[row * kv_blocks + j], j));
-        }
+        if (!domains[g].holds(j) && !allowed[j]) continue;
+        candidates.push_back(j);
+        candidate_scores.push_back(scores[row * kv_blocks + j]);
       }
-      table.row_offsets[row + 1] = selector.select(k, selected.data() + row * k);
+      const int64_t size = static_cast<int64_t>(candidates.size());
+      const int64_t count = std::min<int64_t>(k, size);
+      int32_t* ids = selected.data() + row * k;
+      selector.select(candidate_scores.data(), size, count, ids);
+      for (int64_t i = 0; i < count; ++i) ids[i] = candidates[ids[i]];
+      table.row_offsets[row + 1] = count;
     }
   }
   for (int64_t row = 0; row < rows; ++row) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/error.h"
 #include "base/philox.h"
 #include "kernels/isa.h"
 #include "kernels/lanes.h"
@@ -75,6 +76,55 @@ TYPED_TEST(PoolingTest, MeansOfStridedRowsWithPartialAndEmptyBlocks) {
       }
     }
   }
+}
+
+TYPED_TEST(PoolingTest, MeansOfPartsDropEmptyOnes) {
+  using T = TypeParam;
+  using A = Accumulator<T>;
+  const std::vector<int64_t> offsets{1, 17, 20, 20, 29, 33, 34};  // capacity 16
+  const int batch = 2, heads = 2, rows = 34, blocks = 6;
+  for (const int head_dim : {128, 70}) {
+    const auto x = normal_values<T>(batch * rows * heads * head_dim, 20);
+    const auto view = contiguous_view<const T>(x.data(), rows, heads, head_dim);
+    for (const int parts : {1, 2, 4, 16}) {
+      const int64_t piece = 16 / parts;
+      const std::vector<int32_t> counts = sub_block_counts(offsets, parts, 16);
+      const int64_t size = int64_t{batch} * heads * blocks * parts * head_dim;
+      std::vector<A> guarded(size + 64, A(99)), again = guarded;
+      pool_sub_blocks<T>(view, offsets, parts, 16, batch, heads, head_dim, guarded.data() + 32, 1);
+      pool_sub_blocks<T>(view, offsets, parts, 16, batch, heads, head_dim, again.data() + 32, 3);
+      EXPECT_EQ(guarded, again);
+      for (int i = 0; i < 32; ++i) EXPECT_TRUE(guarded[i] == 99 && guarded[size + 32 + i] == 99);
+      for (int b = 0; b < batch; ++b) {
+        for (int h = 0; h < heads; ++h) {
+          for (int i = 0; i < blocks; ++i) {
+            int32_t filled = 0;
+            for (int part = 0; part < parts; ++part) {
+              const int64_t first = std::min(offsets[i] + part * piece, offsets[i + 1]);
+              const int64_t last = std::min(first + piece, offsets[i + 1]);
+              filled += last > first;
+              const A* mean =
+                  guarded.data() + 32 + (((b * heads + h) * blocks + i) * parts + part) * head_dim;
+              for (int d = 0; d < head_dim; ++d) {
+                A sum = 0;
+                for (int64_t row = first; row < last; ++row) {
+                  sum += static_cast<A>(view.row(b, row, h)[d]);
+                }
+                ASSERT_EQ(mean[d], last > first ? sum / static_cast<A>(last - first) : A(0));
+              }
+            }
+            ASSERT_EQ(counts[i], filled);
+          }
+        }
+      }
+    }
+    std::vector<A> whole(int64_t{batch} * heads * blocks * head_dim), parts_of_one = whole;
+    pool_blocks<T>(view, offsets, batch, heads, head_dim, whole.data(), 2);
+    pool_sub_blocks<T>(view, offsets, 1, 16, batch, heads, head_dim, parts_of_one.data(), 2);
+    EXPECT_EQ(whole, parts_of_one);
+  }
+  EXPECT_THROW(sub_block_counts(offsets, 3, 16), InternalError);
+  EXPECT_THROW(sub_block_counts(offsets, 5, 15), InternalError);
 }
 
 TYPED_TEST(PoolingTest, GradientAddsEachRowsShare) {

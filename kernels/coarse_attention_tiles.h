@@ -1,0 +1,119 @@
+// What the coarse attention keeps of one tile of query rows; internal to kernels/coarse_attention*.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/aligned_buffer.h"
+#include "kernels/coarse_attention.h"
+
+namespace sprocket::kernels::internal {
+
+struct RowTile {
+  int64_t batch_head = 0;
+  int64_t first = 0;  // of the call's query blocks
+  int64_t rows = 0;
+};
+
+// More rows gain nothing: panel_product packs once for so many.
+inline constexpr int64_t kMostTileRows = 192;
+
+// Rows of a tile that keeps `bytes` of each row.
+inline int64_t tile_rows(size_t bytes) {
+  return std::clamp<int64_t>(kCoarseTileBytes / std::max<size_t>(bytes, 1), 1, kMostTileRows);
+}
+// Maybe fewer, so that `all_rows` rows feed the threads.
+inline int64_t tile_rows(size_t bytes, int64_t all_rows, int threads) {
+  constexpr int64_t kFewRows = 16;
+  return std::min(tile_rows(bytes), std::max(all_rows / (4 * threads), kFewRows));
+}
+
+// Scores of tiles, for one thread.
+template <class A>
+class ScoreTiles {
+ public:
+  explicit ScoreTiles(const CoarseProblem<A>& problem);
+
+  static bool has_sub_blocks(const CoarseProblem<A>& problem) {
+    return problem.q_sub.means != nullptr || problem.k_sub.means != nullptr;
+  }
+  // Kept of a row, with or without what the score `subblock` needs.
+  static size_t row_bytes(const CoarseProblem<A>& problem, bool selects);
+
+  // [rows, kv_blocks] scores of the block means, the caller's to change until the next call.
+  A* scores(const RowTile& tile);
+  // Likewise the scores that select. The block means' own ones live where scores() puts them.
+  A* selection_scores(const RowTile& tile);
+
+ private:
+  void drop_empty_parts(int64_t raw_rows);
+
+  const CoarseProblem<A>& problem_;
+  SubBlocks<A> q_sub_, k_sub_;
+  std::vector<int32_t> partial_;  // KV blocks with empty parts
+  AlignedBuffer<A> scores_, selection_, raw_;
+};
+
+// out[tile's rows] = probabilities [rows, kv_blocks] times vc
+template <class A>
+void multiply_values(const CoarseProblem<A>& problem, const RowTile& tile, const A* probabilities,
+                     A* out);
+
+// Rows of scores become probabilities.
+template <class A>
+void softmax_rows(A* scores, int64_t rows, int64_t kv_blocks);
+
+// Sizes, pointers and pieces of a problem.
+template <class A>
+void check_problem(const CoarseProblem<A>& problem);
+
+// The part of the rule that a budget does not change.
+class RowRule {
+ public:
+  template <class A>
+  RowRule(const CoarseProblem<A>& problem, int k)
+      : kv_blocks_(problem.kv_blocks),
+        prefix_(problem.prefix_blocks),
+        k_(k),
+        competes_(problem.prefix_rule == PrefixRule::kCompete),
+        query_blocks_(problem.query_blocks),
+        prefix_rows_(std::clamp(problem.prefix_blocks - problem.first_query_block, 0,
+                                problem.query_blocks)) {}
+
+  // The call's first query blocks are of the prefix and list every block.
+  int64_t prefix_rows() const { return prefix_rows_; }
+  bool competes() const { return competes_; }
+  int64_t prefix_blocks() const { return prefix_; }
+  // What a video row lists before its selected ones, and how many it selects.
+  int64_t exempt() const { return competes_ ? 0 : prefix_; }
+  int64_t selected() const { return competes_ ? k_ + prefix_ : k_; }
+
+  // Without a budget: where row `row` of the call begins in the table.
+  int64_t offset(int64_t row) const {
+    const int64_t head = row / query_blocks_, i = row % query_blocks_;
+    return head * offset_in_head(query_blocks_) + offset_in_head(i);
+  }
+
+  // The row's ids, ascending; offset(row + 1) - offset(row) of them.
+  template <class A>
+  void select(const A* scores, int64_t query_block, RowSelector<A>& selector, int32_t* ids) const;
+
+ private:
+  int64_t offset_in_head(int64_t i) const {
+    const int64_t before = std::min(i, prefix_rows_);
+    return before * kv_blocks_ + (i - before) * (k_ + prefix_);
+  }
+
+  int64_t kv_blocks_, prefix_, k_;
+  bool competes_;
+  int64_t query_blocks_, prefix_rows_;
+};
+
+// The rule with a budget whose max_coverage is below 1, checked by the caller; writes out where it
+// is not null.
+template <class A>
+SegmentTable select_with_imports(const CoarseProblem<A>& problem, const CoarseSelection& selection,
+                                 A* out);
+
+}  // namespace sprocket::kernels::internal
