@@ -14,6 +14,7 @@
 
 #include "base/dtype.h"
 #include "base/philox.h"
+#include "kernels/aligned_buffer.h"
 #include "kernels/isa.h"
 #include "kernels/segment_attention.h"
 
@@ -103,14 +104,22 @@ void measure(const Case& c) {
   const SegmentAttentionProblem<T> problem{
       c.head_dim, 1 / std::sqrt(c.head_dim), view(q.data()), offsets, {&kv, 1}, &table, &map,
       c.threads};
-  const double forward = best_of(
-      c, [&] { segment_attention_forward<T>(problem, view(out.data()), lse.data(), false); });
+  AlignedBuffer<std::byte> memory;
+  const auto workspace_for = [&](Direction direction) -> std::span<std::byte> {
+    const int64_t bytes = segment_attention_workspace_bytes(problem, direction);
+    return {memory.reserve(bytes), static_cast<size_t>(bytes)};
+  };
+  const auto forward_workspace = workspace_for(Direction::kForward);
+  const double forward = best_of(c, [&] {
+    segment_attention_forward<T>(problem, view(out.data()), lse.data(), false, forward_workspace);
+  });
+  const auto backward_workspace = workspace_for(Direction::kBackward);
   const double backward = best_of(c, [&] {
     for (auto* gradient : {&dq, &dk, &dv}) std::fill(gradient->begin(), gradient->end(), 0.0f);
     segment_attention_delta<T>(view(const_cast<const float*>(out.data())), view(dout.data()), 1,
                                c.length, c.heads, c.head_dim, delta.data(), c.threads);
     segment_attention_backward<T>(problem, view(dout.data()), lse.data(), delta.data(),
-                                  view(dq.data()), {&dkv, 1});
+                                  view(dq.data()), {&dkv, 1}, backward_workspace);
   });
   double pairs = 0;
   for (int64_t row = 0; row < table.rows(); ++row) {

@@ -1,5 +1,7 @@
 #include "kernels/aligned_buffer.h"
 
+#include <sys/mman.h>
+
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -9,6 +11,7 @@ namespace sprocket::kernels::internal {
 namespace {
 
 constexpr size_t kSmall = size_t{64} << 10;  // below, malloc keeps the pages itself
+constexpr size_t kHugePage = size_t{2} << 20;
 
 class ScratchStore {
  public:
@@ -49,9 +52,14 @@ ScratchRegion take_scratch(size_t bytes) {
   if (bytes >= kSmall) {
     if (const ScratchRegion kept = store().take(bytes); kept.data != nullptr) return kept;
   }
-  const size_t rounded = (bytes + 63) / 64 * 64;
-  void* const data = std::aligned_alloc(64, rounded);
+  const bool large = bytes >= 2 * kHugePage;
+  const size_t unit = large ? kHugePage : 64;
+  const size_t rounded = (bytes + unit - 1) / unit * unit;
+  void* const data = std::aligned_alloc(unit, rounded);
   if (data == nullptr) throw std::bad_alloc();
+  // Tiles are read in an order that only a table knows: with small pages each costs translations.
+  // Where the system refuses, nothing but time is lost.
+  if (large) madvise(data, rounded, MADV_HUGEPAGE);
   return {data, rounded};
 }
 

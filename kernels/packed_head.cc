@@ -1,7 +1,6 @@
 #include "kernels/packed_head.h"
 
 #include <cstring>
-#include <limits>
 
 #include "kernels/lanes.h"
 #include "kernels/tile_products.h"
@@ -65,56 +64,16 @@ void interleave_rows(const BFloat16* from, int rows, int dim, BFloat16* to) {
                              reinterpret_cast<uint32_t*>(to));
 }
 
+// Interleaving makes 32-bit words of two rows; transposing those leaves the rows contiguous.
+void transpose_pairs(const BFloat16* from, int rows, int dim, BFloat16* scratch, BFloat16* to) {
+  interleave_rows(from, rows, dim, scratch);
+  transpose_words(scratch, rows / 2, dim, dim, to, rows / 2);
+}
+
 void add_rows(const float* from, int from_stride, int rows, int dim, float* to, int64_t to_stride) {
   for (int row = 0; row < rows; ++row) {
     run_on_isa<AddRow>(from + int64_t{row} * from_stride, to + row * to_stride, dim);
   }
 }
-
-void TilePlan::build(const SegmentTable& table, const KvBlockMap& map, int64_t batch_head) {
-  const std::vector<bool> used = used_blocks(table, map, batch_head);
-  first_tile_.assign(table.kv_blocks + 1, 0);
-  tiles_.clear();
-  packed_rows_ = 0;
-  for (int id = 0; id < table.kv_blocks; ++id) {
-    const KvBlock& block = map.at(batch_head, id);
-    if (used[id] && block.bias != -std::numeric_limits<float>::infinity()) {
-      for (int row = 0; row < block.rows; row += kTileRows) {
-        const int rows = std::min(kTileRows, block.rows - row);
-        tiles_.push_back({rows, packed_rows_});
-        packed_rows_ += round_up(rows, 2);
-      }
-    }
-    first_tile_[id + 1] = static_cast<int32_t>(tiles_.size());
-  }
-}
-
-template <class T, class Packed>
-void PackedHead<T, Packed>::pack_rows(const HeadView<const T>& from, int id, Packed* rows) const {
-  int64_t row = block(id).first_row;
-  for (const KeyTile& tile : plan_.tiles(id)) {
-    copy_rows(from.row(batch(), row, head()), from.row_stride, tile.rows, problem_.head_dim,
-              rows + tile.offset * dim_, round_up(tile.rows, 2), dim_);
-    row += tile.rows;
-  }
-}
-
-// Interleaving makes 32-bit words of two keys; transposing those leaves the keys contiguous.
-template <class T, class Packed>
-void PackedHead<T, Packed>::transpose_tiles(int id, const Packed* rows,
-                                            Packed* transposed) const requires kPairs {
-  AlignedBuffer<BFloat16> scratch;
-  for (const KeyTile& tile : plan_.tiles(id)) {
-    const int even_rows = round_up(tile.rows, 2);
-    BFloat16* const pairs = scratch.reserve(int64_t{kTileRows} * dim_);
-    interleave_rows(rows + tile.offset * dim_, even_rows, dim_, pairs);
-    transpose_words(pairs, even_rows / 2, dim_, dim_, transposed + tile.offset * dim_,
-                    even_rows / 2);
-  }
-}
-
-template class PackedHead<float, float>;
-template class PackedHead<BFloat16, float>;
-template class PackedHead<BFloat16, BFloat16>;
 
 }  // namespace sprocket::kernels

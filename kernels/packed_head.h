@@ -4,29 +4,13 @@
 // often share the same cache sets, and every tile is read once for each query block that lists it.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <type_traits>
-#include <vector>
 
-#include "kernels/aligned_buffer.h"
-#include "kernels/segment_attention_heads.h"
-#include "kernels/tile_ops.h"
+#include "kernels/segment_attention.h"
+#include "kernels/segment_attention_plan.h"
 
 namespace sprocket::kernels {
-
-inline constexpr int kTileRows = 64;
-inline constexpr double kLog2E = 1.44269504088896341;
-
-constexpr int round_up(int value, int multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-// A piece of a KV block, at most kTileRows rows.
-struct KeyTile {
-  int rows;
-  int64_t offset;  // in rows, of the packed copies; even
-};
 
 // Elements of T, as stored by the caller, to rows of `padded_dim`, zero-filled on the right and
 // below up to `padded_rows`. Packed: float or BFloat16; T: Packed, or BFloat16 widened to float.
@@ -37,75 +21,45 @@ void copy_rows(const T* from, int64_t stride, int rows, int dim, Packed* to, int
 // [rows][dim] to [rows/2][dim][2]; a missing last row reads as zeros.
 void interleave_rows(const BFloat16* from, int rows, int dim, BFloat16* to);
 
+// [rows][dim] to [dim][rows], rows even; `scratch` holds as many elements. May be done in place.
+void transpose_pairs(const BFloat16* from, int rows, int dim, BFloat16* scratch, BFloat16* to);
+
 // to[row, 0..dim) += from[row, 0..dim)
 void add_rows(const float* from, int from_stride, int rows, int dim, float* to, int64_t to_stride);
 
-// Where the KV tiles of one (batch, head) lie in its packed copies. Only blocks in use have any.
-class TilePlan {
+// Keys and values of all key tiles of a plan: [tile][K then V][rows rounded up to even][dim], so
+// that one prefetch covers both.
+template <class Packed>
+class PackedKeys {
  public:
-  void build(const SegmentTable& table, const KvBlockMap& map, int64_t batch_head);
+  PackedKeys(int dim, const PlanSizes& sizes, WorkspaceArena& arena)
+      : dim_(dim), data_(arena.take<Packed>(2 * sizes.packed_rows * dim)) {}
 
-  int64_t packed_rows() const { return packed_rows_; }
-  std::span<const KeyTile> tiles(int block) const {
-    return {tiles_.data() + first_tile_[block],
-            static_cast<size_t>(first_tile_[block + 1] - first_tile_[block])};
-  }
-
- private:
-  std::vector<int32_t> first_tile_;
-  std::vector<KeyTile> tiles_;
-  int64_t packed_rows_ = 0;
-};
-
-// What forward and backward share: where the head's rows are, and the packed keys and values.
-template <class T, class Packed>
-class PackedHead {
- public:
-  static constexpr bool kPairs = std::is_same_v<Packed, BFloat16>;
-
-  explicit PackedHead(const SegmentAttentionProblem<T>& problem)
-      : problem_(problem), dim_(round_up(problem.head_dim, 16)) {}
-
-  const SegmentAttentionProblem<T>& problem() const { return problem_; }
-  int dim() const { return dim_; }  // head_dim padded with zeros to a multiple of 16
-  int64_t batch_head() const { return batch_head_; }
-  int64_t batch() const { return batch_head_ / problem_.table->heads; }
-  int64_t head() const { return batch_head_ % problem_.table->heads; }
-  const TilePlan& plan() const { return plan_; }
-  const KvBlock& block(int id) const { return problem_.map->at(batch_head_, id); }
-
-  void begin(int64_t batch_head) {
-    batch_head_ = batch_head;
-    plan_.build(*problem_.table, *problem_.map, batch_head);
+  Packed* keys(const KeyTile& tile) const { return data_ + 2 * tile.offset * dim_; }
+  Packed* values(const KeyTile& tile) const {
+    return keys(tile) + int64_t{round_up(tile.rows, 2)} * dim_;
   }
 
   // Copies the rows of one block.
-  void pack_rows(const HeadView<const T>& from, int id, Packed* rows) const;
-  // Each tile of packed rows as [dim][tile rows rounded up to even]; may be done in place.
-  void transpose_tiles(int id, const Packed* rows, Packed* transposed) const requires kPairs;
+  template <class T>
+  void load(const SegmentAttentionProblem<T>& problem, const HeadPlan& plan, int id) const {
+    if (plan.key_tiles(id).empty()) return;
+    const KvBlock& block = plan.block(id);
+    const KvBuffer<T>& buffer = problem.kv[block.buffer];
+    int64_t row = block.first_row;
+    for (const KeyTile& tile : plan.key_tiles(id)) {
+      const int padded = round_up(tile.rows, 2);
+      copy_rows(buffer.k.row(plan.batch(), row, plan.head()), buffer.k.row_stride, tile.rows,
+                problem.head_dim, keys(tile), padded, dim_);
+      copy_rows(buffer.v.row(plan.batch(), row, plan.head()), buffer.v.row_stride, tile.rows,
+                problem.head_dim, values(tile), padded, dim_);
+      row += tile.rows;
+    }
+  }
 
  private:
-  SegmentAttentionProblem<T> problem_;
   int dim_;
-  int64_t batch_head_ = 0;
-  TilePlan plan_;
+  Packed* data_;
 };
-
-// One tile of queries: at most kMaxColumns rows of a query block.
-struct QueryTile {
-  int64_t first_row;
-  int rows;
-  int columns;  // rows rounded up to 16
-};
-
-template <class Visit>
-void for_each_query_tile(std::span<const int64_t> query_offsets, int query_block, Visit visit) {
-  for (int64_t row = query_offsets[query_block]; row < query_offsets[query_block + 1];
-       row += kMaxColumns) {
-    const int rows =
-        static_cast<int>(std::min<int64_t>(kMaxColumns, query_offsets[query_block + 1] - row));
-    visit(QueryTile{row, rows, round_up(rows, 16)});
-  }
-}
 
 }  // namespace sprocket::kernels

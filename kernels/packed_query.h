@@ -1,6 +1,8 @@
 // One tile of query-side rows (Q or dO), in the layouts that the products read.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/packed_head.h"
 #include "kernels/tile_products.h"
 
@@ -9,37 +11,35 @@ namespace sprocket::kernels {
 template <class Packed>
 class PackedQuery {
  public:
-  explicit PackedQuery(int dim) : dim_(dim) {
-    const size_t size = int64_t{kMaxColumns} * dim;
-    rows_.reserve(size);
-    across_.reserve(size);
-    if constexpr (kPairs) along_.reserve(size);
+  PackedQuery() = default;
+  // `along` only where asked for.
+  PackedQuery(int dim, bool with_along, WorkspaceArena& arena)
+      : dim_(dim), across_(arena.take<Packed>(int64_t{kMaxColumns} * dim)) {
+    if (with_along) along_ = arena.take<Packed>(int64_t{kMaxColumns} * dim);
   }
 
-  // `along` is made only when asked for.
+  // `rows`: scratch for [kMaxColumns][dim] elements.
   template <class T>
-  void pack(const T* from, int64_t stride, int head_dim, const QueryTile& tile, bool with_along) {
-    copy_rows(from, stride, tile.rows, head_dim, rows_.data(), tile.columns, dim_);
+  void pack(const T* from, int64_t stride, int head_dim, const QueryTile& tile, Packed* rows) {
+    if (!kPairs && along_ != nullptr) rows = along_;
+    copy_rows(from, stride, tile.rows, head_dim, rows, tile.columns, dim_);
     constexpr int kPerWord = 4 / sizeof(Packed);
-    transpose_words(rows_.data(), tile.columns, dim_ / kPerWord, dim_ / kPerWord, across_.data(),
-                    tile.columns);
+    transpose_words(rows, tile.columns, dim_ / kPerWord, dim_ / kPerWord, across_, tile.columns);
     if constexpr (kPairs) {
-      if (with_along) interleave_rows(rows_.data(), tile.columns, dim_, along_.data());
+      if (along_ != nullptr) interleave_rows(rows, tile.columns, dim_, along_);
     }
   }
 
   // Right operand whose rows are the head dimension: [dim][columns].
-  const Packed* across() const { return across_.data(); }
+  const Packed* across() const { return across_; }
   // Right operand whose rows are the queries: [columns][dim].
-  const Packed* along() const {
-    if constexpr (kPairs) return along_.data();
-    return rows_.data();
-  }
+  const Packed* along() const { return along_; }
 
  private:
   static constexpr bool kPairs = std::is_same_v<Packed, BFloat16>;
-  int dim_;
-  AlignedBuffer<Packed> rows_, across_, along_;
+  int dim_ = 0;
+  Packed* across_ = nullptr;
+  Packed* along_ = nullptr;
 };
 
 }  // namespace sprocket::kernels

@@ -3,15 +3,27 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <atomic>
-#include <vector>
 
 #include "base/error.h"
 #include "kernels/lanes.h"
-#include "kernels/segment_attention_heads.h"
+#include "kernels/segment_attention_schedule.h"
 
 namespace sprocket::kernels {
 namespace {
+
+template <class T>
+void check_query_rows(const SegmentAttentionProblem<T>& problem) {
+  const auto rows = problem.query_rows;
+  if (rows.empty()) return;
+  const SegmentTable& table = *problem.table;
+  SPROCKET_CHECK_EQ(static_cast<int64_t>(rows.size()), table.rows());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const size_t block = i % table.query_blocks;
+    const int64_t all = problem.query_offsets[block + 1] - problem.query_offsets[block];
+    SPROCKET_CHECK(rows[i] >= 0 && rows[i] <= all, "query block {} uses {} of its {} rows", i,
+                   rows[i], all);
+  }
+}
 
 template <class T>
 void check_problem(const SegmentAttentionProblem<T>& problem) {
@@ -33,6 +45,12 @@ void check_problem(const SegmentAttentionProblem<T>& problem) {
                    "a KV block names buffer {} of {} with {} rows", block.buffer, problem.kv.size(),
                    block.rows);
   }
+  check_query_rows(problem);
+}
+
+template <class T>
+void check_table(const SegmentAttentionProblem<T>& problem) {
+  const SegmentTable& table = *problem.table;
   for (int64_t row = 0; row < table.rows(); ++row) {
     int previous = -1;
     for (int64_t i = table.row_offsets[row]; i < table.row_offsets[row + 1]; ++i) {
@@ -59,174 +77,74 @@ struct Dot {
   }
 };
 
-struct Extent {
-  int64_t heads;
-  int query_blocks;
-  int kv_blocks;
-  int threads;
+// Everything that a call takes from its workspace; without memory it only counts.
+template <class Arguments>
+struct Call {
+  Call(const Arguments& arguments, bool ordered, WorkspaceArena& arena)
+      : sizes(plan_sizes(plan_source(arguments.problem))),
+        workers(worker_count(arguments.problem, sizes)),
+        schedule({int64_t{arguments.problem.table->batch} * arguments.problem.table->heads,
+                  arguments.problem.table->kv_blocks, sizes.query_tiles, workers, ordered},
+                 arena) {
+    make_heads(arguments, sizes, workers, arena, schedule.heads());
+  }
+
+  // More threads than tiles would only wait.
+  template <class Problem>
+  static int worker_count(const Problem& problem, const PlanSizes& sizes) {
+    const int64_t tiles = int64_t{problem.table->batch} * problem.table->heads * sizes.query_tiles;
+    return static_cast<int>(std::clamp<int64_t>(tiles, 1, problem.threads));
+  }
+
+  void run() {
+#pragma omp parallel num_threads(workers) if (workers > 1)
+    schedule.work(omp_get_thread_num());
+  }
+
+  PlanSizes sizes;
+  int workers;
+  HeadSchedule schedule;
 };
 
-template <class T>
-Extent extent_of(const SegmentAttentionProblem<T>& problem) {
-  const SegmentTable& table = *problem.table;
-  const int64_t heads = static_cast<int64_t>(table.batch) * table.heads;
-  // More threads than blocks would only wait.
-  const int64_t most = std::max<int64_t>(1, heads * std::max(table.query_blocks, 1));
-  return {heads, table.query_blocks, table.kv_blocks,
-          static_cast<int>(std::min<int64_t>(problem.threads, most))};
+template <class Arguments>
+int64_t workspace_bytes(const Arguments& arguments, bool ordered) {
+  WorkspaceArena counting;
+  const Call<Arguments> call(arguments, ordered, counting);
+  return counting.bytes();
 }
 
-// As many heads as divide among the threads are worked on by one thread each; the rest by all
-// threads together, one head after the other.
-template <class Head>
-struct Crew {
-  std::vector<std::unique_ptr<Head>> own;  // one per thread
-  std::unique_ptr<Head> shared;
-  int64_t whole;  // heads worked on by one thread
-
-  template <class Make>
-  Crew(const Extent& extent, Make make) : whole(extent.heads / extent.threads * extent.threads) {
-    if (whole > 0) {
-      for (int i = 0; i < extent.threads; ++i) own.push_back(make(1));
-    }
-    if (whole < extent.heads) shared = make(extent.threads);
-  }
-};
-
-void run_forward(const Extent& extent, Crew<ForwardHead> crew) {
-#pragma omp parallel num_threads(extent.threads) if (crew.whole > 0 && extent.threads > 1)
-  {
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t i = 0; i < crew.whole; ++i) {
-      ForwardHead& head = *crew.own[omp_get_thread_num()];
-      head.begin(i);
-      for (int block = 0; block < extent.kv_blocks; ++block) head.load_keys(block);
-      for (int block = 0; block < extent.query_blocks; ++block) head.run(block, 0);
-    }
-  }
-  for (int64_t i = crew.whole; i < extent.heads; ++i) {
-    ForwardHead& head = *crew.shared;
-    head.begin(i);
-#pragma omp parallel num_threads(extent.threads)
-    {
-#pragma omp for schedule(static)
-      for (int block = 0; block < extent.kv_blocks; ++block) head.load_keys(block);
-#pragma omp for schedule(dynamic, 1)
-      for (int block = 0; block < extent.query_blocks; ++block) {
-        head.run(block, omp_get_thread_num());
-      }
-    }
-  }
-}
-
-// The grid of (query chunk, key chunk): every sum keeps its ascending order if a pair of chunks
-// runs after the pair to its left and the pair above. Threads take whole rows of the grid, from the
-// top; a row stays one chunk behind the row above it.
-class PairGrid {
- public:
-  explicit PairGrid(const Extent& extent)
-      : extent_(extent),
-        query_chunks_(std::min(extent.query_blocks, 4 * extent.threads)),
-        key_chunks_(std::min(extent.kv_blocks, 4 * extent.threads)),
-        finished_(query_chunks_) {}
-
-  // By every thread of a team.
-  void run(BackwardHead& head, int worker) {
-    for (int q = next_row_++; q < query_chunks_; q = next_row_++) {
-      for (int k = 0; k < key_chunks_; ++k) {
-        if (q > 0) wait_for(finished_[q - 1], k + 1);
-        head.run(cut(extent_.query_blocks, q, query_chunks_),
-                 cut(extent_.query_blocks, q + 1, query_chunks_),
-                 cut(extent_.kv_blocks, k, key_chunks_), cut(extent_.kv_blocks, k + 1, key_chunks_),
-                 worker);
-        finished_[q].store(k + 1, std::memory_order_release);
-        finished_[q].notify_all();
-      }
-    }
-  }
-
- private:
-  static int cut(int blocks, int chunk, int chunks) {
-    return static_cast<int>(int64_t{blocks} * chunk / chunks);
-  }
-  static void wait_for(const std::atomic<int>& finished, int count) {
-    for (int seen = finished.load(std::memory_order_acquire); seen < count;
-         seen = finished.load(std::memory_order_acquire)) {
-      finished.wait(seen, std::memory_order_acquire);
-    }
-  }
-
-  Extent extent_;
-  int query_chunks_, key_chunks_;
-  std::vector<std::atomic<int>> finished_;  // key chunks of each row
-  std::atomic<int> next_row_ = 0;
-};
-
-void run_backward(const Extent& extent, Crew<BackwardHead> crew) {
-#pragma omp parallel num_threads(extent.threads) if (crew.whole > 0 && extent.threads > 1)
-  {
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t i = 0; i < crew.whole; ++i) {
-      BackwardHead& head = *crew.own[omp_get_thread_num()];
-      head.begin(i);
-      for (int block = 0; block < extent.kv_blocks; ++block) head.load_keys(block);
-      head.run(0, extent.query_blocks, 0, extent.kv_blocks, 0);
-      for (int block = 0; block < extent.query_blocks; ++block)
-        head.store_query_gradients(block, 0);
-      for (int block = 0; block < extent.kv_blocks; ++block) head.store_key_gradients(block);
-    }
-  }
-  for (int64_t i = crew.whole; i < extent.heads; ++i) {
-    BackwardHead& head = *crew.shared;
-    head.begin(i);
-    PairGrid grid(extent);
-#pragma omp parallel num_threads(extent.threads)
-    {
-#pragma omp for schedule(static)
-      for (int block = 0; block < extent.kv_blocks; ++block) head.load_keys(block);
-      grid.run(head, omp_get_thread_num());
-#pragma omp barrier
-#pragma omp for schedule(static)
-      for (int block = 0; block < extent.query_blocks; ++block) {
-        head.store_query_gradients(block, omp_get_thread_num());
-      }
-#pragma omp for schedule(static)
-      for (int block = 0; block < extent.kv_blocks; ++block) head.store_key_gradients(block);
-    }
-  }
+template <class Arguments>
+void run_call(const Arguments& arguments, bool ordered, std::span<std::byte> workspace) {
+  const int64_t needed = workspace_bytes(arguments, ordered);
+  SPROCKET_CHECK(static_cast<int64_t>(workspace.size()) >= needed,
+                 "the workspace has {} bytes and needs {}", workspace.size(), needed);
+  WorkspaceArena arena(workspace);
+  Call<Arguments> call(arguments, ordered, arena);
+  call.run();
 }
 
 }  // namespace
 
-std::span<const int32_t> listed_blocks(const SegmentTable& table, int64_t batch_head,
-                                       int query_block, int first_key, int last_key) {
-  const int64_t row = batch_head * table.query_blocks + query_block;
-  const auto begin = table.kv_block.begin() + table.row_offsets[row];
-  const auto end = table.kv_block.begin() + table.row_offsets[row + 1];
-  const auto first = std::lower_bound(begin, end, first_key);
-  return {first, std::lower_bound(first, end, last_key)};
-}
-
-std::vector<bool> used_blocks(const SegmentTable& table, const KvBlockMap& map,
-                              int64_t batch_head) {
-  std::vector<bool> used(table.kv_blocks, false);
-  const int64_t first = table.row_offsets[batch_head * table.query_blocks];
-  const int64_t last = table.row_offsets[(batch_head + 1) * table.query_blocks];
-  for (int64_t i = first; i < last; ++i) {
-    used[table.kv_block[i]] = map.at(batch_head, table.kv_block[i]).rows > 0;
+template <class T>
+int64_t segment_attention_workspace_bytes(const SegmentAttentionProblem<T>& problem,
+                                          Direction direction) {
+  check_problem(problem);
+  switch (direction) {
+    case Direction::kForward:
+      return workspace_bytes(ForwardArguments<T>{problem, {}, nullptr, false}, false);
+    case Direction::kBackward:
+      return workspace_bytes(BackwardArguments<T>{problem, {}, nullptr, nullptr, {}, {}}, true);
   }
-  return used;
+  return 0;
 }
 
 template <class T>
 void segment_attention_forward(const SegmentAttentionProblem<T>& problem,
-                               HeadView<Accumulator<T>> out, Accumulator<T>* lse, bool accumulate) {
+                               HeadView<Accumulator<T>> out, Accumulator<T>* lse, bool accumulate,
+                               std::span<std::byte> workspace) {
   check_problem(problem);
-  const Extent extent = extent_of(problem);
-  const ForwardArguments<T> arguments{problem, out, lse, accumulate};
-  run_forward(extent, Crew<ForwardHead>(extent, [&](int workers) {
-                return make_forward_head(arguments, workers);
-              }));
+  check_table(problem);
+  run_call(ForwardArguments<T>{problem, out, lse, accumulate}, false, workspace);
 }
 
 template <class T>
@@ -247,24 +165,26 @@ void segment_attention_delta(HeadView<const Accumulator<T>> out, HeadView<const 
 template <class T>
 void segment_attention_backward(const SegmentAttentionProblem<T>& problem, HeadView<const T> dout,
                                 const Accumulator<T>* lse, const Accumulator<T>* delta,
-                                HeadView<Accumulator<T>> dq, std::span<const KvGradBuffer<T>> dkv) {
+                                HeadView<Accumulator<T>> dq, std::span<const KvGradBuffer<T>> dkv,
+                                std::span<std::byte> workspace) {
   check_problem(problem);
+  check_table(problem);
   SPROCKET_CHECK_EQ(dkv.size(), problem.kv.size());
-  const Extent extent = extent_of(problem);
-  const BackwardArguments<T> arguments{problem, dout, lse, delta, dq, dkv};
-  run_backward(extent, Crew<BackwardHead>(extent, [&](int workers) {
-                 return make_backward_head(arguments, workers);
-               }));
+  run_call(BackwardArguments<T>{problem, dout, lse, delta, dq, dkv}, true, workspace);
 }
 
 #define SPROCKET_INSTANTIATE(T)                                                                    \
+  template int64_t segment_attention_workspace_bytes<T>(const SegmentAttentionProblem<T>&,         \
+                                                        Direction);                                \
   template void segment_attention_forward<T>(const SegmentAttentionProblem<T>&,                    \
-                                             HeadView<Accumulator<T>>, Accumulator<T>*, bool);     \
+                                             HeadView<Accumulator<T>>, Accumulator<T>*, bool,      \
+                                             std::span<std::byte>);                                \
   template void segment_attention_delta<T>(HeadView<const Accumulator<T>>, HeadView<const T>, int, \
                                            int64_t, int, int, Accumulator<T>*, int);               \
   template void segment_attention_backward<T>(                                                     \
       const SegmentAttentionProblem<T>&, HeadView<const T>, const Accumulator<T>*,                 \
-      const Accumulator<T>*, HeadView<Accumulator<T>>, std::span<const KvGradBuffer<T>>);
+      const Accumulator<T>*, HeadView<Accumulator<T>>, std::span<const KvGradBuffer<T>>,           \
+      std::span<std::byte>);
 SPROCKET_INSTANTIATE(double)
 SPROCKET_INSTANTIATE(float)
 SPROCKET_INSTANTIATE(BFloat16)

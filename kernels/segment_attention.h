@@ -10,9 +10,13 @@
 // merges into (out, lse); the backward takes the final LSE and delta and only adds, so the
 // gradients of any union of parts are exact (no second softmax).
 //
-// Deterministic: results do not depend on `threads` or on timing; no atomics.
+// Deterministic: results do not depend on `threads` or on timing; every sum is made in ascending
+// order of blocks.
+//
+// A call allocates nothing: its memory is the workspace that the caller gives.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <type_traits>
@@ -68,14 +72,36 @@ struct SegmentAttentionProblem {
   const SegmentTable* table = nullptr;
   const KvBlockMap* map = nullptr;
   int threads = 1;
+  // [batch * heads * query_blocks] the first rows of each query block that take part; empty: all.
+  // The others attend to nothing and have no gradient.
+  std::span<const int32_t> query_rows = {};
 };
+
+enum class Direction { kForward, kBackward };
+
+// What forward and backward need of `workspace`, in bytes: with W threads, A = min(W, batch *
+// heads) heads at work at once, D the head dimension rounded up to a multiple of 16, R the KV rows
+// and Q the query rows of one head (odd tiles of 64 rows rounded up to even, query tiles to a
+// multiple of 16) and s the size of an element (4 where the processor has no bf16 products),
+//   forward   A * 2 s R D
+//   backward  A * (2 s R D + 8 R D + 4 Q D), and for bf16 A * 2 R D more
+//   double    forward W * 8 R, backward nothing
+// and, for any dtype, A * (tiles' descriptions: 16 bytes per 64 keys, 72 per 64 queries, 5 per
+// KV block) + W * (scratch of at most 8 query tiles, below 1.2 MiB up to D = 128). The pointers and
+// contents of the buffers and of the table's rows do not matter, nor does the query_rows' content.
+template <class T>
+int64_t segment_attention_workspace_bytes(const SegmentAttentionProblem<T>& problem,
+                                          Direction direction);
 
 // out: [B, Lq, H, D] view; lse: [B, H, Lq] contiguous, Lq = query_offsets.back().
 // accumulate false: out and lse are overwritten (rows without keys: 0 and -inf).
 // accumulate true: merged into what is there, which a former call (or 0 and -inf) left.
+// workspace: any contents, any alignment; fails when it is smaller than
+// segment_attention_workspace_bytes.
 template <class T>
 void segment_attention_forward(const SegmentAttentionProblem<T>& problem,
-                               HeadView<Accumulator<T>> out, Accumulator<T>* lse, bool accumulate);
+                               HeadView<Accumulator<T>> out, Accumulator<T>* lse, bool accumulate,
+                               std::span<std::byte> workspace);
 
 // delta[b, h, row] = sum_d dout * out, [B, H, Lq] contiguous.
 template <class T>
@@ -88,6 +114,7 @@ void segment_attention_delta(HeadView<const Accumulator<T>> out, HeadView<const 
 template <class T>
 void segment_attention_backward(const SegmentAttentionProblem<T>& problem, HeadView<const T> dout,
                                 const Accumulator<T>* lse, const Accumulator<T>* delta,
-                                HeadView<Accumulator<T>> dq, std::span<const KvGradBuffer<T>> dkv);
+                                HeadView<Accumulator<T>> dq, std::span<const KvGradBuffer<T>> dkv,
+                                std::span<std::byte> workspace);
 
 }  // namespace sprocket::kernels

@@ -1,5 +1,6 @@
-// Backward on tiles with five products per pair: query blocks go by in ascending order, each with
-// its list; dK, dV and dQ of the head are kept in fp32 and added to the caller's at the end.
+// Backward on tiles with five products per pair: groups of query tiles go by in ascending order,
+// each with its lists; dK, dV and dQ of the head are kept in fp32 and added to the caller's at the
+// end.
 #include <algorithm>
 #include <limits>
 
@@ -11,184 +12,261 @@ namespace sprocket::kernels {
 namespace {
 
 template <class Packed>
-struct BackwardScratch {
-  explicit BackwardScratch(int dim) : query(dim), dout(dim), products(dim) {
-    scores.reserve(kTileRows * kMaxColumns);
-    dscores.reserve(kTileRows * kMaxColumns);
-    rows.reserve(int64_t{kMaxColumns} * dim);
-    if constexpr (std::is_same_v<Packed, BFloat16>) {
-      p.reserve(kTileRows * kMaxColumns);
-      ds.reserve(kTileRows * kMaxColumns);
-      ds_pairs.reserve(kTileRows * kMaxColumns);
-    }
+struct BackwardTile {
+  BackwardTile() = default;
+  BackwardTile(int dim, WorkspaceArena& arena)
+      : query(dim, true, arena),
+        dout(dim, true, arena),
+        lse(arena.take<float>(kMaxColumns)),
+        lse_rest(arena.take<float>(kMaxColumns)),
+        delta(arena.take<float>(kMaxColumns)) {}
+
+  // dQ included.
+  static constexpr int64_t bytes(int dim) {
+    return int64_t{kMaxColumns} * dim * static_cast<int64_t>(4 * sizeof(Packed) + sizeof(float));
   }
+
   PackedQuery<Packed> query, dout;
+  float* lse = nullptr;
+  float* lse_rest = nullptr;
+  float* delta = nullptr;
+};
+
+template <class Packed>
+struct BackwardScratch {
+  BackwardScratch(int dim, int tiles, WorkspaceArena& arena)
+      : products(dim),
+        scores(arena.take<float>(kTileRows * kMaxColumns)),
+        dscores(arena.take<float>(kTileRows * kMaxColumns)),
+        p(arena.take<BFloat16>(kTileRows * kMaxColumns)),
+        ds(arena.take<BFloat16>(kTileRows * kMaxColumns)),
+        ds_pairs(arena.take<BFloat16>(kTileRows * kMaxColumns)),
+        rows(arena.take<float>(int64_t{kMaxColumns} * dim)),
+        packed_rows(arena.take<Packed>(int64_t{kMaxColumns} * dim)) {
+    for (int i = 0; i < tiles; ++i) group[i] = BackwardTile<Packed>(dim, arena);
+  }
+
   TileProducts<Packed> products;
-  AlignedBuffer<float> scores, dscores;
-  AlignedBuffer<BFloat16> p, ds, ds_pairs;
-  AlignedBuffer<float> rows;  // dQ as [columns][dim]
-  alignas(64) float lse[kMaxColumns];
-  alignas(64) float lse_rest[kMaxColumns];
-  alignas(64) float delta[kMaxColumns];
+  float* scores;
+  float* dscores;
+  BFloat16* p;
+  BFloat16* ds;
+  BFloat16* ds_pairs;
+  float* rows;          // dQ as [columns][dim]
+  Packed* packed_rows;  // as many
+  BackwardTile<Packed> group[kMaxGroupTiles];
+  // Whose rows are in `group`.
+  int64_t batch_head = -1;
+  int first_tile = -1;
 };
 
 template <class T, class Packed>
-class TiledBackward : public BackwardHead {
+class TiledBackward final : public HeadWork {
  public:
-  TiledBackward(const BackwardArguments<T>& arguments, int workers)
-      : arguments_(arguments), head_(arguments.problem), ops_(tile_ops()) {
-    for (int i = 0; i < workers; ++i) {
-      scratch_.push_back(std::make_unique<BackwardScratch<Packed>>(head_.dim()));
-    }
-    // Padded rows before each query block, which locate its part of dq_.
-    const auto offsets = arguments.problem.query_offsets;
-    query_start_.assign(offsets.size(), 0);
-    for (size_t i = 0; i + 1 < offsets.size(); ++i) {
-      query_start_[i + 1] = query_start_[i];
-      for_each_query_tile(offsets, static_cast<int>(i),
-                          [&](const QueryTile& tile) { query_start_[i + 1] += tile.columns; });
-    }
-    dq_.reserve(query_start_.back() * head_.dim());
-  }
-
-  void begin(int64_t batch_head) override {
-    head_.begin(batch_head);
-    const int64_t size = head_.plan().packed_rows() * head_.dim();
-    for (AlignedBuffer<Packed>* buffer : {&k_, &v_}) buffer->reserve(size);
-    if constexpr (kPairs) k_transposed_.reserve(size);
-    for (AlignedBuffer<float>* buffer : {&dk_, &dv_}) {
-      std::fill_n(buffer->reserve(size), size, 0.0f);
-    }
-    std::fill_n(dq_.data(), query_start_.back() * head_.dim(), 0.0f);
-  }
-
-  void load_keys(int id) override {
-    if (head_.plan().tiles(id).empty()) return;
-    const auto& kv = head_.problem().kv[head_.block(id).buffer];
-    head_.pack_rows(kv.k, id, k_.data());
-    head_.pack_rows(kv.v, id, v_.data());
-    if constexpr (kPairs) head_.transpose_tiles(id, k_.data(), k_transposed_.data());
-  }
-
-  void run(int first_query, int last_query, int first_key, int last_key, int worker) override {
-    const auto& problem = head_.problem();
-    for (int block = first_query; block < last_query; ++block) {
-      const auto listed =
-          listed_blocks(*problem.table, head_.batch_head(), block, first_key, last_key);
-      if (listed.empty()) continue;
-      float* dq = dq_.data() + query_start_[block] * head_.dim();
-      for_each_query_tile(problem.query_offsets, block, [&](const QueryTile& tile) {
-        differentiate(tile, listed, dq, *scratch_[worker]);
-        dq += int64_t{tile.columns} * head_.dim();
-      });
-    }
-  }
-
-  void store_query_gradients(int query_block, int worker) override {
-    const int dim = head_.dim();
-    const float* dq = dq_.data() + query_start_[query_block] * dim;
-    float* const rows = scratch_[worker]->rows.data();
-    for_each_query_tile(head_.problem().query_offsets, query_block, [&](const QueryTile& tile) {
-      transpose_words(dq, dim, tile.columns, tile.columns, rows, dim);
-      add_rows(rows, dim, tile.rows, head_.problem().head_dim,
-               arguments_.dq.row(head_.batch(), tile.first_row, head_.head()),
-               arguments_.dq.row_stride);
-      dq += int64_t{tile.columns} * dim;
-    });
-  }
-
-  void store_key_gradients(int id) override {
-    if (head_.plan().tiles(id).empty()) return;
-    const KvBlock& block = head_.block(id);
-    const KvGradBuffer<T>& target = arguments_.dkv[block.buffer];
-    add_tiles(dk_.data(), id, target.dk);
-    add_tiles(dv_.data(), id, target.dv);
-  }
-
- private:
-  static constexpr bool kPairs = PackedHead<T, Packed>::kPairs;
   using Scratch = BackwardScratch<Packed>;
 
-  void add_tiles(const float* from, int id, const HeadView<float>& to) const {
-    int64_t row = head_.block(id).first_row;
-    for (const KeyTile& keys : head_.plan().tiles(id)) {
-      add_rows(from + keys.offset * head_.dim(), head_.dim(), keys.rows, head_.problem().head_dim,
-               to.row(head_.batch(), row, head_.head()), to.row_stride);
-      row += keys.rows;
-    }
-  }
+  static int group_tiles(int dim) { return group_tiles_for(BackwardTile<Packed>::bytes(dim)); }
 
-  void load_statistics(const QueryTile& tile, Scratch& scratch) const {
-    const int64_t first =
-        head_.batch_head() * head_.problem().query_offsets.back() + tile.first_row;
-    for (int i = 0; i < tile.columns; ++i) {
-      const bool empty =
-          i >= tile.rows || arguments_.lse[first + i] == -std::numeric_limits<float>::infinity();
-      const double lse = empty ? -kFarBelow : arguments_.lse[first + i] * kLog2E;
-      scratch.lse[i] = static_cast<float>(lse);
-      scratch.lse_rest[i] = static_cast<float>(lse - scratch.lse[i]);
-      scratch.delta[i] = empty ? 0 : arguments_.delta[first + i];
-    }
-  }
+  TiledBackward(const BackwardArguments<T>& arguments, const PlanSizes& sizes, Scratch* scratch,
+                WorkspaceArena& arena)
+      : HeadWork(HeadPlan(plan_source(arguments.problem), sizes, arena),
+                 group_tiles(round_up(arguments.problem.head_dim, 16))),
+        arguments_(arguments),
+        dim_(round_up(arguments.problem.head_dim, 16)),
+        ops_(tile_ops()),
+        packed_(dim_, sizes, arena),
+        k_transposed_(kPairs ? arena.take<Packed>(sizes.packed_rows * dim_) : nullptr),
+        dk_(arena.take<float>(sizes.packed_rows * dim_)),
+        dv_(arena.take<float>(sizes.packed_rows * dim_)),
+        dq_(arena.take<float>(sizes.packed_queries * dim_)),
+        scratch_(scratch) {}
 
-  void differentiate(const QueryTile& tile, std::span<const int32_t> listed, float* dq,
-                     Scratch& scratch) {
-    const auto& problem = head_.problem();
-    const int64_t batch = head_.batch(), head = head_.head();
-    scratch.query.pack(problem.q.row(batch, tile.first_row, head), problem.q.row_stride,
-                       problem.head_dim, tile, true);
-    scratch.dout.pack(arguments_.dout.row(batch, tile.first_row, head), arguments_.dout.row_stride,
-                      problem.head_dim, tile, true);
-    load_statistics(tile, scratch);
-    const float scale = static_cast<float>(problem.scale);
-    for (int id : listed) {
-      const float bias = static_cast<float>(head_.block(id).bias * kLog2E);
-      for (const KeyTile& keys : head_.plan().tiles(id)) {
-        const int64_t at = keys.offset * head_.dim();
-        TileProducts<Packed>& products = scratch.products;
-        products.select(keys.rows, tile.columns);
-        products.scores(k_.data() + at, scratch.query.across(), scratch.scores.data());
-        products.scores(v_.data() + at, scratch.dout.across(), scratch.dscores.data());
-        ops_.gradient({scratch.scores.data(), scratch.dscores.data(), keys.rows, tile.columns,
-                       static_cast<float>(problem.scale * kLog2E), bias, scale, scratch.lse,
-                       scratch.lse_rest, scratch.delta, scratch.p.data(), scratch.ds.data(),
-                       scratch.ds_pairs.data()});
+  void begin(int64_t batch_head) override { plan_.build(batch_head); }
+
+  void load_keys(int first_block, int last_block, int worker) override {
+    for (int id = first_block; id < last_block; ++id) {
+      packed_.load(problem(), plan_, id);
+      for (const KeyTile& keys : plan_.key_tiles(id)) {
+        const int64_t at = keys.offset * dim_;
+        std::fill_n(dk_ + at, int64_t{keys.rows} * dim_, 0.0f);
+        std::fill_n(dv_ + at, int64_t{keys.rows} * dim_, 0.0f);
         if constexpr (kPairs) {
-          products.key_gradients(scratch.p.data(), scratch.dout.along(), dv_.data() + at);
-          products.key_gradients(scratch.ds.data(), scratch.query.along(), dk_.data() + at);
-          products.outputs(k_transposed_.data() + at, scratch.ds_pairs.data(), dq);
-        } else {
-          products.key_gradients(scratch.scores.data(), scratch.dout.along(), dv_.data() + at);
-          products.key_gradients(scratch.dscores.data(), scratch.query.along(), dk_.data() + at);
-          products.outputs(k_.data() + at, scratch.dscores.data(), dq);
+          transpose_pairs(packed_.keys(keys), round_up(keys.rows, 2), dim_,
+                          scratch_[worker].packed_rows, k_transposed_ + at);
         }
       }
     }
   }
 
+  void run(const Cell& cell, int worker) override {
+    Scratch& scratch = scratch_[worker];
+    const auto tiles = tiles_of(cell);
+    if (cell.first_key == 0) {
+      for (const QueryTile& tile : tiles) {
+        std::fill_n(dq_of(tile), int64_t{tile.columns} * dim_, 0.0f);
+      }
+    }
+    ListWalk walk(plan_, tiles, cell.first_key, cell.last_key);
+    if (!walk.done()) load_group(cell, scratch);
+    for (; !walk.done(); walk.advance()) {
+      const auto keys = plan_.key_tiles(walk.block());
+      const auto following = plan_.key_tiles(walk.following());
+      for (size_t j = 0; j < keys.size(); ++j) {
+        const KeyTile& next = j + 1 < keys.size() ? keys[j + 1]
+                              : following.empty() ? keys[j]
+                                                  : following[0];
+        for (size_t i = 0; i < tiles.size(); ++i) {
+          if (walk.lists(i)) {
+            differentiate(tiles[i], keys[j], next, plan_.block(walk.block()).bias, scratch,
+                          scratch.group[i]);
+          }
+        }
+      }
+    }
+    if (cell.last_key == plan_.kv_blocks()) {
+      for (const QueryTile& tile : tiles) store_query_gradients(tile, scratch);
+    }
+    if (cell.last_tile == static_cast<int>(plan_.query_tiles().size())) {
+      for (int id = cell.first_key; id < cell.last_key; ++id) store_key_gradients(id);
+    }
+  }
+
+ private:
+  static constexpr bool kPairs = std::is_same_v<Packed, BFloat16>;
+
+  const SegmentAttentionProblem<T>& problem() const { return arguments_.problem; }
+  float* dq_of(const QueryTile& tile) const { return dq_ + tile.packed_row * dim_; }
+
+  void load_group(const Cell& cell, Scratch& scratch) const {
+    if (scratch.batch_head == plan_.batch_head() && scratch.first_tile == cell.first_tile) return;
+    scratch.batch_head = plan_.batch_head();
+    scratch.first_tile = cell.first_tile;
+    const auto tiles = tiles_of(cell);
+    for (size_t i = 0; i < tiles.size(); ++i) {
+      const QueryTile& tile = tiles[i];
+      if (tile.rows == 0) continue;
+      BackwardTile<Packed>& to = scratch.group[i];
+      to.query.pack(problem().q.row(plan_.batch(), tile.first_row, plan_.head()),
+                    problem().q.row_stride, problem().head_dim, tile, scratch.packed_rows);
+      to.dout.pack(arguments_.dout.row(plan_.batch(), tile.first_row, plan_.head()),
+                   arguments_.dout.row_stride, problem().head_dim, tile, scratch.packed_rows);
+      load_statistics(tile, to);
+    }
+  }
+
+  void load_statistics(const QueryTile& tile, BackwardTile<Packed>& to) const {
+    const int64_t first = plan_.batch_head() * problem().query_offsets.back() + tile.first_row;
+    for (int i = 0; i < tile.columns; ++i) {
+      const bool empty =
+          i >= tile.rows || arguments_.lse[first + i] == -std::numeric_limits<float>::infinity();
+      const double lse = empty ? -kFarBelow : arguments_.lse[first + i] * kLog2E;
+      to.lse[i] = static_cast<float>(lse);
+      to.lse_rest[i] = static_cast<float>(lse - to.lse[i]);
+      to.delta[i] = empty ? 0 : arguments_.delta[first + i];
+    }
+  }
+
+  void differentiate(const QueryTile& tile, const KeyTile& keys, const KeyTile& next, float bias,
+                     Scratch& scratch, const BackwardTile<Packed>& from) const {
+    const int64_t at = keys.offset * dim_, next_at = next.offset * dim_;
+    float* const dq = dq_of(tile);
+    TileProducts<Packed>& products = scratch.products;
+    products.select(keys.rows, tile.columns);
+    // What each product prefetches has its result's size, or nearly so.
+    if constexpr (kPairs) {
+      products.scores(packed_.keys(keys), from.query.across(), scratch.scores,
+                      k_transposed_ + next_at);
+      products.scores(packed_.values(keys), from.dout.across(), scratch.dscores,
+                      packed_.values(keys));
+    } else {
+      products.scores(packed_.keys(keys), from.query.across(), scratch.scores,
+                      packed_.values(next));
+      products.scores(packed_.values(keys), from.dout.across(), scratch.dscores,
+                      packed_.values(next) + keys.rows * dim_ / 2);
+    }
+    ops_.gradient({scratch.scores, scratch.dscores, keys.rows, tile.columns,
+                   static_cast<float>(problem().scale * kLog2E), static_cast<float>(bias * kLog2E),
+                   static_cast<float>(problem().scale), from.lse, from.lse_rest, from.delta,
+                   kPairs ? scratch.p : nullptr, scratch.ds, scratch.ds_pairs});
+    if constexpr (kPairs) {
+      products.key_gradients(scratch.p, from.dout.along(), dv_ + at, dv_ + next_at);
+      products.key_gradients(scratch.ds, from.query.along(), dk_ + at, dk_ + next_at);
+      products.outputs(k_transposed_ + at, scratch.ds_pairs, dq, packed_.keys(next));
+    } else {
+      products.key_gradients(scratch.scores, from.dout.along(), dv_ + at, dv_ + next_at);
+      products.key_gradients(scratch.dscores, from.query.along(), dk_ + at, dk_ + next_at);
+      products.outputs(packed_.keys(keys), scratch.dscores, dq, packed_.keys(next));
+    }
+  }
+
+  void store_query_gradients(const QueryTile& tile, Scratch& scratch) const {
+    if (tile.weight == 0) return;
+    transpose_words(dq_of(tile), dim_, tile.columns, tile.columns, scratch.rows, dim_);
+    add_rows(scratch.rows, dim_, tile.rows, problem().head_dim,
+             arguments_.dq.row(plan_.batch(), tile.first_row, plan_.head()),
+             arguments_.dq.row_stride);
+  }
+
+  void store_key_gradients(int id) const {
+    const auto key_tiles = plan_.key_tiles(id);
+    if (key_tiles.empty()) return;
+    const KvGradBuffer<T>& target = arguments_.dkv[plan_.block(id).buffer];
+    add_tiles(key_tiles, dk_, id, target.dk);
+    add_tiles(key_tiles, dv_, id, target.dv);
+  }
+
+  void add_tiles(std::span<const KeyTile> key_tiles, const float* from, int id,
+                 const HeadView<float>& to) const {
+    int64_t row = plan_.block(id).first_row;
+    for (const KeyTile& keys : key_tiles) {
+      add_rows(from + keys.offset * dim_, dim_, keys.rows, problem().head_dim,
+               to.row(plan_.batch(), row, plan_.head()), to.row_stride);
+      row += keys.rows;
+    }
+  }
+
   BackwardArguments<T> arguments_;
-  PackedHead<T, Packed> head_;
+  int dim_;
   TileOps ops_;
-  AlignedBuffer<Packed> k_, v_, k_transposed_;
-  AlignedBuffer<float> dk_, dv_;
-  AlignedBuffer<float> dq_;  // by query tile, [dim][columns]
-  std::vector<int64_t> query_start_;
-  std::vector<std::unique_ptr<Scratch>> scratch_;
+  PackedKeys<Packed> packed_;
+  Packed* k_transposed_;  // bf16: [tile][dim][rows]
+  float* dk_;             // [packed rows][dim]
+  float* dv_;
+  float* dq_;         // by query tile, [dim][columns]
+  Scratch* scratch_;  // [workers]
 };
+
+template <class Packed, class T>
+void make_tiled(const BackwardArguments<T>& arguments, const PlanSizes& sizes, int workers,
+                WorkspaceArena& arena, std::span<HeadWork*> heads) {
+  using Head = TiledBackward<T, Packed>;
+  using Scratch = typename Head::Scratch;
+  const int dim = round_up(arguments.problem.head_dim, 16);
+  Scratch* const scratch = arena.take<Scratch>(workers);
+  for (int i = 0; i < workers; ++i) {
+    const Scratch made(dim, Head::group_tiles(dim), arena);
+    if (scratch != nullptr) new (scratch + i) Scratch(made);
+  }
+  for (size_t i = 0; i < heads.size(); ++i) {
+    HeadWork* const head = arena.place(Head(arguments, sizes, scratch, arena));
+    if (head != nullptr) heads[i] = head;
+  }
+}
 
 }  // namespace
 
-std::unique_ptr<BackwardHead> make_backward_head(const BackwardArguments<float>& arguments,
-                                                 int workers) {
-  return std::make_unique<TiledBackward<float, float>>(arguments, workers);
+void make_heads(const BackwardArguments<float>& arguments, const PlanSizes& sizes, int workers,
+                WorkspaceArena& arena, std::span<HeadWork*> heads) {
+  make_tiled<float>(arguments, sizes, workers, arena, heads);
 }
 
-std::unique_ptr<BackwardHead> make_backward_head(const BackwardArguments<BFloat16>& arguments,
-                                                 int workers) {
+void make_heads(const BackwardArguments<BFloat16>& arguments, const PlanSizes& sizes, int workers,
+                WorkspaceArena& arena, std::span<HeadWork*> heads) {
   if (has_bf16_products()) {
-    return std::make_unique<TiledBackward<BFloat16, BFloat16>>(arguments, workers);
+    make_tiled<BFloat16>(arguments, sizes, workers, arena, heads);
+  } else {
+    make_tiled<float>(arguments, sizes, workers, arena, heads);
   }
-  return std::make_unique<TiledBackward<BFloat16, float>>(arguments, workers);
 }
 
 }  // namespace sprocket::kernels

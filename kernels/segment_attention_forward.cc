@@ -1,5 +1,5 @@
-// Query-stationary forward on tiles: scores, online softmax and output stay in cache while the KV
-// tiles of a query block's list go by.
+// Query-stationary forward on tiles: the outputs and online softmax of a group of query tiles stay
+// in cache while the KV tiles of their lists go by.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -14,155 +14,216 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 template <class Packed>
-struct ForwardScratch {
-  explicit ForwardScratch(int dim) : query(dim), products(dim) {
-    scores.reserve(kTileRows * kMaxColumns);
-    accumulator.reserve(int64_t{kMaxColumns} * dim);
-    rows.reserve(int64_t{kMaxColumns} * dim);
-    if constexpr (std::is_same_v<Packed, BFloat16>) pairs.reserve(kTileRows * kMaxColumns);
+struct ForwardTile {
+  ForwardTile() = default;
+  ForwardTile(int dim, WorkspaceArena& arena)
+      : query(dim, false, arena),
+        accumulator(arena.take<float>(int64_t{kMaxColumns} * dim)),
+        maximum(arena.take<float>(kMaxColumns)),
+        sum(arena.take<float>(kMaxColumns)) {}
+
+  static constexpr int64_t bytes(int dim) {
+    return int64_t{kMaxColumns} * dim * static_cast<int64_t>(sizeof(Packed) + sizeof(float));
   }
+
   PackedQuery<Packed> query;
+  float* accumulator = nullptr;  // [dim][columns]
+  float* maximum = nullptr;
+  float* sum = nullptr;
+};
+
+template <class Packed>
+struct ForwardScratch {
+  ForwardScratch(int dim, int tiles, WorkspaceArena& arena)
+      : products(dim),
+        scores(arena.take<float>(kTileRows * kMaxColumns)),
+        pairs(arena.take<BFloat16>(kTileRows * kMaxColumns)),
+        rows(arena.take<float>(int64_t{kMaxColumns} * dim)),
+        packed_rows(arena.take<Packed>(int64_t{kMaxColumns} * dim)) {
+    for (int i = 0; i < tiles; ++i) group[i] = ForwardTile<Packed>(dim, arena);
+  }
+
   TileProducts<Packed> products;
-  AlignedBuffer<float> scores;
-  AlignedBuffer<BFloat16> pairs;
-  AlignedBuffer<float> accumulator;  // [dim][columns]
-  AlignedBuffer<float> rows;         // [columns][dim]
-  alignas(64) float maximum[kMaxColumns];
-  alignas(64) float sum[kMaxColumns];
+  float* scores;
+  BFloat16* pairs;
+  float* rows;          // [columns][dim]
+  Packed* packed_rows;  // as many
+  ForwardTile<Packed> group[kMaxGroupTiles];
 };
 
 template <class T, class Packed>
-class TiledForward : public ForwardHead {
+class TiledForward final : public HeadWork {
  public:
-  TiledForward(const ForwardArguments<T>& arguments, int workers)
-      : arguments_(arguments), head_(arguments.problem), ops_(tile_ops()) {
-    for (int i = 0; i < workers; ++i) {
-      scratch_.push_back(std::make_unique<ForwardScratch<Packed>>(head_.dim()));
+  using Scratch = ForwardScratch<Packed>;
+
+  static int group_tiles(int dim) { return group_tiles_for(ForwardTile<Packed>::bytes(dim)); }
+
+  TiledForward(const ForwardArguments<T>& arguments, const PlanSizes& sizes, Scratch* scratch,
+               WorkspaceArena& arena)
+      : HeadWork(HeadPlan(plan_source(arguments.problem), sizes, arena),
+                 group_tiles(round_up(arguments.problem.head_dim, 16))),
+        arguments_(arguments),
+        dim_(round_up(arguments.problem.head_dim, 16)),
+        ops_(tile_ops()),
+        packed_(dim_, sizes, arena),
+        scratch_(scratch) {}
+
+  void begin(int64_t batch_head) override { plan_.build(batch_head); }
+
+  void load_keys(int first_block, int last_block, int worker) override {
+    for (int id = first_block; id < last_block; ++id) {
+      packed_.load(problem(), plan_, id);
+      if constexpr (kPairs) {
+        for (const KeyTile& keys : plan_.key_tiles(id)) {
+          transpose_pairs(packed_.values(keys), round_up(keys.rows, 2), dim_,
+                          scratch_[worker].packed_rows, packed_.values(keys));
+        }
+      }
     }
   }
 
-  void begin(int64_t batch_head) override {
-    head_.begin(batch_head);
-    k_.reserve(head_.plan().packed_rows() * head_.dim());
-    v_.reserve(head_.plan().packed_rows() * head_.dim());
-  }
-
-  void load_keys(int id) override {
-    if (head_.plan().tiles(id).empty()) return;
-    const auto& kv = head_.problem().kv[head_.block(id).buffer];
-    head_.pack_rows(kv.k, id, k_.data());
-    head_.pack_rows(kv.v, id, v_.data());
-    if constexpr (kPairs) head_.transpose_tiles(id, v_.data(), v_.data());
-  }
-
-  void run(int query_block, int worker) override {
-    const SegmentTable& table = *head_.problem().table;
-    const auto listed = listed_blocks(table, head_.batch_head(), query_block, 0, table.kv_blocks);
-    for_each_query_tile(head_.problem().query_offsets, query_block,
-                        [&](const QueryTile& tile) { attend(tile, listed, *scratch_[worker]); });
+  void run(const Cell& cell, int worker) override {
+    Scratch& scratch = scratch_[worker];
+    const auto tiles = tiles_of(cell);
+    bool attends[kMaxGroupTiles];
+    for (size_t i = 0; i < tiles.size(); ++i) {
+      // A tile without keys continues a former pass by leaving it alone.
+      attends[i] = tiles[i].rows > 0 && !(arguments_.accumulate && tiles[i].weight == 0);
+      if (attends[i]) start(tiles[i], scratch, scratch.group[i]);
+    }
+    for (ListWalk walk(plan_, tiles, cell.first_key, cell.last_key); !walk.done(); walk.advance()) {
+      const auto keys = plan_.key_tiles(walk.block());
+      const auto following = plan_.key_tiles(walk.following());
+      for (size_t j = 0; j < keys.size(); ++j) {
+        const KeyTile& next = j + 1 < keys.size() ? keys[j + 1]
+                              : following.empty() ? keys[j]
+                                                  : following[0];
+        for (size_t i = 0; i < tiles.size(); ++i) {
+          if (walk.lists(i)) {
+            attend(tiles[i], keys[j], next, plan_.block(walk.block()).bias, scratch,
+                   scratch.group[i]);
+          }
+        }
+      }
+    }
+    for (size_t i = 0; i < tiles.size(); ++i) {
+      if (attends[i]) finish(tiles[i], scratch, scratch.group[i]);
+      if (!arguments_.accumulate) clear_skipped(tiles[i]);
+    }
   }
 
  private:
-  static constexpr bool kPairs = PackedHead<T, Packed>::kPairs;
-  using Scratch = ForwardScratch<Packed>;
+  static constexpr bool kPairs = std::is_same_v<Packed, BFloat16>;
 
+  const SegmentAttentionProblem<T>& problem() const { return arguments_.problem; }
   float* lse_of(const QueryTile& tile) const {
-    return arguments_.lse + head_.batch_head() * head_.problem().query_offsets.back() +
-           tile.first_row;
+    return arguments_.lse + plan_.batch_head() * problem().query_offsets.back() + tile.first_row;
   }
   float* out_of(const QueryTile& tile) const {
-    return arguments_.out.row(head_.batch(), tile.first_row, head_.head());
+    return arguments_.out.row(plan_.batch(), tile.first_row, plan_.head());
   }
 
-  void attend(const QueryTile& tile, std::span<const int32_t> listed, Scratch& scratch) {
-    const auto& problem = head_.problem();
-    const bool any = std::any_of(listed.begin(), listed.end(),
-                                 [&](int id) { return !head_.plan().tiles(id).empty(); });
-    if (arguments_.accumulate && !any) return;
-    start(tile, scratch);
-    scratch.query.pack(problem.q.row(head_.batch(), tile.first_row, head_.head()),
-                       problem.q.row_stride, problem.head_dim, tile, false);
-    const float factor = static_cast<float>(problem.scale * kLog2E);
-    for (int id : listed) {
-      for (const KeyTile& keys : head_.plan().tiles(id)) {
-        scratch.products.select(keys.rows, tile.columns);
-        scratch.products.scores(k_.data() + keys.offset * head_.dim(), scratch.query.across(),
-                                scratch.scores.data());
-        ops_.softmax({scratch.scores.data(), keys.rows, tile.columns, factor,
-                      static_cast<float>(head_.block(id).bias * kLog2E), scratch.maximum,
-                      scratch.sum, scratch.accumulator.data(), head_.dim(), scratch.pairs.data()});
-        const Packed* weights;
-        if constexpr (kPairs) {
-          weights = scratch.pairs.data();
-        } else {
-          weights = scratch.scores.data();
-        }
-        scratch.products.outputs(v_.data() + keys.offset * head_.dim(), weights,
-                                 scratch.accumulator.data());
-      }
+  void attend(const QueryTile& tile, const KeyTile& keys, const KeyTile& next, float bias,
+              Scratch& scratch, ForwardTile<Packed>& to) const {
+    // In bf16 the outputs' product, by its size, prefetches keys and values.
+    const void* const next_keys = packed_.keys(next);
+    const void* const next_values = kPairs ? next_keys : packed_.values(next);
+    scratch.products.select(keys.rows, tile.columns);
+    scratch.products.scores(packed_.keys(keys), to.query.across(), scratch.scores, next_values);
+    ops_.softmax({scratch.scores, keys.rows, tile.columns,
+                  static_cast<float>(problem().scale * kLog2E), static_cast<float>(bias * kLog2E),
+                  to.maximum, to.sum, to.accumulator, dim_, kPairs ? scratch.pairs : nullptr});
+    const Packed* weights;
+    if constexpr (kPairs) {
+      weights = scratch.pairs;
+    } else {
+      weights = scratch.scores;
     }
-    finish(tile, scratch);
+    scratch.products.outputs(packed_.values(keys), weights, to.accumulator, next_keys);
   }
 
   // From nothing, or from a former pass: its normalised output, with the weight that its LSE gives
   // it.
-  void start(const QueryTile& tile, Scratch& scratch) {
-    std::fill_n(scratch.maximum, tile.columns, kFarBelow);
-    std::fill_n(scratch.sum, tile.columns, 0.0f);
-    const int64_t size = int64_t{tile.columns} * head_.dim();
-    std::fill_n(arguments_.accumulate ? scratch.rows.data() : scratch.accumulator.data(), size,
-                0.0f);
+  void start(const QueryTile& tile, Scratch& scratch, ForwardTile<Packed>& to) const {
+    to.query.pack(problem().q.row(plan_.batch(), tile.first_row, plan_.head()),
+                  problem().q.row_stride, problem().head_dim, tile, scratch.packed_rows);
+    std::fill_n(to.maximum, tile.columns, kFarBelow);
+    std::fill_n(to.sum, tile.columns, 0.0f);
+    const int64_t size = int64_t{tile.columns} * dim_;
+    std::fill_n(arguments_.accumulate ? scratch.rows : to.accumulator, size, 0.0f);
     if (!arguments_.accumulate) return;
     const float* lse = lse_of(tile);
     for (int i = 0; i < tile.rows; ++i) {
       if (lse[i] == -kInfinity) continue;
       const double lse2 = lse[i] * kLog2E;
-      scratch.maximum[i] = static_cast<float>(lse2);
-      scratch.sum[i] = static_cast<float>(std::exp2(lse2 - scratch.maximum[i]));
+      to.maximum[i] = static_cast<float>(lse2);
+      to.sum[i] = static_cast<float>(std::exp2(lse2 - to.maximum[i]));
       const float* from = out_of(tile) + i * arguments_.out.row_stride;
-      float* to = scratch.rows.data() + int64_t{i} * head_.dim();
-      for (int d = 0; d < head_.problem().head_dim; ++d) to[d] = from[d] * scratch.sum[i];
+      float* row = scratch.rows + int64_t{i} * dim_;
+      for (int d = 0; d < problem().head_dim; ++d) row[d] = from[d] * to.sum[i];
     }
-    transpose_words(scratch.rows.data(), tile.columns, head_.dim(), head_.dim(),
-                    scratch.accumulator.data(), tile.columns);
+    transpose_words(scratch.rows, tile.columns, dim_, dim_, to.accumulator, tile.columns);
   }
 
-  void finish(const QueryTile& tile, Scratch& scratch) {
-    transpose_words(scratch.accumulator.data(), head_.dim(), tile.columns, tile.columns,
-                    scratch.rows.data(), head_.dim());
+  void finish(const QueryTile& tile, Scratch& scratch, const ForwardTile<Packed>& from) const {
+    transpose_words(from.accumulator, dim_, tile.columns, tile.columns, scratch.rows, dim_);
     float* lse = lse_of(tile);
     for (int i = 0; i < tile.rows; ++i) {
-      const float sum = scratch.sum[i];
+      const float sum = from.sum[i];
       const float inverse = sum == 0 ? 0 : 1 / sum;
-      const float* from = scratch.rows.data() + int64_t{i} * head_.dim();
+      const float* row = scratch.rows + int64_t{i} * dim_;
       float* to = out_of(tile) + i * arguments_.out.row_stride;
-      for (int d = 0; d < head_.problem().head_dim; ++d) to[d] = from[d] * inverse;
-      lse[i] = sum == 0
-                   ? -kInfinity
-                   : static_cast<float>((scratch.maximum[i] + std::log2(double{sum})) / kLog2E);
+      for (int d = 0; d < problem().head_dim; ++d) to[d] = row[d] * inverse;
+      lse[i] = sum == 0 ? -kInfinity
+                        : static_cast<float>((from.maximum[i] + std::log2(double{sum})) / kLog2E);
+    }
+  }
+
+  void clear_skipped(const QueryTile& tile) const {
+    for (int i = tile.rows; i < tile.rows + tile.skipped; ++i) {
+      std::fill_n(out_of(tile) + i * arguments_.out.row_stride, problem().head_dim, 0.0f);
+      lse_of(tile)[i] = -kInfinity;
     }
   }
 
   ForwardArguments<T> arguments_;
-  PackedHead<T, Packed> head_;
+  int dim_;
   TileOps ops_;
-  AlignedBuffer<Packed> k_, v_;  // V: rows for fp32, [dim][rows] tiles for bf16
-  std::vector<std::unique_ptr<Scratch>> scratch_;
+  PackedKeys<Packed> packed_;  // V: rows for fp32, [dim][rows] for bf16
+  Scratch* scratch_;           // [workers]
 };
+
+template <class Packed, class T>
+void make_tiled(const ForwardArguments<T>& arguments, const PlanSizes& sizes, int workers,
+                WorkspaceArena& arena, std::span<HeadWork*> heads) {
+  using Head = TiledForward<T, Packed>;
+  using Scratch = typename Head::Scratch;
+  const int dim = round_up(arguments.problem.head_dim, 16);
+  Scratch* const scratch = arena.take<Scratch>(workers);
+  for (int i = 0; i < workers; ++i) {
+    const Scratch made(dim, Head::group_tiles(dim), arena);
+    if (scratch != nullptr) new (scratch + i) Scratch(made);
+  }
+  for (size_t i = 0; i < heads.size(); ++i) {
+    HeadWork* const head = arena.place(Head(arguments, sizes, scratch, arena));
+    if (head != nullptr) heads[i] = head;
+  }
+}
 
 }  // namespace
 
-std::unique_ptr<ForwardHead> make_forward_head(const ForwardArguments<float>& arguments,
-                                               int workers) {
-  return std::make_unique<TiledForward<float, float>>(arguments, workers);
+void make_heads(const ForwardArguments<float>& arguments, const PlanSizes& sizes, int workers,
+                WorkspaceArena& arena, std::span<HeadWork*> heads) {
+  make_tiled<float>(arguments, sizes, workers, arena, heads);
 }
 
-std::unique_ptr<ForwardHead> make_forward_head(const ForwardArguments<BFloat16>& arguments,
-                                               int workers) {
+void make_heads(const ForwardArguments<BFloat16>& arguments, const PlanSizes& sizes, int workers,
+                WorkspaceArena& arena, std::span<HeadWork*> heads) {
   if (has_bf16_products()) {
-    return std::make_unique<TiledForward<BFloat16, BFloat16>>(arguments, workers);
+    make_tiled<BFloat16>(arguments, sizes, workers, arena, heads);
+  } else {
+    make_tiled<float>(arguments, sizes, workers, arena, heads);
   }
-  return std::make_unique<TiledForward<BFloat16, float>>(arguments, workers);
 }
 
 }  // namespace sprocket::kernels

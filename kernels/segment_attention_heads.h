@@ -1,38 +1,48 @@
-// The work of one (batch, head), in the pieces that segment_attention.cc puts in order; one
+// The work of one (batch, head), in the pieces that segment_attention_schedule.h hands out: one
 // implementation for fp64 (plain loops) and one for tiles (fp32 and bf16).
 //
-// A head is worked on by one thread, or by several that share it. `worker` numbers the calling
-// thread, in [0, workers): it selects scratch memory.
+// Several threads may share a head. `worker` numbers the calling thread, in [0, workers): it
+// selects scratch memory.
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <vector>
+#include <span>
 
 #include "kernels/segment_attention.h"
+#include "kernels/segment_attention_plan.h"
 
 namespace sprocket::kernels {
 
-class ForwardHead {
- public:
-  virtual ~ForwardHead() = default;
-  virtual void begin(int64_t batch_head) = 0;
-  // Once for every KV block, before run.
-  virtual void load_keys(int kv_block) = 0;
-  virtual void run(int query_block, int worker) = 0;
+// All pairs of a range of query tiles and a range of KV blocks.
+struct Cell {
+  int first_tile, last_tile;  // at most group_tiles() of them
+  int first_key, last_key;
 };
 
-class BackwardHead {
+class HeadWork {
  public:
-  virtual ~BackwardHead() = default;
   virtual void begin(int64_t batch_head) = 0;
-  virtual void load_keys(int kv_block) = 0;
-  // All pairs of the two ranges. Sums run over ascending blocks however a caller cuts the ranges,
-  // provided that it calls them in ascending order along each axis.
-  virtual void run(int first_query, int last_query, int first_key, int last_key, int worker) = 0;
-  // Once for every block, after run: adds the sums to the caller's gradients.
-  virtual void store_query_gradients(int query_block, int worker) = 0;
-  virtual void store_key_gradients(int kv_block) = 0;
+  // Once for every KV block, before run.
+  virtual void load_keys(int first_block, int last_block, int worker) = 0;
+  // Each group of tiles goes over the KV blocks in ascending order, from the first to the last. In
+  // the backward the cells of one range of KV blocks also run in ascending order of tiles. However
+  // the ranges are cut, every sum is then made in ascending order.
+  virtual void run(const Cell& cell, int worker) = 0;
+
+  const HeadPlan& plan() const { return plan_; }
+  int group_tiles() const { return group_tiles_; }
+
+ protected:
+  HeadWork(const HeadPlan& plan, int group_tiles) : plan_(plan), group_tiles_(group_tiles) {}
+  HeadWork(const HeadWork&) = default;
+  ~HeadWork() = default;
+
+  std::span<const QueryTile> tiles_of(const Cell& cell) const {
+    return plan_.query_tiles().subspan(cell.first_tile, cell.last_tile - cell.first_tile);
+  }
+
+  HeadPlan plan_;
+  int group_tiles_;
 };
 
 template <class T>
@@ -53,19 +63,33 @@ struct BackwardArguments {
   std::span<const KvGradBuffer<T>> dkv;
 };
 
+template <class T>
+PlanSource plan_source(const SegmentAttentionProblem<T>& problem) {
+  return {problem.table, problem.map, problem.query_offsets, problem.query_rows};
+}
+
+// The memory of `workers` threads, and `heads.size()` heads that may be at work at once. While
+// counting only takes the memory.
 // double: plain loops. float and BFloat16: tiles, by the instruction sets of isa.h.
-std::unique_ptr<ForwardHead> make_forward_head(const ForwardArguments<double>&, int workers);
-std::unique_ptr<ForwardHead> make_forward_head(const ForwardArguments<float>&, int workers);
-std::unique_ptr<ForwardHead> make_forward_head(const ForwardArguments<BFloat16>&, int workers);
-std::unique_ptr<BackwardHead> make_backward_head(const BackwardArguments<double>&, int workers);
-std::unique_ptr<BackwardHead> make_backward_head(const BackwardArguments<float>&, int workers);
-std::unique_ptr<BackwardHead> make_backward_head(const BackwardArguments<BFloat16>&, int workers);
+void make_heads(const ForwardArguments<double>&, const PlanSizes&, int workers, WorkspaceArena&,
+                std::span<HeadWork*> heads);
+void make_heads(const ForwardArguments<float>&, const PlanSizes&, int workers, WorkspaceArena&,
+                std::span<HeadWork*> heads);
+void make_heads(const ForwardArguments<BFloat16>&, const PlanSizes&, int workers, WorkspaceArena&,
+                std::span<HeadWork*> heads);
+void make_heads(const BackwardArguments<double>&, const PlanSizes&, int workers, WorkspaceArena&,
+                std::span<HeadWork*> heads);
+void make_heads(const BackwardArguments<float>&, const PlanSizes&, int workers, WorkspaceArena&,
+                std::span<HeadWork*> heads);
+void make_heads(const BackwardArguments<BFloat16>&, const PlanSizes&, int workers, WorkspaceArena&,
+                std::span<HeadWork*> heads);
 
-// The query blocks' list of one (batch, head), cut to [first_key, last_key).
-std::span<const int32_t> listed_blocks(const SegmentTable& table, int64_t batch_head,
-                                       int query_block, int first_key, int last_key);
-
-// Which blocks some query block of (batch, head) lists and the map has rows for.
-std::vector<bool> used_blocks(const SegmentTable& table, const KvBlockMap& map, int64_t batch_head);
+// A group of query tiles whose packed rows and sums, of `tile_bytes` each, stay in a core's cache
+// while keys go by.
+constexpr int group_tiles_for(int64_t tile_bytes) {
+  constexpr int64_t kGroupBytes = int64_t{512} << 10;  // half of a core's second-level cache
+  const int64_t fitting = kGroupBytes / tile_bytes;
+  return static_cast<int>(fitting < 1 ? 1 : fitting > kMaxGroupTiles ? kMaxGroupTiles : fitting);
+}
 
 }  // namespace sprocket::kernels

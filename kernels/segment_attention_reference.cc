@@ -48,140 +48,173 @@ struct AddToRows {
   }
 };
 
-class ReferenceForward : public ForwardHead {
+class ReferenceForward final : public HeadWork {
  public:
-  explicit ReferenceForward(const ForwardArguments<double>& arguments) : arguments_(arguments) {}
+  ReferenceForward(const ForwardArguments<double>& arguments, const PlanSizes& sizes,
+                   double* weights, WorkspaceArena& arena)
+      : HeadWork(HeadPlan(plan_source(arguments.problem), sizes, arena), kMaxGroupTiles),
+        arguments_(arguments),
+        most_keys_(sizes.packed_rows),
+        weights_(weights) {}
 
-  void begin(int64_t batch_head) override { batch_head_ = batch_head; }
-  void load_keys(int) override {}
+  void begin(int64_t batch_head) override { plan_.build(batch_head); }
+  void load_keys(int, int, int) override {}
 
-  void run(int query_block, int) override {
-    const auto& problem = arguments_.problem;
-    std::vector<KvBlock> blocks;
-    size_t keys = 0;
-    for (int id :
-         listed_blocks(*problem.table, batch_head_, query_block, 0, problem.table->kv_blocks)) {
-      const KvBlock& block = problem.map->at(batch_head_, id);
-      if (block.rows == 0 || block.bias == -std::numeric_limits<float>::infinity()) continue;
-      blocks.push_back(block);
-      keys += block.rows;
-    }
-    std::vector<double> weights(keys);
-    for (int64_t row = problem.query_offsets[query_block];
-         row < problem.query_offsets[query_block + 1]; ++row) {
-      attend(row, blocks, weights);
+  void run(const Cell& cell, int worker) override {
+    for (const QueryTile& tile : tiles_of(cell)) {
+      for (int64_t row = tile.first_row; row < tile.first_row + tile.rows; ++row) {
+        attend(row, plan_.listed(tile.block, cell.first_key, cell.last_key),
+               weights_ + worker * most_keys_);
+      }
+      if (!arguments_.accumulate) clear_skipped(tile);
     }
   }
 
  private:
-  void attend(int64_t row, const std::vector<KvBlock>& blocks, std::vector<double>& weights) {
+  double& lse_of(int64_t row) const {
+    return arguments_.lse[plan_.batch_head() * arguments_.problem.query_offsets.back() + row];
+  }
+
+  void clear_skipped(const QueryTile& tile) const {
+    const int64_t first = tile.first_row + tile.rows;
+    for (int64_t row = first; row < first + tile.skipped; ++row) {
+      std::fill_n(arguments_.out.row(plan_.batch(), row, plan_.head()), arguments_.problem.head_dim,
+                  0.0);
+      lse_of(row) = -kInfinity;
+    }
+  }
+
+  void attend(int64_t row, std::span<const int32_t> listed, double* weights) const {
     const auto& problem = arguments_.problem;
-    const int64_t batch = batch_head_ / problem.table->heads;
-    const int64_t head = batch_head_ % problem.table->heads;
+    const int64_t batch = plan_.batch(), head = plan_.head();
     const int dim = problem.head_dim;
     double* out = arguments_.out.row(batch, row, head);
-    double& lse = arguments_.lse[batch_head_ * problem.query_offsets.back() + row];
+    double& lse = lse_of(row);
     if (!arguments_.accumulate || lse == -kInfinity) {
       lse = -kInfinity;
       std::fill_n(out, dim, 0.0);
     }
-    if (weights.empty()) return;
-    double* weight = weights.data();
-    for (const KvBlock& block : blocks) {
+    double* weight = weights;
+    for_each_part(listed, [&](const KvBlock& block) {
       const auto& k = problem.kv[block.buffer].k;
       run_on_isa<DotRows>(problem.q.row(batch, row, head), k.row(batch, block.first_row, head),
                           k.row_stride, block.rows, dim, problem.scale, double{block.bias}, weight);
       weight += block.rows;
-    }
-    const double maximum = std::max(lse, *std::max_element(weights.begin(), weights.end()));
+    });
+    double* const end = weight;
+    if (end == weights) return;
+    const double maximum = std::max(lse, *std::max_element(weights, end));
     const double former = std::exp(lse - maximum);
     double sum = former;
-    for (double& w : weights) sum += w = std::exp(w - maximum);
+    for (weight = weights; weight != end; ++weight) {
+      *weight = std::exp(*weight - maximum);
+      sum += *weight;
+    }
     for (int d = 0; d < dim; ++d) out[d] *= former;
-    weight = weights.data();
-    for (const KvBlock& block : blocks) {
+    weight = weights;
+    for_each_part(listed, [&](const KvBlock& block) {
       const auto& v = problem.kv[block.buffer].v;
       run_on_isa<AddRows>(static_cast<const double*>(weight), v.row(batch, block.first_row, head),
                           v.row_stride, block.rows, dim, out);
       weight += block.rows;
-    }
+    });
     for (int d = 0; d < dim; ++d) out[d] /= sum;
     lse = maximum + std::log(sum);
   }
 
+  // The listed blocks that have rows here.
+  template <class Visit>
+  void for_each_part(std::span<const int32_t> listed, Visit visit) const {
+    for (int id : listed) {
+      if (!plan_.key_tiles(id).empty()) visit(plan_.block(id));
+    }
+  }
+
   ForwardArguments<double> arguments_;
-  int64_t batch_head_ = 0;
+  int64_t most_keys_;
+  double* weights_;  // [workers][most_keys_]
 };
 
-class ReferenceBackward : public BackwardHead {
+class ReferenceBackward final : public HeadWork {
  public:
-  explicit ReferenceBackward(const BackwardArguments<double>& arguments) : arguments_(arguments) {}
+  ReferenceBackward(const BackwardArguments<double>& arguments, const PlanSizes& sizes,
+                    WorkspaceArena& arena)
+      : HeadWork(HeadPlan(plan_source(arguments.problem), sizes, arena), kMaxGroupTiles),
+        arguments_(arguments) {}
 
-  void begin(int64_t batch_head) override { batch_head_ = batch_head; }
-  void load_keys(int) override {}
+  void begin(int64_t batch_head) override { plan_.build(batch_head); }
+  void load_keys(int, int, int) override {}
 
-  void run(int first_query, int last_query, int first_key, int last_key, int) override {
-    const auto& problem = arguments_.problem;
-    for (int query_block = first_query; query_block < last_query; ++query_block) {
-      const auto listed =
-          listed_blocks(*problem.table, batch_head_, query_block, first_key, last_key);
-      for (int64_t row = problem.query_offsets[query_block];
-           row < problem.query_offsets[query_block + 1]; ++row) {
-        for (int id : listed) differentiate(row, problem.map->at(batch_head_, id));
+  // Adds to the caller's gradients directly.
+  void run(const Cell& cell, int) override {
+    for (const QueryTile& tile : tiles_of(cell)) {
+      const auto listed = plan_.listed(tile.block, cell.first_key, cell.last_key);
+      for (int64_t row = tile.first_row; row < tile.first_row + tile.rows; ++row) {
+        const int64_t index = plan_.batch_head() * arguments_.problem.query_offsets.back() + row;
+        if (arguments_.lse[index] == -kInfinity) continue;
+        for (int id : listed) {
+          const KvBlock& block = plan_.block(id);
+          int64_t first_key = block.first_row;
+          for (const KeyTile& keys : plan_.key_tiles(id)) {
+            differentiate(row, index, block, first_key, keys.rows);
+            first_key += keys.rows;
+          }
+        }
       }
     }
   }
 
-  // run adds to the caller's gradients directly.
-  void store_query_gradients(int, int) override {}
-  void store_key_gradients(int) override {}
-
  private:
-  void differentiate(int64_t row, const KvBlock& block) {
+  void differentiate(int64_t row, int64_t index, const KvBlock& block, int64_t first_key,
+                     int keys) const {
     const auto& problem = arguments_.problem;
-    const int64_t batch = batch_head_ / problem.table->heads;
-    const int64_t head = batch_head_ % problem.table->heads;
-    const int64_t index = batch_head_ * problem.query_offsets.back() + row;
-    const double lse = arguments_.lse[index];
-    if (block.rows == 0 || lse == -kInfinity) return;
+    const int64_t batch = plan_.batch(), head = plan_.head();
     const int dim = problem.head_dim;
     const KvBuffer<double>& kv = problem.kv[block.buffer];
     const KvGradBuffer<double>& dkv = arguments_.dkv[block.buffer];
     const double* q = problem.q.row(batch, row, head);
     const double* dout = arguments_.dout.row(batch, row, head);
-    const double* k = kv.k.row(batch, block.first_row, head);
-    const double* v = kv.v.row(batch, block.first_row, head);
-    std::vector<double> p(block.rows), ds(block.rows);
-    run_on_isa<DotRows>(q, k, kv.k.row_stride, block.rows, dim, problem.scale, double{block.bias},
-                        p.data());
-    run_on_isa<DotRows>(dout, v, kv.v.row_stride, block.rows, dim, 1.0, -arguments_.delta[index],
-                        ds.data());
-    for (int i = 0; i < block.rows; ++i) {
-      p[i] = std::exp(p[i] - lse);
+    const double* k = kv.k.row(batch, first_key, head);
+    const double* v = kv.v.row(batch, first_key, head);
+    double p[kTileRows], ds[kTileRows];
+    run_on_isa<DotRows>(q, k, kv.k.row_stride, keys, dim, problem.scale, double{block.bias}, +p);
+    run_on_isa<DotRows>(dout, v, kv.v.row_stride, keys, dim, 1.0, -arguments_.delta[index], +ds);
+    for (int i = 0; i < keys; ++i) {
+      p[i] = std::exp(p[i] - arguments_.lse[index]);
       ds[i] *= problem.scale * p[i];
     }
-    const double* const p_data = p.data();
-    const double* const ds_data = ds.data();
-    run_on_isa<AddToRows>(p_data, dout, block.rows, dim, dkv.dv.row(batch, block.first_row, head),
+    const double* const p_data = p;
+    const double* const ds_data = ds;
+    run_on_isa<AddToRows>(p_data, dout, keys, dim, dkv.dv.row(batch, first_key, head),
                           dkv.dv.row_stride);
-    run_on_isa<AddToRows>(ds_data, q, block.rows, dim, dkv.dk.row(batch, block.first_row, head),
+    run_on_isa<AddToRows>(ds_data, q, keys, dim, dkv.dk.row(batch, first_key, head),
                           dkv.dk.row_stride);
-    run_on_isa<AddRows>(ds_data, k, kv.k.row_stride, block.rows, dim,
+    run_on_isa<AddRows>(ds_data, k, kv.k.row_stride, keys, dim,
                         arguments_.dq.row(batch, row, head));
   }
 
   BackwardArguments<double> arguments_;
-  int64_t batch_head_ = 0;
 };
+
+void put(std::span<HeadWork*> heads, size_t index, HeadWork* head) {
+  if (head != nullptr) heads[index] = head;
+}
 
 }  // namespace
 
-std::unique_ptr<ForwardHead> make_forward_head(const ForwardArguments<double>& arguments, int) {
-  return std::make_unique<ReferenceForward>(arguments);
+void make_heads(const ForwardArguments<double>& arguments, const PlanSizes& sizes, int workers,
+                WorkspaceArena& arena, std::span<HeadWork*> heads) {
+  double* const weights = arena.take<double>(workers * sizes.packed_rows);
+  for (size_t i = 0; i < heads.size(); ++i) {
+    put(heads, i, arena.place(ReferenceForward(arguments, sizes, weights, arena)));
+  }
 }
 
-std::unique_ptr<BackwardHead> make_backward_head(const BackwardArguments<double>& arguments, int) {
-  return std::make_unique<ReferenceBackward>(arguments);
+void make_heads(const BackwardArguments<double>& arguments, const PlanSizes& sizes, int,
+                WorkspaceArena& arena, std::span<HeadWork*> heads) {
+  for (size_t i = 0; i < heads.size(); ++i) {
+    put(heads, i, arena.place(ReferenceBackward(arguments, sizes, arena)));
+  }
 }
 
 }  // namespace sprocket::kernels

@@ -2,8 +2,6 @@
 
 #include <libxsmm.h>
 
-#include <type_traits>
-
 #include "base/error.h"
 #include "kernels/lanes.h"
 
@@ -43,46 +41,65 @@ void TileProducts<Packed>::select(int rows, int columns) {
   if (rows == rows_ && columns == columns_) return;
   rows_ = rows;
   columns_ = columns;
-  constexpr bool kPairs = std::is_same_v<Packed, BFloat16>;
-  scores_ = make(rows, columns, dim_, false, false);
-  outputs_ = make(dim_, columns, kPairs ? (rows + 1) / 2 * 2 : rows, !kPairs, true);
-  key_gradients_ = make(rows, dim_, columns, false, true);
+  Functions& known = known_[rows - 1][columns / 16 - 1];
+  if (!known.made) {
+    known = {true, make(scores_extent()), make(outputs_extent()), make(key_gradients_extent())};
+  }
+  current_ = known;
 }
 
 // LIBXSMM's matrices are column-major: its A is our right operand, its B our left one.
 template <class Packed>
-auto TileProducts<Packed>::make(int n, int m, int k, bool left_is_transposed, bool accumulate) const
-    -> Product {
-  Product product{nullptr,   n, m, k, left_is_transposed ? 1 : k, left_is_transposed ? n : 1,
-                  accumulate};
+auto TileProducts<Packed>::make(const Extent& extent) -> Function {
+  const auto [n, m, k, left_is_transposed, accumulate] = extent;
   const float alpha = 1, beta = accumulate ? 1 : 0;
-  const int prefetch = LIBXSMM_PREFETCH_NONE;
+  const int prefetch = LIBXSMM_GEMM_PREFETCH_BL2_VIA_C;
   const int lda = m, ldb = left_is_transposed ? n : k, ldc = m;
   int flags = left_is_transposed ? LIBXSMM_GEMM_FLAG_TRANS_B : LIBXSMM_GEMM_FLAG_NONE;
-  if constexpr (std::is_same_v<Packed, BFloat16>) {
+  if constexpr (kPairs) {
     flags |= LIBXSMM_GEMM_FLAG_VNNI_A;
-    product.function = reinterpret_cast<Function>(
+    const auto function = reinterpret_cast<Function>(
         libxsmm_bsmmdispatch(m, n, k, &lda, &ldb, &ldc, &alpha, &beta, &flags, &prefetch));
-    SPROCKET_CHECK(product.function != nullptr, "LIBXSMM made no bf16 kernel for {} x {} x {}", m,
-                   n, k);
-  } else if (current_isa() != Isa::kBaseline) {
-    product.function = reinterpret_cast<Function>(
+    SPROCKET_CHECK(function != nullptr, "LIBXSMM made no bf16 kernel for {} x {} x {}", m, n, k);
+    return function;
+  } else {
+    if (current_isa() == Isa::kBaseline) return nullptr;
+    return reinterpret_cast<Function>(
         libxsmm_smmdispatch(m, n, k, &lda, &ldb, &ldc, &alpha, &beta, &flags, &prefetch));
   }
-  return product;
 }
 
 template <class Packed>
-void TileProducts<Packed>::call(const Product& product, const Packed* left, const Packed* right,
-                                float* c) const {
-  if (product.function != nullptr) {
-    product.function(right, left, c);
+void TileProducts<Packed>::call(Function function, const Extent& extent, const Packed* left,
+                                const Packed* right, float* c, const void* next) {
+  if (function != nullptr) {
+    function(right, left, c, right, next == nullptr ? left : next, c);
     return;
   }
-  if constexpr (std::is_same_v<Packed, float>) {
-    run_on_isa<PlainProduct>(left, product.left_row, product.left_column, right, c, product.n,
-                             product.m, product.k, product.accumulate);
+  if constexpr (!kPairs) {
+    const int64_t row = extent.left_is_transposed ? 1 : extent.k;
+    const int64_t column = extent.left_is_transposed ? extent.n : 1;
+    run_on_isa<PlainProduct>(left, row, column, right, c, extent.n, extent.m, extent.k,
+                             extent.accumulate);
   }
+}
+
+template <class Packed>
+void TileProducts<Packed>::scores(const Packed* left, const Packed* right, float* c,
+                                  const void* next) const {
+  call(current_.scores, scores_extent(), left, right, c, next);
+}
+
+template <class Packed>
+void TileProducts<Packed>::outputs(const Packed* left, const Packed* right, float* c,
+                                   const void* next) const {
+  call(current_.outputs, outputs_extent(), left, right, c, next);
+}
+
+template <class Packed>
+void TileProducts<Packed>::key_gradients(const Packed* left, const Packed* right, float* c,
+                                         const void* next) const {
+  call(current_.key_gradients, key_gradients_extent(), left, right, c, next);
 }
 
 template class TileProducts<float>;

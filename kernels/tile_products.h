@@ -7,49 +7,62 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "base/bfloat16.h"
 
 namespace sprocket::kernels {
 
 // Packed: float or BFloat16 (then has_bf16_products() is required); accumulators are fp32.
+//
+// `next`, if given, is brought into the second-level cache meanwhile, as many bytes as the result
+// has: what a later product reads.
 template <class Packed>
 class TileProducts {
  public:
   explicit TileProducts(int dim) : dim_(dim) {}
 
   // The tile's number of keys (1..64) and queries (16, 32, 48, 64) for the calls that follow.
+  // LIBXSMM generates each shape once per process.
   void select(int rows, int columns);
 
   // c[rows][columns] = left[rows][dim] right[dim][columns]
-  void scores(const Packed* left, const Packed* right, float* c) const {
-    call(scores_, left, right, c);
-  }
+  void scores(const Packed* left, const Packed* right, float* c, const void* next = nullptr) const;
   // c[dim][columns] += left^T right[rows][columns]; left is [rows][dim] for fp32 and, already
   // transposed, [dim][rows rounded up to even] for bf16.
-  void outputs(const Packed* left, const Packed* right, float* c) const {
-    call(outputs_, left, right, c);
-  }
+  void outputs(const Packed* left, const Packed* right, float* c, const void* next = nullptr) const;
   // c[rows][dim] += left[rows][columns] right[columns][dim]
-  void key_gradients(const Packed* left, const Packed* right, float* c) const {
-    call(key_gradients_, left, right, c);
-  }
+  void key_gradients(const Packed* left, const Packed* right, float* c,
+                     const void* next = nullptr) const;
 
  private:
-  using Function = void (*)(const Packed* right, const Packed* left, float* c, ...);
-  struct Product {
-    Function function = nullptr;  // null: the fallback
-    int n = 0, m = 0, k = 0;      // c[n][m] (+)= left(n, k) right[k][m]
-    int64_t left_row = 0, left_column = 0;
-    bool accumulate = false;
+  using Function = void (*)(const void* right, const void* left, float* c, const void* next_right,
+                            const void* next, const float* next_c);
+  // c[n][m] (+)= left(n, k) right[k][m]
+  struct Extent {
+    int n, m, k;
+    bool left_is_transposed, accumulate;
   };
-  Product make(int n, int m, int k, bool left_is_transposed, bool accumulate) const;
-  void call(const Product& product, const Packed* left, const Packed* right, float* c) const;
+  struct Functions {
+    bool made = false;
+    Function scores = nullptr, outputs = nullptr, key_gradients = nullptr;  // null: the fallback
+  };
+  static constexpr bool kPairs = !std::is_same_v<Packed, float>;
+
+  Extent scores_extent() const { return {rows_, columns_, dim_, false, false}; }
+  Extent outputs_extent() const {
+    return {dim_, columns_, kPairs ? (rows_ + 1) / 2 * 2 : rows_, !kPairs, true};
+  }
+  Extent key_gradients_extent() const { return {rows_, dim_, columns_, false, true}; }
+  static Function make(const Extent& extent);
+  static void call(Function function, const Extent& extent, const Packed* left, const Packed* right,
+                   float* c, const void* next);
 
   int dim_;
   int rows_ = 0;
   int columns_ = 0;
-  Product scores_, outputs_, key_gradients_;
+  Functions current_;
+  Functions known_[64][4];  // by rows - 1, columns / 16 - 1
 };
 
 // to[columns][to_stride] = transpose of from[rows][from_stride], 32-bit elements.

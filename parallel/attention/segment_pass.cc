@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include "kernels/aligned_buffer.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -32,6 +33,21 @@ kernels::SegmentAttentionProblem<T> problem_of(const QuerySide& query,
   return problem;
 }
 
+// The kernel's memory for one call, from the store that AlignedBuffer keeps.
+template <class T>
+class Workspace {
+ public:
+  Workspace(const kernels::SegmentAttentionProblem<T>& problem, kernels::Direction direction)
+      : size_(kernels::segment_attention_workspace_bytes(problem, direction)) {
+    memory_.reserve(size_);
+  }
+  std::span<std::byte> span() const { return {memory_.data(), size_}; }
+
+ private:
+  size_t size_;
+  kernels::AlignedBuffer<std::byte> memory_;
+};
+
 }  // namespace
 
 void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
@@ -41,8 +57,11 @@ void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
     using T = decltype(zero);
     using A = kernels::Accumulator<T>;
     const auto views = views_of<T>(kv);
-    kernels::segment_attention_forward<T>(problem_of<T>(query, views, map), head_view<A>(out_BLHD),
-                                          static_cast<A*>(lse_BHL.data_ptr()), true);
+    const auto problem = problem_of<T>(query, views, map);
+    const Workspace<T> workspace(problem, kernels::Direction::kForward);
+    kernels::segment_attention_forward<T>(problem, head_view<A>(out_BLHD),
+                                          static_cast<A*>(lse_BHL.data_ptr()), true,
+                                          workspace.span());
   });
 }
 
@@ -71,10 +90,12 @@ void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
     std::vector<kernels::KvGradBuffer<T>> gradients;
     for (const auto& buffer : dkv)
       gradients.push_back({head_view<A>(buffer.k), head_view<A>(buffer.v)});
-    kernels::segment_attention_backward<T>(
-        problem_of<T>(query, views, map), const_head_view<T>(dout_BLHD),
-        static_cast<const A*>(lse_BHL.data_ptr()), static_cast<const A*>(delta_BHL.data_ptr()),
-        head_view<A>(dq_BLHD), gradients);
+    const auto problem = problem_of<T>(query, views, map);
+    const Workspace<T> workspace(problem, kernels::Direction::kBackward);
+    kernels::segment_attention_backward<T>(problem, const_head_view<T>(dout_BLHD),
+                                           static_cast<const A*>(lse_BHL.data_ptr()),
+                                           static_cast<const A*>(delta_BHL.data_ptr()),
+                                           head_view<A>(dq_BLHD), gradients, workspace.span());
   });
 }
 

@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "base/philox.h"
 #include "kernels/segment_attention.h"
@@ -23,7 +26,27 @@ struct Shape {
   bool pools = false;      // one pool of rows per (batch, head, block), otherwise two buffers
   double logit_scale = 1;  // multiplies q
   bool empty_rows = true;  // the table's first row of each head lists nothing
+  bool ragged = false;     // query blocks use different numbers of their rows
   uint64_t seed = 1;
+};
+
+// A workspace of exactly the size asked for, filled with what is no number, between guard bytes.
+class GuardedWorkspace {
+ public:
+  explicit GuardedWorkspace(int64_t bytes)
+      : size_(bytes), memory_(2 * kGuard + bytes, kFill), before_(memory_) {}
+
+  std::span<std::byte> span() { return {memory_.data() + kGuard, static_cast<size_t>(size_)}; }
+  bool guards_hold() const {
+    return std::equal(memory_.begin(), memory_.begin() + kGuard, before_.begin()) &&
+           std::equal(memory_.end() - kGuard, memory_.end(), before_.end() - kGuard);
+  }
+
+ private:
+  static constexpr int64_t kGuard = 256;
+  static constexpr std::byte kFill{0xff};
+  int64_t size_;
+  std::vector<std::byte> memory_, before_;
 };
 
 inline std::vector<float> normals(int64_t count, uint64_t seed, int stream) {
@@ -64,6 +87,7 @@ class Case {
     for (int rows : shape.query_rows) query_offsets.push_back(query_offsets.back() + rows);
     make_table();
     make_map();
+    if (shape.ragged) make_query_rows();
     const int64_t size = shape.batch * queries() * row_size();
     q = rounded<T>(normals(size, shape.seed, 1), shape.logit_scale);
     dout = rounded<T>(normals(size, shape.seed, 2));
@@ -116,8 +140,11 @@ class Case {
 
   void forward(Results<A>& r, const SegmentTable& table, bool accumulate, int threads) const {
     const auto kv = buffers();
-    segment_attention_forward<T>(problem(kv, table, threads), query_view(r.out.data()),
-                                 r.lse.data(), accumulate);
+    const auto call = problem(kv, table, threads);
+    GuardedWorkspace workspace(segment_attention_workspace_bytes(call, Direction::kForward));
+    segment_attention_forward<T>(call, query_view(r.out.data()), r.lse.data(), accumulate,
+                                 workspace.span());
+    EXPECT_TRUE(workspace.guards_hold());
   }
 
   void find_delta(Results<A>& r, int threads) const {
@@ -132,8 +159,11 @@ class Case {
     for (size_t i = 0; i < k.size(); ++i) {
       dkv.push_back({buffer_view(r.dk[i].data(), i), buffer_view(r.dv[i].data(), i)});
     }
-    segment_attention_backward<T>(problem(kv, table, threads), query_view(dout.data()),
-                                  r.lse.data(), r.delta.data(), query_view(r.dq.data()), dkv);
+    const auto call = problem(kv, table, threads);
+    GuardedWorkspace workspace(segment_attention_workspace_bytes(call, Direction::kBackward));
+    segment_attention_backward<T>(call, query_view(dout.data()), r.lse.data(), r.delta.data(),
+                                  query_view(r.dq.data()), dkv, workspace.span());
+    EXPECT_TRUE(workspace.guards_hold());
   }
 
   Results<A> run(int threads = 1) const {
@@ -154,12 +184,19 @@ class Case {
 
   SegmentAttentionProblem<T> problem(const std::vector<KvBuffer<T>>& kv, const SegmentTable& table,
                                      int threads) const {
-    return {shape.head_dim, scale(), query_view(q.data()), query_offsets, kv, &table,
-            &map,           threads};
+    return {shape.head_dim, scale(),   query_view(q.data()), query_offsets, kv, &table, &map,
+            threads,        query_rows};
   }
 
   Shape shape;
+  // Rows of a query block that take part.
+  int64_t rows_used(int64_t batch_head, int block) const {
+    return query_rows.empty() ? shape.query_rows[block]
+                              : query_rows[batch_head * table.query_blocks + block];
+  }
+
   std::vector<int64_t> query_offsets;
+  std::vector<int32_t> query_rows;
   SegmentTable table;
   KvBlockMap map;
   std::vector<int64_t> buffer_rows;
@@ -181,6 +218,17 @@ class Case {
         }
       }
       table.row_offsets.push_back(static_cast<int64_t>(table.kv_block.size()));
+    }
+  }
+
+  // All rows, none, and whatever lies between.
+  void make_query_rows() {
+    const RandomStream random(shape.seed, 2, 0, RandomPurpose::kTest);
+    for (int64_t row = 0; row < table.rows(); ++row) {
+      const int rows = shape.query_rows[row % table.query_blocks];
+      query_rows.push_back(row == 0   ? 0
+                           : row == 1 ? rows
+                                      : static_cast<int>(random.uniform(row) * (rows + 1)));
     }
   }
 
@@ -235,7 +283,8 @@ Results<Real> Case<T>::reference(Round round) const {
         }
       }
       if (keys.empty()) continue;
-      for (int64_t row = query_offsets[block]; row < query_offsets[block + 1]; ++row) {
+      const int64_t first = query_offsets[block];
+      for (int64_t row = first; row < first + rows_used(bh, block); ++row) {
         const int64_t at = (b * queries() + row) * row_size() + h * dim;
         std::vector<Real> p(keys.size());
         Real maximum = -std::numeric_limits<Real>::infinity(), sum = 0;

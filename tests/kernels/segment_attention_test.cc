@@ -31,6 +31,12 @@ std::vector<Shape> shapes() {
       {1, 1, 77, {20}, {33, 1, 65}, 1.0, false, 1, false},
       // Rows in pools that differ by head.
       {2, 2, 64, {64, 48, 9}, {64, 7, 33, 50}, 0.6, true},
+      // Blocks of 128 rows, pooled ones of 16 and 32, remainders of one row.
+      {1, 2, 64, {128, 64, 128}, {16, 32, 64, 128, 1, 1, 8, 16, 2}, 0.8},
+      {1, 1, 128, {64, 128, 100, 64, 64, 64, 64, 64, 64, 64}, {64, 128, 1, 32}, 0.7},
+      // Query blocks that use some of their rows.
+      {1, 2, 64, {64, 64, 130, 33, 64}, {64, 64, 16, 5, 1}, 0.7, false, 1, true, true},
+      {2, 1, 40, {64, 31, 128}, {64, 128}, 1.0, true, 1, false, true},
       // Peaked softmax.
       {1, 2, 64, {64, 50}, {64, 64, 31, 64}, 0.8, false, 16},
   };
@@ -251,6 +257,67 @@ TYPED_TEST(SegmentAttentionTypes, ResultsDoNotDependOnTheNumberOfThreads) {
   }
 }
 
+// Query blocks that list everything beside others that list next to nothing, columns likewise: the
+// threads join heads, overtake and wait for each other in ever different ways.
+TYPED_TEST(SegmentAttentionTypes, UnevenTablesDoNotDependOnTheNumberOfThreads) {
+  constexpr int kBlocks = 40;
+  for (int heads : {1, 3}) {
+    Shape shape{1, heads, 32, std::vector<int>(kBlocks, 16), std::vector<int>(kBlocks, 16)};
+    shape.logit_scale = 2;
+    Case<TypeParam> c(shape);
+    c.table.row_offsets = {0};
+    c.table.kv_block.clear();
+    for (int row = 0; row < heads * kBlocks; ++row) {
+      for (int block = 0; block < kBlocks; ++block) {
+        const bool full = row % 5 == 4 || block == 0 || block == 30;
+        const bool listed = row % 7 != 6 && (full || (row * 11 + block * 17) % 29 == 0);
+        if (listed) c.table.kv_block.push_back(block);
+      }
+      c.table.row_offsets.push_back(static_cast<int64_t>(c.table.kv_block.size()));
+    }
+    const auto one = c.run(1);
+    if constexpr (std::is_same_v<TypeParam, double>) expect_equal(one, c.reference());
+    for (int threads : {2, 2, 2, 3, 5, 16}) {
+      SCOPED_TRACE(std::to_string(heads) + " heads, " + std::to_string(threads) + " threads");
+      expect_identical(c.run(threads), one);
+    }
+  }
+}
+
+TYPED_TEST(SegmentAttentionTypes, RowsThatTakeNoPartStayAsTheyWere) {
+  Case<TypeParam> c({1, 2, 64, {64, 40}, {64, 33}, 1, false, 1, false});
+  const auto all = c.run();
+  c.query_rows = {40, 0, 64, 7};
+  auto r = c.zeros();
+  std::fill(r.out.begin(), r.out.end(), 7);
+  std::fill(r.lse.begin(), r.lse.end(), 7);
+  std::fill(r.dq.begin(), r.dq.end(), 7);
+  auto accumulated = r;
+  for (int head = 0; head < 2; ++head) {  // a former pass that met no keys
+    for (int64_t row = 0; row < c.queries(); ++row) {
+      accumulated.lse[head * c.queries() + row] = -kInfinity;
+    }
+  }
+  c.forward(r, c.table, false, 2);
+  c.forward(accumulated, c.table, true, 2);
+  r.delta = all.delta;
+  c.backward(r, c.table, 2);
+  for (int64_t row = 0; row < c.queries(); ++row) {
+    for (int head = 0; head < 2; ++head) {
+      const int block = row < 64 ? 0 : 1;
+      const bool used = row - c.query_offsets[block] < c.query_rows[head * 2 + block];
+      SCOPED_TRACE("row " + std::to_string(row) + ", head " + std::to_string(head));
+      const int64_t at = (row * 2 + head) * 64, index = head * c.queries() + row;
+      EXPECT_EQ(r.lse[index], used ? all.lse[index] : -kInfinity);
+      EXPECT_EQ(r.out[at], used ? all.out[at] : 0);
+      EXPECT_EQ(accumulated.out[at], used ? all.out[at] : 7);
+      if (!used) {
+        EXPECT_EQ(r.dq[at], 7);
+      }
+    }
+  }
+}
+
 TYPED_TEST(SegmentAttentionTypes, CallsFromSeveralThreadsDoNotDisturbEachOther) {
   const Case<TypeParam> c(shapes()[2]);
   const auto expected = c.run(1);
@@ -315,6 +382,45 @@ TYPED_TEST(SegmentAttentionTypes, ATokenThatIsNotANumberIsNotHidden) {
   const auto r = c.run();
   EXPECT_TRUE(std::isnan(r.out[0]));
   EXPECT_FALSE(std::isnan(r.out[16]));
+}
+
+TEST(SegmentAttention, AWorkspaceThatIsTooSmallIsRefused) {
+  const Case<float> c(shapes()[0]);
+  auto r = c.zeros();
+  const auto kv = c.buffers();
+  const auto problem = c.problem(kv, c.table, 1);
+  std::vector<std::byte> workspace(segment_attention_workspace_bytes(problem, Direction::kForward) -
+                                   1);
+  EXPECT_THROW(segment_attention_forward<float>(problem, c.query_view(r.out.data()), r.lse.data(),
+                                                false, workspace),
+               std::exception);
+}
+
+// The formula of the header: what grows with the sequence is the packed copies of a head.
+TEST(SegmentAttention, TheWorkspaceDoesNotGrowWithWhatTheTableLists) {
+  const auto bytes = [](int blocks, double density, int heads, int threads, Direction direction) {
+    const Case<float> c({1, heads, 64, std::vector<int>(blocks, 64), std::vector<int>(blocks, 64),
+                         density, false, 1, false});
+    const auto kv = c.buffers();
+    return segment_attention_workspace_bytes(c.problem(kv, c.table, threads), direction);
+  };
+  for (Direction direction : {Direction::kForward, Direction::kBackward}) {
+    EXPECT_EQ(bytes(16, 0.1, 2, 1, direction), bytes(16, 1, 2, 1, direction));
+    EXPECT_EQ(bytes(16, 0.1, 2, 1, direction), bytes(16, 0.1, 4, 1, direction));
+    const int64_t copies = direction == Direction::kForward ? 2 : 5;
+    const int64_t rows = 16 * 64 * 64 * 4;
+    const int64_t growth = bytes(32, 1, 1, 1, direction) - bytes(16, 1, 1, 1, direction);
+    EXPECT_GE(growth, copies * rows);
+    EXPECT_LE(growth, copies * rows + 16 * 128);
+  }
+}
+
+TEST(SegmentAttention, RowsBeyondABlockAreRefused) {
+  Case<float> c(shapes()[0]);
+  auto r = c.zeros();
+  c.query_rows.assign(c.table.rows(), 64);
+  c.query_rows[1] = 65;
+  EXPECT_THROW(c.forward(r, c.table, false, 1), std::exception);
 }
 
 TEST(SegmentAttention, ATableThatDoesNotFitIsRefused) {
