@@ -146,6 +146,20 @@ BlockShape describe_block(std::span<const TokenPosition> positions, const Prunin
   return shape;
 }
 
+// sum_of_lanes without a way through memory, which would cost more than the products of a row.
+SPROCKET_INLINE float tree_sum(Lanes<float> v) {
+  const auto a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                 __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  const auto b =
+      __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+  return (b[0] + b[2]) + (b[1] + b[3]);
+}
+SPROCKET_INLINE double tree_sum(Lanes<double> v) {
+  const auto a =
+      __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+  return (a[0] + a[2]) + (a[1] + a[3]);
+}
+
 // dots[i] = row i . row partner[i] (0 for no partner, -1), squares[i] = row i . row i
 template <class T>
 struct DotKernel {
@@ -161,8 +175,8 @@ struct DotKernel {
                            dot += value * load(y + j, lanes);
                            square += value * value;
                          }));
-      dots[i] = partner[i] < 0 ? A{0} : sum_of_lanes<A>(dot);
-      squares[i] = sum_of_lanes<A>(square);
+      dots[i] = partner[i] < 0 ? A{0} : tree_sum(dot);
+      squares[i] = tree_sum(square);
     }
   }
 };
@@ -257,7 +271,8 @@ class BlockPruner {
       const int32_t keep = redundant ? window.keep_if_redundant : window.keep;
       keys_.clear();
       for (const int32_t token : tokens) {
-        keys_.push_back(ascending_key(similarity_[token], static_cast<uint32_t>(token)));
+        keys_.push_back(
+            ascending_key<A>(ordered_bits(similarity_[token]), static_cast<uint32_t>(token)));
       }
       if (keep < window.count) std::nth_element(keys_.begin(), keys_.begin() + keep, keys_.end());
       for (int32_t i = 0; i < keep; ++i) keeps_[id_of_ascending<A>(keys_[i])] = 1;

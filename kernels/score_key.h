@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/isa.h"
+
 namespace sprocket::kernels {
 
 template <class A>
@@ -13,18 +15,19 @@ using ValueBits = std::conditional_t<std::is_same_v<A, float>, uint32_t, uint64_
 template <class A>
 using ScoreKey = std::conditional_t<std::is_same_v<A, float>, uint64_t, unsigned __int128>;
 
-// Ascending with the value; +0 and -0 are equal. Not for NaN. Never 0, never the largest integer.
+// Ascending with the value, all of them above 0; +0 and -0 are equal; NaN gives 0.
 template <class A>
-ValueBits<A> ordered_bits(A value) {
-  constexpr ValueBits<A> kSign = ValueBits<A>{1} << (8 * sizeof(A) - 1);
+SPROCKET_INLINE ValueBits<A> ordered_bits(A value) {
+  constexpr int kSignBit = 8 * sizeof(A) - 1;
   const ValueBits<A> bits = std::bit_cast<ValueBits<A>>(value + A{0});
-  return (bits & kSign) ? ~bits : (bits | kSign);
+  const ValueBits<A> all_if_negative = ValueBits<A>{0} - (bits >> kSignBit);
+  const ValueBits<A> ordered = bits ^ (all_if_negative | (ValueBits<A>{1} << kSignBit));
+  return value == value ? ordered : 0;
 }
 
 // From large to small: value descending (NaN last), then id ascending.
 template <class A>
-ScoreKey<A> descending_key(A value, uint32_t id) {
-  const ValueBits<A> ordered = value == value ? ordered_bits(value) : 0;
+ScoreKey<A> descending_key(ValueBits<A> ordered, uint32_t id) {
   return (ScoreKey<A>{ordered} << 32) | static_cast<uint32_t>(~id);
 }
 template <class A>
@@ -34,10 +37,8 @@ uint32_t id_of_descending(ScoreKey<A> key) {
 
 // From small to large: value ascending (NaN last), then id ascending.
 template <class A>
-ScoreKey<A> ascending_key(A value, uint32_t id) {
-  const ValueBits<A> ordered =
-      value == value ? ordered_bits(value) : static_cast<ValueBits<A>>(~ValueBits<A>{0});
-  return (ScoreKey<A>{ordered} << 32) | id;
+ScoreKey<A> ascending_key(ValueBits<A> ordered, uint32_t id) {
+  return (ScoreKey<A>{static_cast<ValueBits<A>>(ordered - 1)} << 32) | id;
 }
 template <class A>
 uint32_t id_of_ascending(ScoreKey<A> key) {

@@ -1,8 +1,11 @@
 #include "kernels/threshold_selection.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstring>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <numbers>
 #include <numeric>
@@ -11,7 +14,7 @@
 #include "base/error.h"
 #include "kernels/block_pooling.h"
 #include "kernels/block_selection.h"
-#include "kernels/lanes.h"
+#include "kernels/row_kernels.h"
 #include "kernels/score_key.h"
 
 namespace sprocket::kernels {
@@ -19,15 +22,91 @@ namespace {
 
 constexpr int kTileRows = 96;  // a multiple of the six rows that panel_product works on at once
 
-// e[j] = exp(s[j] - largest); 0 for NaN.
+SPROCKET_INLINE Lanes<double> load_doubles(const double* from) { return load(from); }
+SPROCKET_INLINE Lanes<double> load_doubles(const float* from) {
+  typedef float Half __attribute__((vector_size(32)));
+  Half half;
+  std::memcpy(&half, from, sizeof half);
+  return __builtin_convertvector(half, Lanes<double>);
+}
+
+// sum of term(x[j]) in double; a term must be always_inline and take a vector or a scalar.
+template <class A, class Term>
+SPROCKET_INLINE double sum_of_terms(const A* x, int64_t count, Term term) {
+  Lanes<double> sums{};
+  int64_t j = 0;
+  for (; j + kLanes<double> <= count; j += kLanes<double>) sums += term(load_doubles(x + j));
+  double sum = sum_of_lanes<double>(sums);
+  for (; j < count; ++j) sum += term(static_cast<double>(x[j]));
+  return sum;
+}
+#define SPROCKET_TERM(...) \
+  [=](auto x) __attribute__((always_inline)) { return __VA_ARGS__; }
+
+struct Statistics {
+  double mean = 0;  // relative to the first score
+  double deviation = 0;
+};
+
+template <class A>
+struct StatisticsKernel {
+  SPROCKET_INLINE static void run(const A* s, int64_t count, Statistics* result) {
+    const double origin = s[0];
+    const double mean =
+        sum_of_terms(s, count, SPROCKET_TERM(x - origin)) / static_cast<double>(count);
+    const double squares =
+        sum_of_terms(s, count, SPROCKET_TERM((x - origin - mean) * (x - origin - mean)));
+    *result = {mean, std::sqrt(squares / static_cast<double>(count))};
+  }
+};
+
+// The largest score that is not NaN, or -inf.
+template <class A>
+struct LargestKernel {
+  SPROCKET_INLINE static void run(const A* s, int64_t count, A* result) {
+    Lanes<A> values = broadcast(-std::numeric_limits<A>::infinity());
+    int64_t j = 0;
+    for (; j + kLanes<A> <= count; j += kLanes<A>) {
+      const Lanes<A> x = load(s + j);
+      values = x > values ? x : values;
+    }
+    A largest = largest_of_lanes<A>(values);
+    for (; j < count; ++j) largest = s[j] > largest ? s[j] : largest;
+    *result = largest;
+  }
+};
+
+// Scores by their distance from the largest one, so that few of them need sorting.
+constexpr int kBuckets = 128;  // and one behind them for what lies further down, or is NaN
+
+// e[j] = exp(s[j] - largest), 0 for NaN, and their sum.
 template <class A>
 struct ExpKernel {
-  SPROCKET_INLINE static void run(const A* s, int64_t count, A largest, A* e) {
-    for (int64_t j = 0; j < count; j += kLanes<A>) {
-      const int64_t lanes = std::min<int64_t>(kLanes<A>, count - j);
-      const Lanes<A> value = exp_of_lanes(load_first(s + j, lanes) - largest);
-      store_first(e + j, value == value ? value : Lanes<A>{}, lanes);
+  SPROCKET_INLINE static void run(const A* s, int64_t count, A largest, A* e, double* total) {
+    for_each_vector<A>(count, SPROCKET_STEP({
+                         const Lanes<A> value = exp_of_lanes(load(s + j, lanes) - largest);
+                         store(e + j, value == value ? value : Lanes<A>{}, lanes);
+                       }));
+    *total = sum_of_terms(e, count, SPROCKET_TERM(x));
+  }
+};
+
+// Never descending where scores descend; kBuckets for NaN.
+template <class A>
+struct BucketKernel {
+  SPROCKET_INLINE static void run(const A* s, int64_t count, A largest, A buckets_per_unit,
+                                  int32_t* bucket) {
+    for (int64_t j = 0; j < count; ++j) {
+      const A distance = (largest - s[j]) * buckets_per_unit;
+      bucket[j] = static_cast<int32_t>(distance < kBuckets ? distance : A{kBuckets});
     }
+  }
+};
+
+template <class A>
+struct OrderKernel {
+  SPROCKET_INLINE static void run(const A* s, int64_t count, ValueBits<A>* ordered) {
+    for (int64_t j = 0; j < count; ++j) ordered[j] = ordered_bits(s[j]);
   }
 };
 
@@ -36,7 +115,7 @@ template <class A>
 class ThresholdSelector {
  public:
   ThresholdSelector(const ThresholdSpec& spec, int blocks)
-      : spec_(spec), blocks_(blocks), e_(blocks) {
+      : spec_(spec), blocks_(blocks), e_(blocks), bucket_(blocks), ordered_(blocks) {
     switch (spec.rule) {
       case ThresholdRule::kValue: {
         const int k = selected_count(spec.sparsity, blocks);
@@ -77,99 +156,117 @@ class ThresholdSelector {
  private:
   void append_above_value(const A* scores, int first_id, std::vector<int32_t>& ids) {
     const double origin = scores[0];
-    double sum = 0, squares = 0;
-    for (int j = 0; j < blocks_; ++j) sum += scores[j] - origin;
-    const double mean = sum / blocks_;
-    for (int j = 0; j < blocks_; ++j) {
-      const double centred = (scores[j] - origin) - mean;
-      squares += centred * centred;
-    }
-    const double threshold = mean + std::sqrt(squares / blocks_) * quantile_;
+    Statistics statistics;
+    run_on_isa<StatisticsKernel<A>>(scores, static_cast<int64_t>(blocks_), &statistics);
+    const double threshold = statistics.mean + statistics.deviation * quantile_;
     const size_t size = ids.size();
-    for (int j = 0; j < blocks_; ++j) {
-      if (scores[j] - origin >= threshold) ids.push_back(first_id + j);
-    }
-    if (ids.size() - size < static_cast<size_t>(least_)) {
-      ids.resize(size);
-      collect(scores, -std::numeric_limits<A>::infinity());
-      std::nth_element(sorted_.begin(), sorted_.begin() + (least_ - 1), sorted_.end(),
-                       std::greater<>());
-      append_from(sorted_[least_ - 1], first_id, ids);
-    }
+    append_where(first_id, ids, [&](int j) { return scores[j] - origin >= threshold; });
+    ensure_least(scores, first_id, size, ids);
   }
 
   void append_mass(const A* scores, int first_id, std::vector<int32_t>& ids) {
-    const double total = exponentiate(scores);
-    const double target = spec_.tau * total;
-    // What lies below `cut` has less mass than may be left out, so few keys need sorting; should
-    // rounding say otherwise, all are.
-    const double share = (1 - spec_.tau) * total / blocks_;
-    const A cut = std::isfinite(largest_) ? static_cast<A>(largest_ + std::log(share) - 0.01)
-                                          : -std::numeric_limits<A>::infinity();
-    collect(scores, cut);
-    int count = count_reaching(target);
-    if (count == 0 && static_cast<int>(keys_.size()) < blocks_) {
-      collect(scores, -std::numeric_limits<A>::infinity());
-      count = count_reaching(target);
+    const double target = spec_.tau * exponentiate(scores);
+    // Two sets, because sums that wait for each other take long.
+    std::array<std::array<double, kBuckets + 1>, 2> masses{};
+    for (int j = 0; j < blocks_; ++j) masses[j % 2][bucket_[j]] += e_[j];
+    double mass = 0;
+    int bucket = 0;
+    for (; bucket < kBuckets; ++bucket) {
+      const double with = mass + (masses[0][bucket] + masses[1][bucket]);
+      if (with >= target) break;
+      mass = with;
     }
-    if (count == 0) {
+    order(scores);
+    keys_.clear();
+    for (int j = 0; j < blocks_; ++j) {
+      if (bucket_[j] == bucket) keys_.push_back(key_of(j));
+    }
+    const size_t size = ids.size();
+    if (keys_.empty()) {  // only rounding kept the sum below a target close to it
       append_range(first_id, first_id + blocks_, ids);
     } else {
-      append_from(sorted_[count - 1], first_id, ids);
+      append_from(last_key(target - mass), first_id, ids);
     }
+    ensure_least(scores, first_id, size, ids);
   }
 
-  // Fills e_ and largest_; returns the sum of e_.
+  // Takes the best least_ instead, if there are fewer behind the first `size` ids.
+  void ensure_least(const A* scores, int first_id, size_t size, std::vector<int32_t>& ids) {
+    if (ids.size() - size >= static_cast<size_t>(least_)) return;
+    ids.resize(size);
+    order(scores);
+    keys_.clear();
+    for (int j = 0; j < blocks_; ++j) keys_.push_back(key_of(j));
+    std::partial_sort(keys_.begin(), keys_.begin() + least_, keys_.end(), std::greater<>());
+    append_from(keys_[least_ - 1], first_id, ids);
+  }
+
+  // Fills e_ and bucket_; returns the sum of e_.
   double exponentiate(const A* scores) {
-    largest_ = -std::numeric_limits<A>::infinity();
-    for (int j = 0; j < blocks_; ++j) largest_ = scores[j] > largest_ ? scores[j] : largest_;
-    if (std::isfinite(largest_)) {
-      run_on_isa<ExpKernel<A>>(scores, static_cast<int64_t>(blocks_), largest_, e_.data());
-    } else {  // +inf takes all of the mass; only -inf and NaN: all are alike
-      for (int j = 0; j < blocks_; ++j) e_[j] = largest_ < 0 || scores[j] == largest_ ? 1 : 0;
-    }
+    const int64_t count = blocks_;
+    A largest = 0;
     double total = 0;
-    for (int j = 0; j < blocks_; ++j) total += e_[j];
+    run_on_isa<LargestKernel<A>>(scores, count, &largest);
+    if (std::isfinite(largest)) {
+      run_on_isa<ExpKernel<A>>(scores, count, largest, e_.data(), &total);
+      // All below this distance together have less mass than may be left out.
+      const double distance = std::log(blocks_ / ((1 - spec_.tau) * total));
+      run_on_isa<BucketKernel<A>>(scores, count, largest,
+                                  static_cast<A>(kBuckets / std::max(distance, 1.0)),
+                                  bucket_.data());
+    } else {  // +inf takes all of the mass; only -inf and NaN: all are alike
+      std::fill(bucket_.begin(), bucket_.end(), kBuckets);
+      for (int j = 0; j < blocks_; ++j) {
+        e_[j] = largest < 0 || scores[j] == largest ? 1 : 0;
+        total += e_[j];
+      }
+    }
     return total;
   }
 
-  // The keys of scores not below cut (and of NaN, if cut is -inf) in ascending order of ids.
-  void collect(const A* scores, A cut) {
-    keys_.resize(blocks_);
-    const bool all = cut == -std::numeric_limits<A>::infinity();
-    size_t count = 0;
-    for (int j = 0; j < blocks_; ++j) {
-      keys_[count] = descending_key(scores[j], static_cast<uint32_t>(j));
-      count += all || scores[j] >= cut;
-    }
-    keys_.resize(count);
-    sorted_ = keys_;
-  }
-
-  // How many of the largest keys, at least least_, have the target mass; 0 if all have less or
-  // are fewer. Sorts no more of sorted_ than needed.
-  int count_reaching(double target) {
-    const size_t least = least_;
+  // The last of the largest of keys_ that have the target mass, or of all if these have less; there
+  // is at least one. Sorts no more than needed.
+  ScoreKey<A> last_key(double target) {
     double mass = 0;
-    size_t done = 0;
-    for (size_t step = std::max<size_t>(least, 32); done < sorted_.size(); step *= 2) {
-      const size_t end = std::min(done + step, sorted_.size());
-      const auto from = sorted_.begin() + done, to = sorted_.begin() + end;
-      if (end < sorted_.size()) std::nth_element(from, to, sorted_.end(), std::greater<>());
+    int64_t done = 0;
+    const int64_t size = static_cast<int64_t>(keys_.size());
+    for (int64_t step = 32; done < size; step *= 2) {
+      const int64_t end = std::min(done + step, size);
+      const auto from = keys_.begin() + done, to = keys_.begin() + end;
+      if (end < size) std::nth_element(from, to, keys_.end(), std::greater<>());
       std::sort(from, to, std::greater<>());
-      while (done < end) {
-        mass += e_[id_of_descending<A>(sorted_[done])];
-        ++done;
-        if (done >= least && mass >= target) return static_cast<int>(done);
+      for (; done < end; ++done) {
+        mass += e_[id_of_descending<A>(keys_[done])];
+        if (mass >= target) return keys_[done];
       }
     }
-    return 0;
+    return keys_.back();
   }
 
-  void append_from(ScoreKey<A> smallest, int first_id, std::vector<int32_t>& ids) {
-    for (const ScoreKey<A> key : keys_) {
-      if (key >= smallest) ids.push_back(first_id + static_cast<int>(id_of_descending<A>(key)));
+  void order(const A* scores) {
+    run_on_isa<OrderKernel<A>>(scores, static_cast<int64_t>(blocks_), ordered_.data());
+  }
+  ScoreKey<A> key_of(int j) const {
+    return descending_key<A>(ordered_[j], static_cast<uint32_t>(j));
+  }
+
+  void append_from(ScoreKey<A> smallest, int first_id, std::vector<int32_t>& ids) const {
+    const int last_id = static_cast<int>(id_of_descending<A>(smallest));
+    const ValueBits<A> last = ordered_[last_id];
+    append_where(first_id, ids, [&](int j) {
+      return (ordered_[j] > last) | ((ordered_[j] == last) & (j <= last_id));
+    });
+  }
+
+  template <class Selected>
+  void append_where(int first_id, std::vector<int32_t>& ids, Selected selected) const {
+    size_t size = ids.size();
+    ids.resize(size + blocks_);
+    for (int j = 0; j < blocks_; ++j) {
+      ids[size] = first_id + j;
+      size += selected(j);
     }
+    ids.resize(size);
   }
 
   const ThresholdSpec& spec_;
@@ -177,51 +274,53 @@ class ThresholdSelector {
   int least_ = 1;
   bool keeps_all_ = false;
   double quantile_ = 0;
-  A largest_ = 0;
   std::vector<A> e_;
-  std::vector<ScoreKey<A>> keys_, sorted_;
+  std::vector<int32_t> bucket_;
+  std::vector<ValueBits<A>> ordered_;
+  std::vector<ScoreKey<A>> keys_;
 };
+
+// Coefficients from the highest power down.
+double polynomial(std::initializer_list<double> coefficients, double x) {
+  double value = 0;
+  for (const double coefficient : coefficients) value = value * x + coefficient;
+  return value;
+}
+
+double lower_tail(double p) {
+  const double q = std::sqrt(-2 * std::log(p));
+  return polynomial({-7.784894002430293e-03, -3.223964580411365e-01, -2.400758277161838e+00,
+                     -2.549732539343734e+00, 4.374664141464968e+00, 2.938163982698783e+00},
+                    q) /
+         polynomial({7.784695709041462e-03, 3.224671290700398e-01, 2.445134137142996e+00,
+                     3.754408661907416e+00, 1.0},
+                    q);
+}
+
+double central(double q) {
+  const double r = q * q;
+  return q *
+         polynomial({-3.969683028665376e+01, 2.209460984245205e+02, -2.759285104469687e+02,
+                     1.383577518672690e+02, -3.066479806614716e+01, 2.506628277459239e+00},
+                    r) /
+         polynomial({-5.447609879822406e+01, 1.615858368580409e+02, -1.556989798598866e+02,
+                     6.680131188771972e+01, -1.328068155288572e+01, 1.0},
+                    r);
+}
 
 }  // namespace
 
 double inverse_normal_cdf(double p) {
   SPROCKET_CHECK(p >= 0 && p <= 1, "a probability of {}", p);
   if (p == 0 || p == 1) return (p - 0.5) * std::numeric_limits<double>::infinity();
-  constexpr double kTail = 0.02425;
-  const auto tail = [](double probability) {
-    const double q = std::sqrt(-2 * std::log(probability));
-    return (((((-7.784894002430293e-03 * q - 3.223964580411365e-01) * q - 2.400758277161838e+00) *
-                  q -
-              2.549732539343734e+00) *
-                 q +
-             4.374664141464968e+00) *
-                q +
-            2.938163982698783e+00) /
-           ((((7.784695709041462e-03 * q + 3.224671290700398e-01) * q + 2.445134137142996e+00) * q +
-             3.754408661907416e+00) *
-                q +
-            1);
-  };
+  constexpr double kTail = 0.02425;  // where the approximation changes
   double x = 0;
   if (p < kTail) {
-    x = tail(p);
+    x = lower_tail(p);
   } else if (p > 1 - kTail) {
-    x = -tail(1 - p);
+    x = -lower_tail(1 - p);
   } else {
-    const double q = p - 0.5, r = q * q;
-    x = (((((-3.969683028665376e+01 * r + 2.209460984245205e+02) * r - 2.759285104469687e+02) * r +
-           1.383577518672690e+02) *
-              r -
-          3.066479806614716e+01) *
-             r +
-         2.506628277459239e+00) *
-        q /
-        (((((-5.447609879822406e+01 * r + 1.615858368580409e+02) * r - 1.556989798598866e+02) * r +
-           6.680131188771972e+01) *
-              r -
-          1.328068155288572e+01) *
-             r +
-         1);
+    x = central(p - 0.5);
   }
   const double density = std::exp(-x * x / 2) / std::sqrt(2 * std::numbers::pi);
   const double step = (std::erfc(-x / std::numbers::sqrt2) / 2 - p) / density;
@@ -233,6 +332,7 @@ SegmentTable select_by_threshold(const A* qc, const A* kc, int batch, int heads,
                                  int kv_blocks, int head_dim, double scale,
                                  const ThresholdSpec& spec, int threads) {
   const int prefix = spec.prefix_blocks, video = kv_blocks - prefix;
+  SPROCKET_CHECK(spec.tau > 0, "tau is {}", spec.tau);
   SPROCKET_CHECK(prefix >= 0 && video >= 0, "{} prefix blocks of {}", prefix, kv_blocks);
   SegmentTable table;
   table.batch = batch;

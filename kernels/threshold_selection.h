@@ -17,13 +17,13 @@ namespace sprocket::kernels {
 enum class ThresholdRule {
   // Keep j if S[j] >= mean(S) + std(S) * PhiInv(1 - k / N): the k best of normally distributed
   // scores. std is the population's; k = selected_count(sparsity, N); k = N keeps everything.
-  // Statistics are sums over ascending j in double of S[j] - S[0], so that equal scores have
+  // Statistics are taken of S[j] - S[0] in double, in one fixed order, so that equal scores have
   // no spread and are all kept. With a NaN or infinite score there is no threshold: the best
   // min_blocks_value are kept.
   kValue,
   // The smallest set of top blocks whose P = softmax(S) adds up to tau: exp(S - max) in the
-  // precision of the scores, sums in double (of the set in descending order, of the whole row
-  // in ascending ids). tau >= 1 keeps everything.
+  // precision of the scores, sums in double in one fixed order, compared with tau times the sum
+  // of the row: with m equal scores and nothing else, ceil(tau * m). tau >= 1 keeps everything.
   kMass,
 };
 
