@@ -3,13 +3,17 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
+#include <numbers>
+#include <type_traits>
 #include <vector>
 
 #include "base/error.h"
 #include "kernels/aligned_buffer.h"
 #include "kernels/lanes.h"
 #include "kernels/panel_product.h"
+#include "kernels/tile_ops.h"
 #include "kernels/tile_products.h"
 
 // A tile of logits is stored keys-major, [keys][64 queries]: maxima and sums over keys run down the
@@ -23,10 +27,33 @@ constexpr int kColumns = 64;        // queries of a tile
 constexpr int kTileKeys = 64;       // keys of a tile
 constexpr int kGroupColumns = 128;  // queries that pass over the keys together, about
 
-// block_maximum[c] = max(block_maximum[c], the tile's column c)
+// 2^x for x <= 0 as the sums need it: relative error below 2^-22, at least 2^-126, NaN stays NaN.
+SPROCKET_INLINE Lanes<float> exp2_of_nonpositive(Lanes<float> x) {
+  using V = Lanes<float>;
+  using I = IntegerLanes<float>;
+  x = x < -126.0f ? V{} - 126.0f : x;
+  const float kRound = 0x1.8p23f;
+  const V shifted = x + kRound;
+  const V f = x - (shifted - kRound);
+  // 1 + f g(f), fitted on [-1/2, 1/2] to a relative error of 9.2e-8.
+  V p = f * 0.00132647272f + 0.00967151281f;
+  p = p * f + 0.0555073374f;
+  p = p * f + 0.240222421f;
+  p = p * f + 0.693146978f;
+  p = p * f + 1.0f;
+  return p * (V)(((I)shifted - (I)(V{} + kRound) + 127) << 23);
+}
+SPROCKET_INLINE Lanes<double> exp2_of_nonpositive(Lanes<double> x) {
+  for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_exp2(x[i]);
+  return x;
+}
+
+// Raises block_maximum and maximum to the tile's columns and, if sum is not null, adds
+// 2^(factor * (x - maximum)) of the tile to it.
 template <class A>
-struct MaximumKernel {
-  SPROCKET_INLINE static void run(const A* tile, int keys, A* block_maximum) {
+struct TileKernel {
+  SPROCKET_INLINE static void run(const A* tile, int keys, A factor, A* block_maximum, A* maximum,
+                                  A* sum) {
     for (int c = 0; c < kColumns; c += kLanes<A>) {
       Lanes<A> largest = load(block_maximum + c);
       for (int key = 0; key < keys; ++key) {
@@ -34,24 +61,14 @@ struct MaximumKernel {
         largest = x > largest ? x : largest;
       }
       store(block_maximum + c, largest);
-    }
-  }
-};
-
-// Raises the running maximum to the block's, and adds exp(scale * (x - maximum)) of the tile to
-// sum.
-template <class A>
-struct SumKernel {
-  SPROCKET_INLINE static void run(const A* tile, int keys, A scale, const A* block_maximum,
-                                  A* maximum, A* sum) {
-    for (int c = 0; c < kColumns; c += kLanes<A>) {
-      const Lanes<A> former = load(maximum + c), largest = load(block_maximum + c);
+      const Lanes<A> former = load(maximum + c);
       const Lanes<A> raised = largest > former ? largest : former;
-      Lanes<A> total = load(sum + c) * exp_of_lanes((former - raised) * scale);
-      for (int key = 0; key < keys; ++key) {
-        total += exp_of_lanes((load(tile + key * kColumns + c) - raised) * scale);
-      }
       store(maximum + c, raised);
+      if (sum == nullptr) continue;
+      Lanes<A> total = load(sum + c) * exp2_of_nonpositive((former - raised) * factor);
+      for (int key = 0; key < keys; ++key) {
+        total += exp2_of_nonpositive((load(tile + key * kColumns + c) - raised) * factor);
+      }
       store(sum + c, total);
     }
   }
@@ -72,12 +89,8 @@ struct RowKernel {
         const Lanes<A> top =
             lanes == kLanes<A> ? load(maximum + c) : load_first(maximum + c, lanes);
         Lanes<A> e = exp_of_lanes((m - top) * scale);
-        if (sum != nullptr) {
-          // Lanes behind the last query: 1 / 0 must not become a score.
-          const Lanes<A> total = lanes == kLanes<A> ? load(sum + c) : load_first(sum + c, lanes);
-          e = total > 0 ? e / total : Lanes<A>{};
-        }
-        if (lanes < kLanes<A>) {
+        if (sum != nullptr) e /= lanes == kLanes<A> ? load(sum + c) : load_first(sum + c, lanes);
+        if (lanes < kLanes<A>) {  // what is behind the last query is no score
           A kept[kLanes<A>];
           store(kept, e);
           e = load_first(static_cast<const A*>(kept), lanes);
@@ -89,17 +102,6 @@ struct RowKernel {
   }
 };
 
-// maximum[c] = max(maximum[c], block_maximum[c])
-template <class A>
-struct RaiseKernel {
-  SPROCKET_INLINE static void run(const A* block_maximum, A* maximum) {
-    for (int c = 0; c < kColumns; c += kLanes<A>) {
-      const Lanes<A> former = load(maximum + c), largest = load(block_maximum + c);
-      store(maximum + c, largest > former ? largest : former);
-    }
-  }
-};
-
 // Where keys of one block lie in a tile.
 struct Piece {
   int64_t block;  // among the video blocks
@@ -107,28 +109,98 @@ struct Piece {
   int keys;
 };
 
-// The logits of a tile without their scale.
+// to[i] = x[i], which are bf16 values: nothing is rounded. count is a multiple of 16.
+struct NarrowKernel {
+  SPROCKET_INLINE static void run(const float* x, int64_t count, BFloat16* to) {
+    typedef uint16_t Half __attribute__((vector_size(32)));
+    typedef uint32_t Word __attribute__((vector_size(64)));
+    for (int64_t i = 0; i < count; i += kLanes<float>) {
+      const Half half = __builtin_convertvector((Word)load(x + i) >> 16, Half);
+      std::memcpy(static_cast<void*>(to + i), &half, sizeof half);
+    }
+  }
+};
+
+// The logits of tiles, without their scale.
 template <class A>
 class TileLogits {
  public:
-  explicit TileLogits(int head_dim) : head_dim_(head_dim), products_(head_dim) {}
+  TileLogits(const SampledScoreProblem<A>& problem, int columns)
+      : head_dim_(problem.head_dim), products_(head_dim_), half_products_(head_dim_) {
+    const bool fits = std::is_same_v<A, float> && head_dim_ % 16 == 0;
+    if (!fits) {
+      path_ = Path::kPanel;
+    } else if (problem.bfloat16_values && has_bf16_products()) {
+      path_ = Path::kHalf;
+      half_queries_.reserve(static_cast<size_t>(columns) * head_dim_);
+      half_keys_.reserve(static_cast<size_t>(kTileKeys) * head_dim_);
+    } else {
+      path_ = Path::kSingle;
+    }
+    queries_.reserve(static_cast<size_t>(columns) * head_dim_);
+  }
 
-  // tile[keys][64] = k[keys][head_dim] q[head_dim][64]
-  void operator()(const A* k, int keys, const A* q, A* tile) {
+  // q: [used][head_dim]. Columns behind the last query are 0.
+  void set_queries(const A* q, int used, int columns) {
+    for (int tile = 0; tile < columns; tile += kColumns) {
+      A* to = queries_.data() + static_cast<int64_t>(tile) * head_dim_;
+      for (int c = 0; c < kColumns; ++c) {
+        const A* row = q + static_cast<int64_t>(tile + c) * head_dim_;
+        for (int d = 0; d < head_dim_; ++d) to[d * kColumns + c] = tile + c < used ? row[d] : A{0};
+      }
+    }
     if constexpr (std::is_same_v<A, float>) {
-      if (head_dim_ % 16 == 0) {
+      if (path_ != Path::kHalf) return;
+      for (int64_t d = 0; d < static_cast<int64_t>(columns / kColumns) * head_dim_; ++d) {
+        BFloat16* to = half_queries_.data() + d / 2 * 2 * kColumns + d % 2;
+        for (int c = 0; c < kColumns; ++c) to[2 * c] = BFloat16(queries_.data()[d * kColumns + c]);
+      }
+    }
+  }
+
+  // k: [keys][head_dim], which must stay until the next call.
+  void set_keys(const A* k, int keys) {
+    k_ = k;
+    keys_ = keys;
+    if constexpr (std::is_same_v<A, float>) {
+      if (path_ == Path::kHalf) {
+        half_products_.select(keys, kColumns);
+        run_on_isa<NarrowKernel>(k, static_cast<int64_t>(keys) * head_dim_, half_keys_.data());
+      } else if (path_ == Path::kSingle) {
         products_.select(keys, kColumns);
-        products_.scores(k, q, tile);
+      }
+    }
+  }
+
+  // tile[keys][64] of the queries from `column` on.
+  void multiply(int column, A* tile) {
+    const int64_t first = static_cast<int64_t>(column) * head_dim_;
+    if constexpr (std::is_same_v<A, float>) {
+      if (path_ == Path::kHalf) {
+        half_products_.scores(half_keys_.data(), half_queries_.data() + first, tile);
+        return;
+      }
+      if (path_ == Path::kSingle) {
+        products_.scores(k_, queries_.data() + first, tile);
         return;
       }
     }
-    panel_product<A>({k, 0, head_dim_, 1}, {q, 0, kColumns, 1}, 1, keys, kColumns, head_dim_, 1,
-                     tile, 1);
+    panel_product<A>({k_, 0, head_dim_, 1}, {queries_.data() + first, 0, kColumns, 1}, 1, keys_,
+                     kColumns, head_dim_, 1, tile, 1);
   }
 
  private:
+  enum class Path { kSingle, kHalf, kPanel };
+
   int head_dim_;
+  Path path_;
+  const A* k_ = nullptr;
+  int keys_ = 0;
   TileProducts<float> products_;
+  TileProducts<BFloat16> half_products_;
+  AlignedBuffer<A> queries_;              // [tile][d][64]
+  AlignedBuffer<BFloat16> half_queries_;  // [tile][d / 2][64][2]
+  AlignedBuffer<BFloat16> half_keys_;
 };
 
 template <class A>
@@ -139,9 +211,8 @@ class Worker {
         group_blocks_(group_blocks),
         columns_((group_blocks * problem.samples + kColumns - 1) / kColumns * kColumns),
         video_blocks_(problem.kv_blocks - problem.prefix_blocks),
-        logits_(problem.head_dim),
+        logits_(problem, columns_),
         scores_(video_blocks_) {
-    q_ = q_buffer_.reserve(static_cast<size_t>(columns_) * p_.head_dim);
     tile_ = tile_buffer_.reserve(kTileKeys * kColumns);
     maxima_ = maxima_buffer_.reserve(static_cast<size_t>(columns_) * video_blocks_);
     maximum_ = maximum_buffer_.reserve(columns_);
@@ -150,7 +221,8 @@ class Worker {
 
   // Scores of the call's query blocks [first, last), at most group_blocks.
   void run(int thread, int64_t batch_head, int first, int last, ScoreRowSink<A>& sink) {
-    pack_queries(batch_head, first, last);
+    logits_.set_queries(p_.q + (batch_head * p_.query_blocks + first) * p_.samples * p_.head_dim,
+                        (last - first) * p_.samples, columns_);
     std::fill_n(maximum_, columns_, std::numeric_limits<A>::lowest());
     std::fill_n(sum_, columns_, A{0});
     std::fill_n(maxima_, columns_ * video_blocks_, -std::numeric_limits<A>::infinity());
@@ -167,20 +239,6 @@ class Worker {
   }
 
  private:
-  // q_[tile][d][64]; columns behind the last query are 0.
-  void pack_queries(int64_t batch_head, int first, int last) {
-    const A* from = p_.q + (batch_head * p_.query_blocks + first) * p_.samples * p_.head_dim;
-    const int used = (last - first) * p_.samples;
-    for (int tile = 0; tile < columns_; tile += kColumns) {
-      A* to = q_ + static_cast<int64_t>(tile) * p_.head_dim;
-      for (int c = 0; c < kColumns; ++c) {
-        const A* row = from + static_cast<int64_t>(tile + c) * p_.head_dim;
-        for (int d = 0; d < p_.head_dim; ++d)
-          to[d * kColumns + c] = tile + c < used ? row[d] : A{0};
-      }
-    }
-  }
-
   void find_pieces(int64_t first_key, int keys) {
     pieces_.clear();
     const int64_t m = p_.samples, end = first_key + keys;
@@ -195,19 +253,15 @@ class Worker {
 
   void pass_tile(const A* k, int64_t first_key, int keys) {
     find_pieces(first_key, keys);
+    logits_.set_keys(k, keys);
+    const A factor = static_cast<A>(p_.scale * std::numbers::log2e);
+    const bool sums = p_.score == SampledScore::kSoftmax;
     for (int column = 0; column < columns_; column += kColumns) {
-      logits_(k, keys, q_ + static_cast<int64_t>(column) * p_.head_dim, tile_);
+      logits_.multiply(column, tile_);
       for (const Piece& piece : pieces_) {
-        A* block_maximum = maxima_ + piece.block * columns_ + column;
-        const A* rows = tile_ + piece.first_key * kColumns;
-        run_on_isa<MaximumKernel<A>>(rows, piece.keys, block_maximum);
-        if (p_.score == SampledScore::kSoftmax) {
-          run_on_isa<SumKernel<A>>(rows, piece.keys, static_cast<A>(p_.scale),
-                                   static_cast<const A*>(block_maximum), maximum_ + column,
-                                   sum_ + column);
-        } else {
-          run_on_isa<RaiseKernel<A>>(static_cast<const A*>(block_maximum), maximum_ + column);
-        }
+        run_on_isa<TileKernel<A>>(static_cast<const A*>(tile_ + piece.first_key * kColumns),
+                                  piece.keys, factor, maxima_ + piece.block * columns_ + column,
+                                  maximum_ + column, sums ? sum_ + column : nullptr);
       }
     }
   }
@@ -228,8 +282,8 @@ class Worker {
   TileLogits<A> logits_;
   std::vector<Piece> pieces_;
   std::vector<A> scores_;
-  AlignedBuffer<A> q_buffer_, tile_buffer_, maxima_buffer_, maximum_buffer_, sum_buffer_;
-  A *q_, *tile_, *maxima_, *maximum_, *sum_;
+  AlignedBuffer<A> tile_buffer_, maxima_buffer_, maximum_buffer_, sum_buffer_;
+  A *tile_, *maxima_, *maximum_, *sum_;
 };
 
 }  // namespace

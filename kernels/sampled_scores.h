@@ -37,6 +37,9 @@ struct SampledScoreProblem {
   SampledScore score = SampledScore::kSoftmax;
   const A* q = nullptr;
   const A* k = nullptr;
+  // Whether q and k are bf16 values: their products are then exact in bf16, and bf16 dot products
+  // with fp32 sums may make the logits (A float only).
+  bool bfloat16_values = false;
   std::span<const int32_t> q_counts;  // [query_blocks] slots in use
   std::span<const int32_t> k_counts;  // [kv_blocks]
   int first_query_block = 0;          // id of the call's first query block

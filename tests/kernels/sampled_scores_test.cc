@@ -354,6 +354,30 @@ TYPED_TEST(SampledScoresTest, ARowDoesNotDependOnThreadsOrOnWhatElseTheCallHolds
   }
 }
 
+// bf16 products are exact; the same bounds hold, and the same independence.
+TEST(SampledScoresOfBFloat16Test, AreTheDefinitionWhateverTheCallHolds) {
+  for (const auto& [samples, dim] : {std::pair{32, 64}, {20, 128}, {5, 16}, {9, 19}}) {
+    Case<float> test(samples, dim, 11);
+    for (auto* values : {&test.q, &test.k}) {
+      for (float& value : *values) value = static_cast<float>(BFloat16(value));
+    }
+    test.problem.bfloat16_values = true;
+    for (const Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
+      const IsaLimit limit(isa);
+      test.check();
+      const auto whole = score_rows(test.problem);
+      SampledScoreProblem<float> part = test.problem;
+      part.threads = 2;
+      part.batch = part.heads = 1;
+      part.query_blocks = 3;
+      part.first_query_block = 6;
+      part.q_counts = part.q_counts.subspan(6, 3);
+      part.q += 6 * samples * dim;
+      for (const auto& [row, scores] : score_rows(part)) ASSERT_EQ(scores, whole.at(6 + row));
+    }
+  }
+}
+
 TYPED_TEST(SampledScoresTest, NanIsNeverAScore) {
   Case<TypeParam> test(4, 16, 6);
   test.q[3] = std::numeric_limits<TypeParam>::quiet_NaN();  // block 0 of the first head
