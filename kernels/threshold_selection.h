@@ -30,10 +30,10 @@ enum class ThresholdRule {
 struct ThresholdSpec {
   ThresholdRule rule = ThresholdRule::kMass;
   Decimal sparsity;  // kValue, in [0, 1]
-  int min_blocks_value =
-      1;               // kValue: at least so many video blocks (and 1), the best ones, or all N
-  double tau = 0.9;    // kMass
-  int min_blocks = 4;  // kMass: likewise
+  double tau = 0.9;  // kMass, above 0
+  // The best video blocks that are kept in any case; at least 1, at most N count.
+  int min_blocks_value = 1;  // kValue
+  int min_blocks = 4;        // kMass
   // Row i of a call is query block first_query_block + i. Blocks [0, prefix_blocks), of text and
   // the like, are selected by every row and take no part in statistics, mass and counts: N counts
   // the others. Rows of prefix query blocks select everything.
@@ -41,11 +41,10 @@ struct ThresholdSpec {
   int prefix_blocks = 0;
 };
 
-// The x with Phi(x) = p, Phi the standard normal distribution; relative error below 1e-12 for p in
-// [1e-300, 1 - 1e-3] (towards 1, where p itself is short of digits, use -x of 1 - p). p = 0 and p =
-// 1 give -+infinity. Peter J. Acklam's rational approximation ("An algorithm for computing the
-// inverse normal cumulative distribution function", 2003; relative error 1.15e-9), refined by one
-// step of Halley's method.
+// The x with Phi(x) = p, Phi the standard normal distribution, to 1e-12 * max(1, |x|) for p in
+// [1e-300, 0.999] (towards 1, where p is short of digits, use -x of 1 - p); -+infinity for 0 and 1.
+// Peter J. Acklam's rational approximation ("An algorithm for computing the inverse normal
+// cumulative distribution function", relative error 1.15e-9) and one step of Halley's method.
 double inverse_normal_cdf(double p);
 
 // qc: [batch * heads, query_blocks, head_dim], kc: [batch * heads, kv_blocks, head_dim],

@@ -600,6 +600,12 @@ TEST(PruningRulesTest, ZerosAreUnlikeEverythingAndNanGoesFirst) {
   EXPECT_THAT(kept("0.9"), ElementsAre(1, 2, 3, 4, 5));
 }
 
+TEST(PruningRulesTest, EverythingIsAlikeToAZeroCentre) {
+  Layout layout;
+  layout.add(box_positions({0, 0, 0}, {1, 1, 4}, 4));
+  EXPECT_THAT(prune_rows({5, -5, 0, 0}, layout, 1, {}).kept, ElementsAre(0, 1));
+}
+
 TEST(PruningRulesTest, RecoveryCrossesWindowsAndTiesGoToTheSmallerIndex) {
   Layout layout;  // windows of tokens {0, 1, 2} and {3, 4, 5}
   layout.add(box_positions({0, 0, 0}, {1, 1, 6}, 6));
@@ -644,6 +650,7 @@ TEST(PruningRulesTest, RedundancyNeedsASecondFrameAndExceedsTheThreshold) {
   const std::vector<float> same(8, 1), half{1, 1, 1, 1, 1, 1, 1, -1};
   EXPECT_EQ(used({2, 2, 2}, same, 0.99), 2);
   EXPECT_EQ(used({2, 2, 2}, same, 1), 4);
+  EXPECT_EQ(used({2, 2, 2}, std::vector<float>(8, 2), 1), 4);
   EXPECT_EQ(used({1, 2, 4}, same, -1), 4);
   EXPECT_EQ(used({2, 2, 2}, half, 0.5), 4);  // (3 - 1) / 4 is not above
   EXPECT_EQ(used({2, 2, 2}, half, 0.49), 2);

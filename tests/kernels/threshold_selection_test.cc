@@ -43,7 +43,10 @@ std::vector<A> normal_values(int64_t count, uint64_t sample, double factor = 1) 
 }
 
 ThresholdSpec value_rule(const char* sparsity) {
-  return {ThresholdRule::kValue, Decimal::parse(sparsity)};
+  ThresholdSpec spec;
+  spec.rule = ThresholdRule::kValue;
+  spec.sparsity = Decimal::parse(sparsity);
+  return spec;
 }
 ThresholdSpec mass_rule(double tau, int min_blocks = 4) {
   ThresholdSpec spec;
@@ -137,8 +140,9 @@ TYPED_TEST(ThresholdTest, EqualsTheDefinition) {
                                    mass_rule(0.01, 1), mass_rule(1),      mass_rule(0.9, 40)};
   specs[1].min_blocks_value = 60;
   int uneven = 0;
-  for (const Case& c : {Case{2, 2, 100, 100, 16, 1}, Case{1, 2, 97, 230, 37, 3},
-                        Case{1, 1, 3, 3, 8, 1}, Case{1, 1, 1, 1, 8, 1}}) {
+  for (const Case& c :
+       {Case{2, 2, 100, 100, 16, 1}, Case{1, 2, 97, 230, 37, 3}, Case{1, 2, 20, 400, 8, 0.02},
+        Case{1, 1, 3, 3, 8, 1}, Case{1, 1, 1, 1, 8, 1}}) {
     const int64_t bh = c.batch * c.heads;
     const auto qc = normal_values<A>(bh * c.query_blocks * c.head_dim, 1, c.factor);
     const auto kc = normal_values<A>(bh * c.kv_blocks * c.head_dim, 2);
@@ -240,6 +244,12 @@ TYPED_TEST(ThresholdTest, MassRuleCountsSaturatedScoresExactly) {
   EXPECT_EQ(select_row<A>(one_peak, mass_rule(0.9, 31)), ids(0, 30));
 }
 
+TEST(ThresholdSelectionTest, MassThatIsReachedExactlyIsEnough) {
+  std::vector<double> scores(7, -std::log(4.0));  // three quarters of the mass on three blocks
+  for (const int j : {1, 4, 5}) scores[j] = 0;
+  EXPECT_THAT(select_row<double>(scores, mass_rule(0.75, 1)), ElementsAre(1, 4, 5));
+}
+
 TYPED_TEST(ThresholdTest, MassRuleOnEqualScores) {
   using A = TypeParam;
   for (const int blocks : {100, 640}) {  // .9 of them in exact arithmetic, the smaller ids
@@ -280,6 +290,8 @@ TEST(ThresholdSelectionTest, CallsWithoutRowsOrVideo) {
     EXPECT_THROW(select_by_threshold(means.data(), means.data(), 1, 1, 2, 3, 1, 1.0, spec, 1),
                  InternalError);
   }
+  EXPECT_THROW(select_by_threshold(means.data(), means.data(), 1, 1, 2, 3, 1, 1.0, mass_rule(0), 1),
+               InternalError);
 }
 
 }  // namespace
