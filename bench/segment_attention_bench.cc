@@ -1,51 +1,55 @@
 // Rates of the segment attention kernel, as JSON lines.
 //
 // One line per case: milliseconds and GFLOP/s (4 * D per query-key pair forward, 2.5 times that
-// backward, selected pairs only). With one thread, time is the thread's own CPU time, so that other
+// backward, listed pairs only). With one thread, time is the thread's own CPU time, so that other
 // programs on the machine disturb it little; with more, wall time. Best of --repetitions.
+//
+// --breakdown measures the parts instead, each alone on one tile of 64 x 64 in cache: where a
+// pair's time goes.
 #include <time.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <string>
 #include <vector>
 
 #include "base/dtype.h"
-#include "base/philox.h"
-#include "kernels/aligned_buffer.h"
+#include "bench/attention_problem.h"
+#include "bench/machine_peaks.h"
 #include "kernels/isa.h"
-#include "kernels/segment_attention.h"
+#include "kernels/packed_query.h"
 
-namespace sprocket::kernels {
+namespace sprocket::bench {
 namespace {
 
 struct Case {
-  int length = 0;
-  int heads = 1;
-  int head_dim = 64;
-  int block = 64;
+  AttentionShape shape;
   double density = 1;
-  int threads = 1;
+  bool uneven = false;
   int repetitions = 5;
 };
 
 double seconds(int threads) {
   timespec now{};
   clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &now);
-  return now.tv_sec + 1e-9 * now.tv_nsec;
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-// A random set of blocks per row, always with the row's own.
-SegmentTable make_table(const Case& c, int blocks) {
-  if (c.density >= 1) return make_dense_table(1, c.heads, blocks, blocks);
-  const int selected = std::max(1, static_cast<int>(std::lround(c.density * blocks)));
-  SegmentTable table{1, c.heads, blocks, blocks, {0}, {}};
-  for (int row = 0; row < c.heads * blocks; ++row) {
+// A random set of blocks per row. Uneven: from a quarter of the average to seven times as many,
+// as thresholds give.
+kernels::SegmentTable make_table(const Case& c) {
+  const int blocks = c.shape.blocks();
+  if (c.density >= 1) return kernels::make_dense_table(1, c.shape.heads, blocks, blocks);
+  kernels::SegmentTable table{1, c.shape.heads, blocks, blocks, {0}, {}};
+  const RandomStream sizes(8, 0, 0, RandomPurpose::kTest);
+  for (int row = 0; row < c.shape.heads * blocks; ++row) {
+    const double spread = !c.uneven ? 1 : sizes.uniform(row) < 0.9 ? 0.33 : 7;
+    const int selected =
+        std::clamp(static_cast<int>(std::lround(spread * c.density * blocks)), 1, blocks);
     const RandomStream random(7, 0, row, RandomPurpose::kTest);
     std::vector<std::pair<uint32_t, int>> keyed(blocks);
-    for (int i = 0; i < blocks; ++i) keyed[i] = {i == row % blocks ? 0 : random.bits(i), i};
+    for (int i = 0; i < blocks; ++i) keyed[i] = {random.bits(i), i};
     std::nth_element(keyed.begin(), keyed.begin() + selected - 1, keyed.end());
     std::vector<int> ids(selected);
     std::transform(keyed.begin(), keyed.begin() + selected, ids.begin(),
@@ -57,118 +61,148 @@ SegmentTable make_table(const Case& c, int blocks) {
   return table;
 }
 
-template <class T>
-std::vector<T> random_values(int64_t count, int stream) {
-  std::vector<float> values(count);
-  RandomStream(11, 0, stream, RandomPurpose::kTest).normal(values);
-  return {values.begin(), values.end()};
-}
-template <>
-std::vector<BFloat16> random_values(int64_t count, int stream) {
-  std::vector<BFloat16> result;
-  for (float value : random_values<float>(count, stream)) result.emplace_back(value);
-  return result;
-}
-
+// After one run that is not counted.
 template <class Run>
-double best_of(const Case& c, Run run) {
+double best_of(int repetitions, int threads, Run run) {
   double best = 1e30;
-  for (int i = 0; i <= c.repetitions; ++i) {
-    const double start = seconds(c.threads);
+  for (int i = 0; i <= repetitions; ++i) {
+    const double start = seconds(threads);
     run();
-    if (i > 0) best = std::min(best, seconds(c.threads) - start);
+    if (i > 0) best = std::min(best, seconds(threads) - start);
   }
   return best;
 }
 
 template <class T>
 void measure(const Case& c) {
-  const int64_t size = int64_t{c.length} * c.heads * c.head_dim;
-  const auto q = random_values<T>(size, 1), k = random_values<T>(size, 2),
-             v = random_values<T>(size, 3), dout = random_values<T>(size, 4);
-  std::vector<float> out(size), lse(int64_t{c.length} * c.heads), delta(lse.size());
-  std::vector<float> dq(size), dk(size), dv(size);
-  const int blocks = (c.length + c.block - 1) / c.block;
-  std::vector<int64_t> offsets(blocks + 1);
-  KvBlockMap map{blocks, false, {}};
-  for (int i = 0; i < blocks; ++i) {
-    offsets[i + 1] = std::min<int64_t>(c.length, (i + 1) * int64_t{c.block});
-    map.blocks.push_back({0, static_cast<int32_t>(offsets[i + 1] - offsets[i]), offsets[i], 0});
-  }
-  const SegmentTable table = make_table(c, blocks);
-  const auto view = [&](auto* data) {
-    return contiguous_view(data, c.length, c.heads, c.head_dim);
-  };
-  const KvBuffer<T> kv{view(k.data()), view(v.data())};
-  const KvGradBuffer<T> dkv{view(dk.data()), view(dv.data())};
-  const SegmentAttentionProblem<T> problem{
-      c.head_dim, 1 / std::sqrt(c.head_dim), view(q.data()), offsets, {&kv, 1}, &table, &map,
-      c.threads};
-  AlignedBuffer<std::byte> memory;
-  const auto workspace_for = [&](Direction direction) -> std::span<std::byte> {
-    const int64_t bytes = segment_attention_workspace_bytes(problem, direction);
-    return {memory.reserve(bytes), static_cast<size_t>(bytes)};
-  };
-  const auto forward_workspace = workspace_for(Direction::kForward);
-  const double forward = best_of(c, [&] {
-    segment_attention_forward<T>(problem, view(out.data()), lse.data(), false, forward_workspace);
-  });
-  const auto backward_workspace = workspace_for(Direction::kBackward);
-  const double backward = best_of(c, [&] {
-    for (auto* gradient : {&dq, &dk, &dv}) std::fill(gradient->begin(), gradient->end(), 0.0f);
-    segment_attention_delta<T>(view(const_cast<const float*>(out.data())), view(dout.data()), 1,
-                               c.length, c.heads, c.head_dim, delta.data(), c.threads);
-    segment_attention_backward<T>(problem, view(dout.data()), lse.data(), delta.data(),
-                                  view(dq.data()), {&dkv, 1}, backward_workspace);
-  });
-  double pairs = 0;
-  for (int64_t row = 0; row < table.rows(); ++row) {
-    const int i = static_cast<int>(row % blocks);
-    for (int64_t at = table.row_offsets[row]; at < table.row_offsets[row + 1]; ++at) {
-      pairs += double(offsets[i + 1] - offsets[i]) * map.blocks[table.kv_block[at]].rows;
-    }
-  }
-  const double gflop = 4e-9 * c.head_dim * pairs;
+  AttentionProblem<T> problem(c.shape, make_table(c));
+  problem.fill_randomly();
+  const double forward = best_of(c.repetitions, c.shape.threads, [&] { problem.forward(); });
+  const double backward = best_of(c.repetitions, c.shape.threads, [&] { problem.backward(); });
+  const double gflop = problem.forward_gflop();
   std::printf(
       "{\"dtype\":\"%s\",\"isa\":\"%s\",\"D\":%d,\"L\":%d,\"H\":%d,\"block\":%d,\"density\":%.4f,"
-      "\"threads\":%d,\"forward_ms\":%.2f,\"forward_gflops\":%.1f,\"backward_ms\":%.2f,"
-      "\"backward_gflops\":%.1f,\"total_gflops\":%.1f}\n",
-      std::string(name_of(kDTypeOf<T>)).c_str(), std::string(name_of(current_isa())).c_str(),
-      c.head_dim, c.length, c.heads, c.block, table.density(), c.threads, forward * 1e3,
-      gflop / forward, backward * 1e3, 2.5 * gflop / backward, 3.5 * gflop / (forward + backward));
+      "\"uneven\":%s,\"threads\":%d,\"forward_ms\":%.2f,\"forward_gflops\":%.1f,"
+      "\"backward_ms\":%.2f,\"backward_gflops\":%.1f,\"total_gflops\":%.1f}\n",
+      std::string(name_of(kDTypeOf<T>)).c_str(),
+      std::string(kernels::name_of(kernels::current_isa())).c_str(), c.shape.head_dim,
+      c.shape.length, c.shape.heads, c.shape.block, problem.table().density(),
+      c.uneven ? "true" : "false", c.shape.threads, forward * 1e3, gflop / forward, backward * 1e3,
+      2.5 * gflop / backward, 3.5 * gflop / (forward + backward));
+  std::fflush(stdout);
+}
+
+// Microseconds of one part of the work.
+template <class Run>
+double microseconds(Run run) {
+  constexpr int kTimes = 200;
+  const auto repeat = [&] {
+    for (int i = 0; i < kTimes; ++i) run();
+  };
+  return 1e6 / kTimes * best_of(20, 1, repeat);
+}
+
+template <class Packed>
+void measure_parts(int dim) {
+  using namespace kernels;
+  constexpr bool kPairs = std::is_same_v<Packed, BFloat16>;
+  const int64_t size = int64_t{kTileRows} * dim;
+  AlignedBuffer<std::byte> memory;
+  WorkspaceArena arena({memory.reserve(16 << 20), 16 << 20});
+  Packed* const rows = arena.take<Packed>(size);
+  Packed* const keys = arena.take<Packed>(size);
+  Packed* const packed = arena.take<Packed>(size);
+  float* const scores = arena.take<float>(kTileRows * kMaxColumns);
+  float* const dscores = arena.take<float>(kTileRows * kMaxColumns);
+  float* const sums = arena.take<float>(size);
+  BFloat16* const pairs = arena.take<BFloat16>(3 * kTileRows * kMaxColumns);
+  float* const statistics = arena.take<float>(3 * kMaxColumns);
+  for (int64_t i = 0; i < size; ++i) rows[i] = keys[i] = Packed(0.01f * static_cast<float>(i % 7));
+  std::fill_n(sums, size, 0.0f);
+  std::fill_n(statistics, 3 * kMaxColumns, 0.0f);
+  PackedQuery<Packed> query(dim, true, arena);
+  const QueryTile tile{0, 0, 0, 0, kMaxColumns, kMaxColumns, 0};
+  TileProducts<Packed> products(dim);
+  products.select(kTileRows, kMaxColumns);
+  const TileOps ops = tile_ops();
+  Packed* weights;
+  if constexpr (kPairs) {
+    weights = pairs;
+  } else {
+    weights = scores;
+  }
+  const double query_packing = microseconds([&] { query.pack(rows, dim, dim, tile, packed); });
+  const double score_product = microseconds([&] { products.scores(keys, query.across(), scores); });
+  const double softmax = microseconds([&] {
+    ops.softmax({scores, kTileRows, kMaxColumns, 0.01f, 0, statistics, statistics + kMaxColumns,
+                 sums, dim, kPairs ? pairs : nullptr});
+  });
+  const double output_product = microseconds([&] { products.outputs(keys, weights, sums); });
+  const double gradient = microseconds([&] {
+    ops.gradient({scores, dscores, kTileRows, kMaxColumns, 0.01f, 0, 0.01f, statistics,
+                  statistics + kMaxColumns, statistics + 2 * kMaxColumns, kPairs ? pairs : nullptr,
+                  pairs + kTileRows * kMaxColumns, pairs + 2 * kTileRows * kMaxColumns});
+  });
+  const double key_product =
+      microseconds([&] { products.key_gradients(weights, query.along(), sums); });
+  const double key_packing = microseconds([&] {
+    for (int i = 0; i < 2; ++i) copy_rows(rows, dim, kTileRows, dim, packed, kTileRows, dim);
+  });
+  const double transposition = microseconds([&] {
+    if constexpr (kPairs) transpose_pairs(rows, kTileRows, dim, packed, packed);
+  });
+  const double gradient_storing =
+      microseconds([&] { add_rows(sums, dim, kTileRows, dim, sums, dim); });
+  std::printf(
+      "{\"dtype\":\"%s\",\"D\":%d,\"us\":{\"scores\":%.3f,\"softmax\":%.3f,\"outputs\":%.3f,"
+      "\"gradient\":%.3f,\"key_gradients\":%.3f,\"pack_query\":%.3f,\"pack_key_value\":%.3f,"
+      "\"transpose\":%.3f,\"add_rows\":%.3f}}\n",
+      kPairs ? "bf16" : "fp32", dim, score_product, softmax, output_product, gradient, key_product,
+      query_packing, key_packing, transposition, gradient_storing);
   std::fflush(stdout);
 }
 
 }  // namespace
-}  // namespace sprocket::kernels
+}  // namespace sprocket::bench
 
 int main(int argc, char** argv) {
   using namespace sprocket;
-  kernels::Case given;
+  bench::Case given;
   std::vector<int> lengths = {4096, 8192};
   std::vector<int> head_dims = {64, 128};
-  std::vector<double> densities = {1, 0.125};
+  std::vector<double> densities = {1, 0.1};
   std::vector<std::string> dtypes = {"fp32", "bf16"};
+  bool breakdown = false;
   CLI::App app("Rates of the segment attention kernel, as JSON lines");
   app.add_option("--length", lengths, "Tokens");
   app.add_option("--head-dim", head_dims, "Elements of a head");
   app.add_option("--density", densities, "Share of the KV blocks that a query block selects");
   app.add_option("--dtype", dtypes)->check(CLI::IsMember({"fp32", "bf16"}));
-  app.add_option("--heads", given.heads);
-  app.add_option("--block", given.block, "Rows of a block");
-  app.add_option("--threads", given.threads);
+  app.add_option("--heads", given.shape.heads);
+  app.add_option("--block", given.shape.block, "Rows of a block");
+  app.add_option("--threads", given.shape.threads);
   app.add_option("--repetitions", given.repetitions);
+  app.add_flag("--uneven", given.uneven, "Query blocks select different numbers of blocks");
+  app.add_flag("--breakdown", breakdown, "The parts of the work, each alone on one tile");
   CLI11_PARSE(app, argc, argv);
+  const bench::MachinePeaks peaks = bench::measure_peaks(given.shape.threads);
+  std::printf("{\"threads\":%d,\"fp32_peak_gflops\":%.1f,\"bf16_peak_gflops\":%.1f}\n",
+              given.shape.threads, peaks.fp32_gflops, peaks.bf16_gflops);
   for (const std::string& dtype : dtypes) {
     for (int head_dim : head_dims) {
+      if (breakdown) {
+        if (dtype == "fp32") bench::measure_parts<float>(head_dim);
+        if (dtype == "bf16") bench::measure_parts<BFloat16>(head_dim);
+        continue;
+      }
       for (int length : lengths) {
         for (double density : densities) {
-          kernels::Case c = given;
-          c.length = length;
-          c.head_dim = head_dim;
+          bench::Case c = given;
+          c.shape.length = length;
+          c.shape.head_dim = head_dim;
           c.density = density;
-          if (dtype == "fp32") kernels::measure<float>(c);
-          if (dtype == "bf16") kernels::measure<BFloat16>(c);
+          if (dtype == "fp32") bench::measure<float>(c);
+          if (dtype == "bf16") bench::measure<BFloat16>(c);
         }
       }
     }

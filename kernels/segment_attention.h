@@ -84,7 +84,7 @@ enum class Direction { kForward, kBackward };
 // and Q the query rows of one head (odd tiles of 64 rows rounded up to even, query tiles to a
 // multiple of 16) and s the size of an element (4 where the processor has no bf16 products),
 //   forward   A * 2 s R D
-//   backward  A * (2 s R D + 8 R D + 4 Q D), and for bf16 A * 2 R D more
+//   backward  A * (2 s R D + 8 R D + 4 Q D)
 //   double    forward W * 8 R, backward nothing
 // and, for any dtype, A * (tiles' descriptions: 16 bytes per 64 keys, 72 per 64 queries, 5 per
 // KV block) + W * (scratch of at most 8 query tiles, below 1.2 MiB up to D = 128). The pointers and

@@ -42,7 +42,8 @@ struct BackwardScratch {
         ds(arena.take<BFloat16>(kTileRows * kMaxColumns)),
         ds_pairs(arena.take<BFloat16>(kTileRows * kMaxColumns)),
         rows(arena.take<float>(int64_t{kMaxColumns} * dim)),
-        packed_rows(arena.take<Packed>(int64_t{kMaxColumns} * dim)) {
+        packed_rows(arena.take<Packed>(int64_t{kMaxColumns} * dim)),
+        k_transposed(arena.take<Packed>(int64_t{kTileRows} * dim)) {
     for (int i = 0; i < tiles; ++i) group[i] = BackwardTile<Packed>(dim, arena);
   }
 
@@ -52,8 +53,9 @@ struct BackwardScratch {
   BFloat16* p;
   BFloat16* ds;
   BFloat16* ds_pairs;
-  float* rows;          // dQ as [columns][dim]
-  Packed* packed_rows;  // as many
+  float* rows;           // dQ as [columns][dim]
+  Packed* packed_rows;   // as many
+  Packed* k_transposed;  // bf16: the key tile at hand as [dim][rows]
   BackwardTile<Packed> group[kMaxGroupTiles];
   // Whose rows are in `group`.
   int64_t batch_head = -1;
@@ -75,7 +77,6 @@ class TiledBackward final : public HeadWork {
         dim_(round_up(arguments.problem.head_dim, 16)),
         ops_(tile_ops()),
         packed_(dim_, sizes, arena),
-        k_transposed_(kPairs ? arena.take<Packed>(sizes.packed_rows * dim_) : nullptr),
         dk_(arena.take<float>(sizes.packed_rows * dim_)),
         dv_(arena.take<float>(sizes.packed_rows * dim_)),
         dq_(arena.take<float>(sizes.packed_queries * dim_)),
@@ -83,17 +84,13 @@ class TiledBackward final : public HeadWork {
 
   void begin(int64_t batch_head) override { plan_.build(batch_head); }
 
-  void load_keys(int first_block, int last_block, int worker) override {
+  void load_keys(int first_block, int last_block, int) override {
     for (int id = first_block; id < last_block; ++id) {
       packed_.load(problem(), plan_, id);
       for (const KeyTile& keys : plan_.key_tiles(id)) {
         const int64_t at = keys.offset * dim_;
         std::fill_n(dk_ + at, int64_t{keys.rows} * dim_, 0.0f);
         std::fill_n(dv_ + at, int64_t{keys.rows} * dim_, 0.0f);
-        if constexpr (kPairs) {
-          transpose_pairs(packed_.keys(keys), round_up(keys.rows, 2), dim_,
-                          scratch_[worker].packed_rows, k_transposed_ + at);
-        }
       }
     }
   }
@@ -115,6 +112,10 @@ class TiledBackward final : public HeadWork {
         const KeyTile& next = j + 1 < keys.size() ? keys[j + 1]
                               : following.empty() ? keys[j]
                                                   : following[0];
+        if constexpr (kPairs) {
+          transpose_pairs(packed_.keys(keys[j]), round_up(keys[j].rows, 2), dim_,
+                          scratch.packed_rows, scratch.k_transposed);
+        }
         for (size_t i = 0; i < tiles.size(); ++i) {
           if (walk.lists(i)) {
             differentiate(tiles[i], keys[j], next, plan_.block(walk.block()).bias, scratch,
@@ -172,30 +173,23 @@ class TiledBackward final : public HeadWork {
     float* const dq = dq_of(tile);
     TileProducts<Packed>& products = scratch.products;
     products.select(keys.rows, tile.columns);
-    // What each product prefetches has its result's size, or nearly so.
-    if constexpr (kPairs) {
-      products.scores(packed_.keys(keys), from.query.across(), scratch.scores,
-                      k_transposed_ + next_at);
-      products.scores(packed_.values(keys), from.dout.across(), scratch.dscores,
-                      packed_.values(keys));
-    } else {
-      products.scores(packed_.keys(keys), from.query.across(), scratch.scores,
-                      packed_.values(next));
-      products.scores(packed_.values(keys), from.dout.across(), scratch.dscores,
-                      packed_.values(next) + keys.rows * dim_ / 2);
-    }
+    products.scores(packed_.keys(keys), from.query.across(), scratch.scores,
+                    {nullptr, packed_.keys(next)});
+    products.scores(packed_.values(keys), from.dout.across(), scratch.dscores,
+                    {nullptr, packed_.values(next)});
     ops_.gradient({scratch.scores, scratch.dscores, keys.rows, tile.columns,
                    static_cast<float>(problem().scale * kLog2E), static_cast<float>(bias * kLog2E),
                    static_cast<float>(problem().scale), from.lse, from.lse_rest, from.delta,
                    kPairs ? scratch.p : nullptr, scratch.ds, scratch.ds_pairs});
+    const Prefetch next_dk{dk_ + next_at, nullptr}, next_dv{dv_ + next_at, nullptr};
     if constexpr (kPairs) {
-      products.key_gradients(scratch.p, from.dout.along(), dv_ + at, dv_ + next_at);
-      products.key_gradients(scratch.ds, from.query.along(), dk_ + at, dk_ + next_at);
-      products.outputs(k_transposed_ + at, scratch.ds_pairs, dq, packed_.keys(next));
+      products.key_gradients(scratch.p, from.dout.along(), dv_ + at, next_dv);
+      products.key_gradients(scratch.ds, from.query.along(), dk_ + at, next_dk);
+      products.outputs(scratch.k_transposed, scratch.ds_pairs, dq);
     } else {
-      products.key_gradients(scratch.scores, from.dout.along(), dv_ + at, dv_ + next_at);
-      products.key_gradients(scratch.dscores, from.query.along(), dk_ + at, dk_ + next_at);
-      products.outputs(packed_.keys(keys), scratch.dscores, dq, packed_.keys(next));
+      products.key_gradients(scratch.scores, from.dout.along(), dv_ + at, next_dv);
+      products.key_gradients(scratch.dscores, from.query.along(), dk_ + at, next_dk);
+      products.outputs(packed_.keys(keys), scratch.dscores, dq);
     }
   }
 
@@ -229,8 +223,7 @@ class TiledBackward final : public HeadWork {
   int dim_;
   TileOps ops_;
   PackedKeys<Packed> packed_;
-  Packed* k_transposed_;  // bf16: [tile][dim][rows]
-  float* dk_;             // [packed rows][dim]
+  float* dk_;  // [packed rows][dim]
   float* dv_;
   float* dq_;         // by query tile, [dim][columns]
   Scratch* scratch_;  // [workers]

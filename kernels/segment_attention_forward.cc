@@ -125,11 +125,18 @@ class TiledForward final : public HeadWork {
 
   void attend(const QueryTile& tile, const KeyTile& keys, const KeyTile& next, float bias,
               Scratch& scratch, ForwardTile<Packed>& to) const {
-    // In bf16 the outputs' product, by its size, prefetches keys and values.
-    const void* const next_keys = packed_.keys(next);
-    const void* const next_values = kPairs ? next_keys : packed_.values(next);
+    // The next tile's keys have the size of the right operand, its values that of the result, or
+    // partly so.
+    const char* const next_values = reinterpret_cast<const char*>(packed_.values(next));
+    const int64_t value_bytes = int64_t{next.rows} * dim_ * static_cast<int>(sizeof(Packed));
+    const int64_t result_bytes = int64_t{keys.rows} * tile.columns * 4;
+    Prefetch with_scores{nullptr, packed_.keys(next)}, with_outputs{nullptr, next_values};
+    if (result_bytes <= value_bytes) {
+      with_scores.like_result = next_values;
+      with_outputs.like_right = result_bytes < value_bytes ? next_values + result_bytes : nullptr;
+    }
     scratch.products.select(keys.rows, tile.columns);
-    scratch.products.scores(packed_.keys(keys), to.query.across(), scratch.scores, next_values);
+    scratch.products.scores(packed_.keys(keys), to.query.across(), scratch.scores, with_scores);
     ops_.softmax({scratch.scores, keys.rows, tile.columns,
                   static_cast<float>(problem().scale * kLog2E), static_cast<float>(bias * kLog2E),
                   to.maximum, to.sum, to.accumulator, dim_, kPairs ? scratch.pairs : nullptr});
@@ -139,7 +146,7 @@ class TiledForward final : public HeadWork {
     } else {
       weights = scratch.scores;
     }
-    scratch.products.outputs(packed_.values(keys), weights, to.accumulator, next_keys);
+    scratch.products.outputs(packed_.values(keys), weights, to.accumulator, with_outputs);
   }
 
   // From nothing, or from a former pass: its normalised output, with the weight that its LSE gives

@@ -53,7 +53,7 @@ template <class Packed>
 auto TileProducts<Packed>::make(const Extent& extent) -> Function {
   const auto [n, m, k, left_is_transposed, accumulate] = extent;
   const float alpha = 1, beta = accumulate ? 1 : 0;
-  const int prefetch = LIBXSMM_GEMM_PREFETCH_BL2_VIA_C;
+  const int prefetch = LIBXSMM_GEMM_PREFETCH_AL2BL2_VIA_C;
   const int lda = m, ldb = left_is_transposed ? n : k, ldc = m;
   int flags = left_is_transposed ? LIBXSMM_GEMM_FLAG_TRANS_B : LIBXSMM_GEMM_FLAG_NONE;
   if constexpr (kPairs) {
@@ -71,9 +71,10 @@ auto TileProducts<Packed>::make(const Extent& extent) -> Function {
 
 template <class Packed>
 void TileProducts<Packed>::call(Function function, const Extent& extent, const Packed* left,
-                                const Packed* right, float* c, const void* next) {
+                                const Packed* right, float* c, const Prefetch& next) {
   if (function != nullptr) {
-    function(right, left, c, right, next == nullptr ? left : next, c);
+    function(right, left, c, next.like_right == nullptr ? right : next.like_right,
+             next.like_result == nullptr ? c : next.like_result, c);
     return;
   }
   if constexpr (!kPairs) {
@@ -86,19 +87,19 @@ void TileProducts<Packed>::call(Function function, const Extent& extent, const P
 
 template <class Packed>
 void TileProducts<Packed>::scores(const Packed* left, const Packed* right, float* c,
-                                  const void* next) const {
+                                  const Prefetch& next) const {
   call(current_.scores, scores_extent(), left, right, c, next);
 }
 
 template <class Packed>
 void TileProducts<Packed>::outputs(const Packed* left, const Packed* right, float* c,
-                                   const void* next) const {
+                                   const Prefetch& next) const {
   call(current_.outputs, outputs_extent(), left, right, c, next);
 }
 
 template <class Packed>
 void TileProducts<Packed>::key_gradients(const Packed* left, const Packed* right, float* c,
-                                         const void* next) const {
+                                         const Prefetch& next) const {
   call(current_.key_gradients, key_gradients_extent(), left, right, c, next);
 }
 

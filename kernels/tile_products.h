@@ -15,8 +15,12 @@ namespace sprocket::kernels {
 
 // Packed: float or BFloat16 (then has_bf16_products() is required); accumulators are fp32.
 //
-// `next`, if given, is brought into the second-level cache meanwhile, as many bytes as the result
-// has: what a later product reads.
+// Meanwhile a product brings what later ones read into the second-level cache.
+struct Prefetch {
+  const void* like_result = nullptr;  // as many bytes as the result; not by `outputs` in fp32
+  const void* like_right = nullptr;   // as many bytes as the right operand
+};
+
 template <class Packed>
 class TileProducts {
  public:
@@ -27,17 +31,17 @@ class TileProducts {
   void select(int rows, int columns);
 
   // c[rows][columns] = left[rows][dim] right[dim][columns]
-  void scores(const Packed* left, const Packed* right, float* c, const void* next = nullptr) const;
+  void scores(const Packed* left, const Packed* right, float* c, const Prefetch& next = {}) const;
   // c[dim][columns] += left^T right[rows][columns]; left is [rows][dim] for fp32 and, already
   // transposed, [dim][rows rounded up to even] for bf16.
-  void outputs(const Packed* left, const Packed* right, float* c, const void* next = nullptr) const;
+  void outputs(const Packed* left, const Packed* right, float* c, const Prefetch& next = {}) const;
   // c[rows][dim] += left[rows][columns] right[columns][dim]
   void key_gradients(const Packed* left, const Packed* right, float* c,
-                     const void* next = nullptr) const;
+                     const Prefetch& next = {}) const;
 
  private:
-  using Function = void (*)(const void* right, const void* left, float* c, const void* next_right,
-                            const void* next, const float* next_c);
+  using Function = void (*)(const void* right, const void* left, float* c, const void* like_right,
+                            const void* like_result, const float* next_c);
   // c[n][m] (+)= left(n, k) right[k][m]
   struct Extent {
     int n, m, k;
@@ -56,7 +60,7 @@ class TileProducts {
   Extent key_gradients_extent() const { return {rows_, dim_, columns_, false, true}; }
   static Function make(const Extent& extent);
   static void call(Function function, const Extent& extent, const Packed* left, const Packed* right,
-                   float* c, const void* next);
+                   float* c, const Prefetch& next);
 
   int dim_;
   int rows_ = 0;
