@@ -2,17 +2,18 @@
 // standard input and answers each with one JSON line.
 //
 //   {"op": "peaks", "threads": 1}                 the processor's fp32 and bf16 peaks
-//   {"op": "prepare", "length": …, "heads": …, "head_dim": …, "block": …, "dtype": "fp32",
+//   {"op": "prepare", "id": …, "length": …, "heads": …, "head_dim": …, "block": …, "dtype": "fp32",
 //    "threads": …, "keep": 0, "table": "", "inputs": ""}
 //       keep > 0: `table` names a file of int32 [heads][blocks][keep], ascending block ids of each
 //       query block; inputs: a file of fp32 [4][length][heads][head_dim] (Q, K, V, dO), empty:
 //       random values
-//   {"op": "run", "backward": true}               milliseconds of one call each
-//   {"op": "save", "path": …}                     O, dQ, dK, dV as fp32
-//   {"op": "release"}                             forgets the problem
+//   {"op": "run", "id": …, "backward": true}      milliseconds of one call each
+//   {"op": "save", "id": …, "path": …}            O, dQ, dK, dV as fp32
+//   {"op": "release"}                             forgets all problems
 #include <chrono>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <memory>
 
 #include <nlohmann/json.hpp>
@@ -116,25 +117,25 @@ class Server {
       return {{"fp32_gflops", peaks.fp32_gflops}, {"bf16_gflops", peaks.bf16_gflops}};
     }
     if (op == "prepare") {
-      problem_.reset();
-      problem_ = prepare(request);
-      return problem_->describe();
+      auto& problem = problems_[request.at("id")];
+      problem = prepare(request);
+      return problem->describe();
     }
     if (op == "release") {
-      problem_.reset();
+      problems_.clear();
       return json::object();
     }
-    if (problem_ == nullptr) throw std::invalid_argument(op + ": no case was prepared");
-    if (op == "run") return problem_->run(request.at("backward"));
+    AnyProblem& problem = *problems_.at(request.at("id"));
+    if (op == "run") return problem.run(request.at("backward"));
     if (op == "save") {
-      problem_->save(request.at("path"));
+      problem.save(request.at("path"));
       return json::object();
     }
     throw std::invalid_argument("op: expected peaks, prepare, run, save or release, found " + op);
   }
 
  private:
-  std::unique_ptr<AnyProblem> problem_;
+  std::map<std::string, std::unique_ptr<AnyProblem>> problems_;
 };
 
 }  // namespace
