@@ -72,7 +72,9 @@ class TiledBackward final : public HeadWork {
   TiledBackward(const BackwardArguments<T>& arguments, const PlanSizes& sizes, Scratch* scratch,
                 WorkspaceArena& arena)
       : HeadWork(HeadPlan(plan_source(arguments.problem), sizes, arena),
-                 group_tiles(round_up(arguments.problem.head_dim, 16))),
+                 group_tiles(round_up(arguments.problem.head_dim, 16)),
+                 sizes.packed_rows * round_up(arguments.problem.head_dim, 16) *
+                     static_cast<int64_t>(2 * sizeof(Packed) + 2 * sizeof(float))),
         arguments_(arguments),
         dim_(round_up(arguments.problem.head_dim, 16)),
         ops_(tile_ops()),

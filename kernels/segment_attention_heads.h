@@ -31,9 +31,12 @@ class HeadWork {
 
   const HeadPlan& plan() const { return plan_; }
   int group_tiles() const { return group_tiles_; }
+  // What is kept for the keys of a head, at most.
+  int64_t key_bytes() const { return key_bytes_; }
 
  protected:
-  HeadWork(const HeadPlan& plan, int group_tiles) : plan_(plan), group_tiles_(group_tiles) {}
+  HeadWork(const HeadPlan& plan, int group_tiles, int64_t key_bytes = 1)
+      : plan_(plan), group_tiles_(group_tiles), key_bytes_(key_bytes) {}
   HeadWork(const HeadWork&) = default;
   ~HeadWork() = default;
 
@@ -43,6 +46,7 @@ class HeadWork {
 
   HeadPlan plan_;
   int group_tiles_;
+  int64_t key_bytes_;
 };
 
 template <class T>

@@ -9,18 +9,14 @@ constexpr int kGroupsPerWorker = 16;
 constexpr int kKeyRangesPerWorker = 8;
 constexpr int kMaxKeyRanges = 64;
 constexpr int kLoadedTogether = 8;  // KV blocks
-
-int key_ranges(const ScheduleExtent& extent) {
-  if (!extent.ordered || extent.workers == 1) return 1;
-  return std::clamp(kKeyRangesPerWorker * extent.workers, 1,
-                    std::clamp(extent.kv_blocks, 1, kMaxKeyRanges));
-}
+constexpr int64_t kPartBytes = int64_t{8} << 20;
+// Each part packs the query tiles once more, which as many pairs have to pay for.
+constexpr int64_t kPairsPerPart = 6;
 
 }  // namespace
 
 HeadSchedule::HeadSchedule(const ScheduleExtent& extent, WorkspaceArena& arena)
     : extent_(extent),
-      key_ranges_(key_ranges(extent)),
       heads_(arena.take<HeadWork*>(extent.heads_at_once())),
       slots_(arena.take<Slot>(extent.heads_at_once())),
       groups_(arena.take<Group>(extent.heads_at_once() * extent.query_tiles)) {
@@ -68,18 +64,18 @@ HeadSchedule::Slot* HeadSchedule::free_slot() {
 bool HeadSchedule::may_need_help(const Slot& slot) const {
   if (slot.stage == Stage::kFree) return false;
   if (slot.stage != Stage::kRunning) return true;
-  return std::any_of(
-      slot.groups + slot.first_open, slot.groups + slot.group_count,
-      [this](const Group& group) { return !group.busy && group.done < key_ranges_; });
+  return std::any_of(slot.groups + slot.first_open, slot.groups + slot.group_count,
+                     [&](const Group& group) { return !group.busy && group.done < slot.ranges; });
 }
 
 void HeadSchedule::start_head(Lock& lock, Slot& slot) {
   const int64_t index = &slot - slots_;
-  slot = {Stage::kStarting, heads_[index], groups_ + index * extent_.query_tiles, 0, 0, 0, 0};
+  slot = {Stage::kStarting, heads_[index], groups_ + index * extent_.query_tiles, 0, 1, 1, 0, 0, 0};
   const int64_t batch_head = next_head_++;
   lock.unlock();
   slot.head->begin(batch_head);
   cut_groups(slot);
+  if (extent_.ordered) cut_keys(slot);
   lock.lock();
   slot.stage = slot.group_count == 0    ? Stage::kFree
                : extent_.kv_blocks == 0 ? Stage::kRunning
@@ -108,6 +104,21 @@ void HeadSchedule::cut_groups(Slot& slot) const {
   }
 }
 
+void HeadSchedule::cut_keys(Slot& slot) const {
+  int64_t weight = 0, columns = 1;
+  for (const QueryTile& tile : slot.head->plan().query_tiles()) {
+    weight += tile.weight;
+    columns += tile.columns;
+  }
+  const int64_t pairs = weight / columns / kTileRows;  // of a query tile
+  const int64_t wanted = (slot.head->key_bytes() + kPartBytes - 1) / kPartBytes;
+  const int parts = static_cast<int>(std::clamp<int64_t>(pairs / kPairsPerPart, 1, wanted));
+  const int ranges = extent_.workers == 1 ? parts : kKeyRangesPerWorker * extent_.workers;
+  const int most = std::clamp(extent_.kv_blocks, 1, kMaxKeyRanges);
+  slot.together = std::max(1, std::min(ranges, most) / parts);
+  slot.ranges = std::min(slot.together * parts, std::max(1, extent_.kv_blocks));
+}
+
 bool HeadSchedule::run_in(Lock& lock, Slot& slot, int worker) {
   switch (slot.stage) {
     case Stage::kFree:
@@ -117,13 +128,18 @@ bool HeadSchedule::run_in(Lock& lock, Slot& slot, int worker) {
       if (slot.next_block == extent_.kv_blocks) return false;
       load(lock, slot, worker);
       return true;
-    case Stage::kRunning:
+    case Stage::kRunning: {
+      int next = -1, next_part = slot.ranges;
       for (int i = slot.first_open; i < slot.group_count; ++i) {
-        if (slot.groups[i].busy || !ready(slot, i)) continue;
-        run_group(lock, slot, i, worker);
-        return true;
+        const int part = slot.groups[i].done / slot.together;
+        if (part >= next_part || slot.groups[i].busy || !ready(slot, i)) continue;
+        next = i;
+        next_part = part;
       }
-      return false;
+      if (next < 0) return false;
+      run_group(lock, slot, next, worker);
+      return true;
+    }
   }
   return false;
 }
@@ -143,31 +159,32 @@ void HeadSchedule::load(Lock& lock, Slot& slot, int worker) {
 
 bool HeadSchedule::ready(const Slot& slot, int index) const {
   const Group& group = slot.groups[index];
-  if (group.done == key_ranges_) return false;
+  if (group.done == slot.ranges) return false;
   return !extent_.ordered || index == 0 || slot.groups[index - 1].done > group.done;
 }
 
-// As far as the group before allows.
+// Through a part of the keys, as far as the group before allows.
 void HeadSchedule::run_group(Lock& lock, Slot& slot, int index, int worker) {
   Group& group = slot.groups[index];
   group.busy = true;
   do {
-    const Cell cell{group.first_tile, group.last_tile, cut(group.done), cut(group.done + 1)};
+    const Cell cell{group.first_tile, group.last_tile, cut(slot, group.done),
+                    cut(slot, group.done + 1)};
     lock.unlock();
     slot.head->run(cell, worker);
     lock.lock();
     ++group.done;
     changed_.notify_all();
-  } while (ready(slot, index));
+  } while (group.done % slot.together != 0 && ready(slot, index));
   group.busy = false;
-  while (slot.first_open < slot.group_count && slot.groups[slot.first_open].done == key_ranges_) {
+  while (slot.first_open < slot.group_count && slot.groups[slot.first_open].done == slot.ranges) {
     ++slot.first_open;
   }
   if (slot.first_open == slot.group_count) slot.stage = Stage::kFree;
 }
 
-int HeadSchedule::cut(int range) const {
-  return static_cast<int>(int64_t{extent_.kv_blocks} * range / key_ranges_);
+int HeadSchedule::cut(const Slot& slot, int range) const {
+  return static_cast<int>(int64_t{extent_.kv_blocks} * range / slot.ranges);
 }
 
 }  // namespace sprocket::kernels

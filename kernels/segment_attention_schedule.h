@@ -4,7 +4,9 @@
 // a head for itself while there are heads left; then threads join heads at work. The forward's
 // groups are independent. In the backward, ranges of KV blocks pass from group to group: a group
 // stays behind the one before it, so that dK and dV are summed over ascending query tiles; a thread
-// that would have to wait goes on with another group. Which thread does what never changes a sum.
+// that would have to wait goes on with another group. Where the keys and their gradients exceed a
+// share of the last-level cache, all groups go over one part of the keys before the next part.
+// Which thread does what, and in which parts, never changes a sum.
 #pragma once
 
 #include <condition_variable>
@@ -48,6 +50,8 @@ class HeadSchedule {
     HeadWork* head;
     Group* groups;
     int group_count;
+    int ranges;      // of KV blocks
+    int together;    // ranges of one part
     int first_open;  // groups before are finished
     int next_block;  // to be loaded
     int loaded;
@@ -56,16 +60,16 @@ class HeadSchedule {
 
   void start_head(Lock& lock, Slot& slot);
   void cut_groups(Slot& slot) const;
+  void cut_keys(Slot& slot) const;
   bool run_in(Lock& lock, Slot& slot, int worker);
   void load(Lock& lock, Slot& slot, int worker);
   void run_group(Lock& lock, Slot& slot, int index, int worker);
   bool ready(const Slot& slot, int index) const;
   Slot* free_slot();
   bool may_need_help(const Slot& slot) const;
-  int cut(int range) const;
+  int cut(const Slot& slot, int range) const;
 
   ScheduleExtent extent_;
-  int key_ranges_;
   HeadWork** heads_;
   Slot* slots_;
   Group* groups_;  // [heads_at_once][query_tiles]

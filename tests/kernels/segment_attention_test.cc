@@ -284,6 +284,19 @@ TYPED_TEST(SegmentAttentionTypes, UnevenTablesDoNotDependOnTheNumberOfThreads) {
   }
 }
 
+// So many keys that the backward goes over them in parts.
+TEST(SegmentAttention, KeysBeyondTheCacheAreSummedInTheSameOrder) {
+  Shape shape{1, 1, 64, {64, 40, 64}, std::vector<int>(270, 64), 0.9, false, 1, false};
+  const Case<float> c(shape);
+  const auto one = c.run(1);
+  for (int threads : {2, 3}) expect_identical(c.run(threads), one);
+  const auto exact = Case<double>(shape).run(2);
+  for_each_tensor(one, exact, [](const std::string& name, const auto& a, const auto& b) {
+    // Rounding of a sum of n terms grows like sqrt(n) / 2^24.
+    EXPECT_LE(error_of(a, b), std::sqrt(270.0 * 64) * 0x1p-24) << name;
+  });
+}
+
 TYPED_TEST(SegmentAttentionTypes, RowsThatTakeNoPartStayAsTheyWere) {
   Case<TypeParam> c({1, 2, 64, {64, 40}, {64, 33}, 1, false, 1, false});
   const auto all = c.run();
