@@ -156,6 +156,10 @@ LoadedJob parse_job(const std::string& text, const std::string& name,
   if (options.output_directory) {
     loader.add_flag("--output", "output.directory: " + quoted(*options.output_directory));
   }
+  if (options.heads) {
+    loader.add_flag("--input", fmt::format("model.heads: {} model.dim: {}", *options.heads,
+                                           8 * *options.heads));
+  }
   loader.finish(options);
   Parallel& parallel = *loaded.job.mutable_parallel();
   if (options.world && parallel.outer() == 0) {

@@ -24,6 +24,8 @@ struct LoadOptions {
   std::optional<int> world;
   // The text of --output; replaces output.directory.
   std::optional<std::string> output_directory;
+  // Heads of the file given by --input; replaces model.heads, and model.dim with a legal multiple.
+  std::optional<int> heads;
 };
 
 struct LoadedJob {

@@ -98,6 +98,7 @@ std::unique_ptr<CLI::App> make_command_line(Action& action) {
   app->require_subcommand(1);
   add_train_command(*app, action);
   add_sample_command(*app, action);
+  add_attention_command(*app, action);
   add_data_command(*app, action);
   add_doctor_command(*app, action);
   return app;

@@ -19,6 +19,7 @@ using Action = std::function<ExitCode()>;
 // store what has to be done in `action`.
 void add_train_command(CLI::App& parent, Action& action);
 void add_sample_command(CLI::App& parent, Action& action);
+void add_attention_command(CLI::App& parent, Action& action);
 void add_data_command(CLI::App& parent, Action& action);
 void add_doctor_command(CLI::App& parent, Action& action);
 
