@@ -90,7 +90,7 @@ namespace internal {
     if (!(sprocket_left_ op sprocket_right_)) [[unlikely]] {                                    \
       ::sprocket::internal::throw_check_failed(                                                 \
           __FILE__, __LINE__,                                                                   \
-          fmt::format("expected " #left " " #op " " #right ", found {} and {}", sprocket_left_, \
+          fmt::format("expected {} {} {}, found {} and {}", #left, #op, #right, sprocket_left_, \
                       sprocket_right_));                                                        \
     }                                                                                           \
   } while (0)

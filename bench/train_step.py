@@ -10,16 +10,15 @@ rival runs twice: as shipped, and with MKL's AVX-512 code unlocked (bench/peers/
 one JSON line per case and side, with the ratio of the rival's median to Sprocket's, to bench/results/.
 """
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from machine import ROOT, stamp
+
 PYTHON = os.path.join(ROOT, ".deps/python/bin/python")
 OURS = os.path.join(ROOT, "build/bin/train_step_bench")
 THEIRS = os.path.join(ROOT, "bench/peers/diffusers_step.py")
@@ -84,23 +83,6 @@ def add_ratios(merged):
             record[f"memory_share_of_{kind}"] = round(record["peak_rss_mib"] / merged[rival]["peak_rss_mib"], 3)
 
 
-def machine():
-    fields = {}
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return {
-        "machine": f"{fields.get('model name', '?')}, family {fields.get('cpu family', '?')} model {fields.get('model', '?')}, "
-                   f"{os.cpu_count()} cores",
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        "system": platform.platform(),
-        "commit": commit.stdout.strip(),
-        "load_at_start": os.getloadavg()[0],
-    }
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--grid", nargs="+", default=["8x32x32", "16x32x32"], help="tokens t x h x w")
@@ -116,7 +98,7 @@ def main():
     for needed in (OURS, PYTHON):
         if not os.path.exists(needed):
             sys.exit(f"expected {needed}, found none: scripts/setup --with-peers && scripts/build -DSPROCKET_BENCH=ON")
-    stamp = {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), **machine()}
+    measured_on = stamp()
     os.makedirs(os.path.dirname(arguments.output), exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, open(arguments.output, "w", encoding="utf-8") as output:
         sides = sides_of(arguments.sparsity, build_unlock(folder))
@@ -127,7 +109,7 @@ def main():
                 merged = measure(sides, case, arguments.rounds)
                 add_ratios(merged)
                 for record in merged.values():
-                    line = json.dumps({**record, **stamp})
+                    line = json.dumps({**record, **measured_on})
                     print(line, flush=True)
                     output.write(line + "\n")
                     output.flush()

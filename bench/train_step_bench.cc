@@ -46,7 +46,7 @@ config::Job job_of(const Arguments& a) {
   return config::parse_job(
              fmt::format("model {{ dim: {} heads: {} layers: {} ffn_dim: {} text_dim: {} "
                          "text_tokens: {} }}\n"
-                         "attention {{ method: {} sparsity {{ start: {} }} }}\n"
+                         "attention {{ method: {} vsa {{ sparsity {{ start: {} }} }} }}\n"
                          "training {{ activation_checkpointing: {} }}\n"
                          "compute {{ precision: {} }}\n",
                          a.dim, a.heads, a.layers, a.ffn_dim, a.text_dim, a.text_tokens,

@@ -37,6 +37,15 @@ void set_to_default(Message& message, const FieldDescriptor& field) {
   }
 }
 
+bool absent_by_default(const google::protobuf::Descriptor& type) {
+  for (const auto* absent :
+       {LatentExtents::descriptor(), AttentionProblem::descriptor(), Vsa::descriptor(),
+        Bsa::descriptor(), Psa::descriptor(), Asa::descriptor(), SlidingTile::descriptor()}) {
+    if (&type == absent) return true;
+  }
+  return false;
+}
+
 void set_unset_fields(Message& message) {
   const google::protobuf::Descriptor& type = *message.GetDescriptor();
   const google::protobuf::Reflection& reflection = *message.GetReflection();
@@ -46,8 +55,7 @@ void set_unset_fields(Message& message) {
     if (field.is_repeated()) continue;
     if (field.message_type() == nullptr) {
       if (!reflection.HasField(message, &field)) set_to_default(message, field);
-    } else if (field.message_type() != LatentExtents::descriptor() ||
-               reflection.HasField(message, &field)) {
+    } else if (!absent_by_default(*field.message_type()) || reflection.HasField(message, &field)) {
       set_unset_fields(*reflection.MutableMessage(&message, &field));
     }
   }
@@ -58,11 +66,46 @@ void complete_schedule(Schedule& schedule, double default_start) {
   if (!schedule.has_end()) schedule.set_end(schedule.start());
 }
 
+void complete_list(google::protobuf::RepeatedField<double>& list,
+                   std::initializer_list<double> defaults) {
+  if (list.empty()) list.Add(defaults.begin(), defaults.end());
+}
+
+// Defaults that depend on other fields, and those that the schema cannot state. The options of a
+// method are written out when it is chosen or they were given in part.
+void complete_attention(Attention& attention) {
+  const Attention::Method method = attention.method();
+  const bool curve = method == Attention::PSA || method == Attention::ASA;
+  if (!attention.has_order()) attention.set_order(curve ? Attention::HILBERT : Attention::KD);
+  if (method == Attention::VSA || attention.has_vsa()) {
+    complete_schedule(*attention.mutable_vsa()->mutable_sparsity(), 0);
+    complete_schedule(*attention.mutable_vsa()->mutable_max_coverage(), 1);
+  }
+  if (method == Attention::BSA || attention.has_bsa()) {
+    Bsa& bsa = *attention.mutable_bsa();
+    complete_schedule(*bsa.mutable_keep_ratio(), 0.5);
+    complete_schedule(*bsa.mutable_sparsity(), 0.9);
+    if (!bsa.has_min_blocks()) bsa.set_min_blocks(bsa.rule() == Bsa::MASS ? 4 : 1);
+  }
+  if (method == Attention::PSA || attention.has_psa()) {
+    Psa& psa = *attention.mutable_psa();
+    complete_list(*psa.mutable_threshold(), {0.5, 0.6, 0.7, 0.8});
+    complete_list(*psa.mutable_quota(), {0.1, 0.05, 0.0, 0.2});
+    complete_list(*psa.mutable_similarity(), {0.7, 0.65, 0.6});
+  }
+  if (method == Attention::ASA) attention.mutable_asa();
+  if (method == Attention::SLIDING_TILE || attention.has_sliding_tile()) {
+    Window& window = *attention.mutable_sliding_tile()->mutable_window();
+    if (!window.has_t()) window.set_t(3);
+    if (!window.has_h()) window.set_h(3);
+    if (!window.has_w()) window.set_w(3);
+  }
+}
+
 }  // namespace
 
 void apply_defaults(Job& job) {
-  complete_schedule(*job.mutable_attention()->mutable_sparsity(), 0);
-  complete_schedule(*job.mutable_attention()->mutable_max_coverage(), 1);
+  complete_attention(*job.mutable_attention());
   set_unset_fields(job);
 }
 

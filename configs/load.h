@@ -13,9 +13,10 @@ namespace sprocket::config {
 
 // What the job is loaded for decides which fields must be given.
 enum class Purpose {
-  kInspect,  // nothing beyond the rules of the fields themselves
-  kTrain,    // data.path and output.directory
-  kSample,   // output.directory
+  kInspect,    // nothing beyond the rules of the fields themselves
+  kTrain,      // data.path and output.directory
+  kSample,     // output.directory
+  kAttention,  // problem.grid
 };
 
 struct LoadOptions {

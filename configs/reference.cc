@@ -30,7 +30,7 @@ class Writer {
         "all of "
         "them written out. Any field can be changed on the command line: `--set 'parallel.ulysses: "
         "2'`, "
-        "`--set 'attention { method: VSA sparsity { start: 0.9 } }'`; a repeated field given there "
+        "`--set 'attention { method: VSA vsa { sparsity { start: 0.9 } } }'`; a repeated field given there "
         "replaces "
         "the file's. Unknown fields, wrong types and illegal combinations are refused before any "
         "work, all "

@@ -6,35 +6,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "base/decimal.h"
 #include "base/error.h"
-#include "configs/schedule.h"
+#include "configs/findings.h"
 
 namespace sprocket::config {
 namespace {
-
-// Far above any use, far below what would overflow a product of three of them.
-constexpr int64_t kLargestExtent = 1 << 20;
-constexpr int kLongestList = 24;
-
-std::vector<int64_t> divisors(int64_t number) {
-  std::vector<int64_t> small, large;
-  for (int64_t i = 1; i * i <= number; ++i) {
-    if (number % i != 0) continue;
-    small.push_back(i);
-    if (i * i != number) large.push_back(number / i);
-  }
-  small.insert(small.end(), large.rbegin(), large.rend());
-  return small;
-}
-
-std::string list(const std::vector<int64_t>& numbers) {
-  if (numbers.empty()) return "none";
-  if (numbers.size() <= kLongestList) return fmt::format("{}", fmt::join(numbers, ", "));
-  return fmt::format("{}, …, {}",
-                     fmt::join(numbers.begin(), numbers.begin() + kLongestList - 1, ", "),
-                     numbers.back());
-}
 
 std::vector<int64_t> divisors_where(int64_t number, auto&& condition) {
   std::vector<int64_t> result;
@@ -50,67 +26,49 @@ class Checker {
 
   std::vector<Violation> run() {
     check_model();
-    check_attention();
+    check_attention(job_, findings_);
     check_parallel();
     check_data_and_training();
     check_sampling();
     check_output();
-    return std::move(violations_);
+    check_problem();
+    return findings_.take();
   }
 
  private:
-  void add(std::vector<std::string> paths, std::string message) {
-    violations_.push_back({std::move(paths), std::move(message)});
-  }
-
-  bool in_range(const std::string& path, int64_t value, int64_t low, int64_t high) {
-    if (value >= low && value <= high) return true;
-    add({path}, fmt::format("{}; legal: {} to {}", value, low, high));
-    return false;
-  }
-  bool extent(const std::string& path, int64_t value) {
-    return in_range(path, value, 1, kLargestExtent);
-  }
-  bool at_least(const std::string& path, int64_t value, int64_t low) {
-    if (value >= low) return true;
-    add({path}, fmt::format("{}; legal: {} or more", value, low));
-    return false;
-  }
-  void number(const std::string& path, double value, bool legal, const char* rule) {
-    if (!legal) add({path}, fmt::format("{}; legal: {}", value, rule));
-  }
-
   void check_model() {
     const Model& model = job_.model();
-    const bool dim = extent("model.dim", model.dim());
-    const bool heads = extent("model.heads", model.heads());
-    in_range("model.layers", model.layers(), 1, 10000);
-    extent("model.ffn_dim", model.ffn_dim());
-    extent("model.latent_channels", model.latent_channels());
-    extent("model.patch.t", model.patch().t());
-    extent("model.patch.h", model.patch().h());
-    extent("model.patch.w", model.patch().w());
-    extent("model.text_dim", model.text_dim());
-    extent("model.text_tokens", model.text_tokens());
-    if (extent("model.frequency_dim", model.frequency_dim()) && model.frequency_dim() % 2 != 0) {
-      add({"model.frequency_dim"},
-          fmt::format("{} is odd; legal: even numbers, half of them cosines "
-                      "and half sines",
-                      model.frequency_dim()));
+    const bool dim = findings_.extent("model.dim", model.dim());
+    const bool heads = findings_.extent("model.heads", model.heads());
+    findings_.in_range("model.layers", model.layers(), 1, 10000);
+    findings_.extent("model.ffn_dim", model.ffn_dim());
+    findings_.extent("model.latent_channels", model.latent_channels());
+    findings_.extent("model.patch.t", model.patch().t());
+    findings_.extent("model.patch.h", model.patch().h());
+    findings_.extent("model.patch.w", model.patch().w());
+    findings_.extent("model.text_dim", model.text_dim());
+    findings_.extent("model.text_tokens", model.text_tokens());
+    if (findings_.extent("model.frequency_dim", model.frequency_dim()) &&
+        model.frequency_dim() % 2 != 0) {
+      findings_.add({"model.frequency_dim"},
+                    fmt::format("{} is odd; legal: even numbers, half of them cosines "
+                                "and half sines",
+                                model.frequency_dim()));
     }
-    number("model.epsilon", model.epsilon(), model.epsilon() > 0 && model.epsilon() < 1,
-           "0 < epsilon < 1");
+    findings_.number("model.epsilon", model.epsilon(), model.epsilon() > 0 && model.epsilon() < 1,
+                     "0 < epsilon < 1");
     if (!dim || !heads) return;
     const auto fits = [&](int64_t count) {
       const int64_t head_dim = model.dim() / count;
       return head_dim % 2 == 0 && head_dim >= 6;
     };
     if (model.dim() % model.heads() != 0) {
-      add({"model.heads", "model.dim"},
-          fmt::format("{} does not divide model.dim: {}; legal: {}", model.heads(), model.dim(),
-                      list(divisors_where(model.dim(), fits))));
+      findings_.add({"model.heads", "model.dim"},
+                    fmt::format("{} does not divide model.dim: {}; legal: {}", model.heads(),
+                                model.dim(), list(divisors_where(model.dim(), fits))));
     } else if (!fits(model.heads())) {
-      add({"model.heads", "model.dim"},
+      findings_.add(
+          {"model.heads", "model.dim"},
           fmt::format(
               "{} of model.dim: {} makes heads of {} channels, expected an even number of at "
               "least 6; legal: {}",
@@ -119,90 +77,19 @@ class Checker {
     }
   }
 
-  void check_attention() {
-    const Attention& attention = job_.attention();
-    extent("attention.cube.t", attention.cube().t());
-    extent("attention.cube.h", attention.cube().h());
-    extent("attention.cube.w", attention.cube().w());
-    extent("attention.domains", attention.domains());
-    check_schedule("attention.sparsity", attention.sparsity(), 1, false);
-    const bool coverage =
-        check_schedule("attention.max_coverage", attention.max_coverage(), 1, true);
-    if (!at_least("attention.budget_head_group", attention.budget_head_group(), 0)) return;
-    const int64_t heads = job_.model().heads(), ulysses = job_.parallel().ulysses();
-    if (heads <= 0 || ulysses <= 0 || heads % ulysses != 0) return;  // reported elsewhere
-    const int64_t own_heads = heads / ulysses, group = attention.budget_head_group();
-    const std::vector<std::string> paths = {"attention.budget_head_group", "model.heads",
-                                            "parallel.ulysses"};
-    if (group > 0 && own_heads % group != 0) {
-      add(paths,
-          fmt::format("{} does not divide model.heads / parallel.ulysses: {} / {} = {}; legal: {}",
-                      group, heads, ulysses, own_heads, list(divisors(own_heads))));
-    }
-    const bool budgeted = coverage && attention.method() == Attention::VSA &&
-                          attention.domains() > 1 &&
-                          !is_constant(attention.max_coverage(), Decimal::ratio(1, 0));
-    if (group == 0 && ulysses > 1 && budgeted) {
-      add(paths,
-          fmt::format("0 (all {} heads compete together) needs parallel.ulysses: 1, found {}, "
-                      "where a rank holds {} heads; legal: {}",
-                      heads, ulysses, own_heads, list(divisors(own_heads))));
-    }
-  }
-
-  // True when the schedule can be evaluated.
-  bool check_schedule(const std::string& path, const Schedule& schedule, double high,
-                      bool high_included) {
-    const size_t before = violations_.size();
-    const auto value = [&](const std::string& field, double number) {
-      const bool legal = number >= 0 && (number < high || (high_included && number == high));
-      if (!legal) {
-        add({path + "." + field}, fmt::format("{}; legal: 0 <= {} {} {}", number, field,
-                                              high_included ? "<=" : "<", high));
-      }
-    };
-    value("start", schedule.start());
-    if (schedule.end() != schedule.start()) value("end", schedule.end());
-    for (const auto& [field, number] : {std::pair{"start", schedule.start()},
-                                        {"end", schedule.end()},
-                                        {"increment", schedule.increment()}}) {
-      try {
-        Decimal::from_double(number);
-      } catch (const ConfigError& error) {
-        add({path + "." + field}, error.what());
-      }
-    }
-    at_least(path + ".interval", schedule.interval(), 1);
-    at_least(path + ".first_step", schedule.first_step(), 0);
-    const double way = schedule.end() - schedule.start(), increment = schedule.increment();
-    const std::vector<std::string> paths = {path + ".increment", path + ".start", path + ".end"};
-    if (way == 0 && increment != 0) {
-      add(paths, fmt::format("{} leads nowhere: start and end are both {}; give another end",
-                             increment, schedule.start()));
-    } else if (way != 0 && increment == 0) {
-      add({path + ".end", path + ".start", path + ".increment"},
-          fmt::format("{} is never reached from start: {} without an increment", schedule.end(),
-                      schedule.start()));
-    } else if (way * increment < 0) {
-      add(paths, fmt::format("{} leads away from end: {} (start: {}); legal: {} 0", increment,
-                             schedule.end(), schedule.start(), way > 0 ? ">" : "<"));
-    }
-    return violations_.size() == before;
-  }
-
   void check_parallel() {
     const Parallel& parallel = job_.parallel();
-    const bool data = extent("parallel.data", parallel.data());
-    bool ulysses = extent("parallel.ulysses", parallel.ulysses());
-    const bool outer = in_range("parallel.outer", parallel.outer(), 0, kLargestExtent);
-    number("parallel.timeout_seconds", parallel.timeout_seconds(),
-           parallel.timeout_seconds() > 0 && parallel.timeout_seconds() <= 1e6,
-           "0 < timeout_seconds <= 1e6");
+    const bool data = findings_.extent("parallel.data", parallel.data());
+    bool ulysses = findings_.extent("parallel.ulysses", parallel.ulysses());
+    const bool outer = findings_.in_range("parallel.outer", parallel.outer(), 0, kLargestExtent);
+    findings_.number("parallel.timeout_seconds", parallel.timeout_seconds(),
+                     parallel.timeout_seconds() > 0 && parallel.timeout_seconds() <= 1e6,
+                     "0 < timeout_seconds <= 1e6");
     const int64_t heads = job_.model().heads();
     if (ulysses && heads > 0 && heads <= kLargestExtent && heads % parallel.ulysses() != 0) {
-      add({"parallel.ulysses", "model.heads"},
-          fmt::format("{} does not divide model.heads: {}; legal: {}", parallel.ulysses(), heads,
-                      list(divisors(heads))));
+      findings_.add({"parallel.ulysses", "model.heads"},
+                    fmt::format("{} does not divide model.heads: {}; legal: {}", parallel.ulysses(),
+                                heads, list(divisors(heads))));
       ulysses = false;
     }
     int64_t outer_degree = parallel.outer();
@@ -213,9 +100,9 @@ class Checker {
       std::string meaning = parallel.outer() == 0 ? fmt::format("0 (with {} ranks: {})",
                                                                 *options_.world, outer_degree)
                                                   : fmt::format("{}", outer_degree);
-      add({"parallel.outer", "attention.domains", "parallel.data", "parallel.ulysses"},
-          fmt::format("{} does not divide attention.domains: {}; legal: {}", meaning, domains,
-                      list(divisors(domains))));
+      findings_.add({"parallel.outer", "attention.domains", "parallel.data", "parallel.ulysses"},
+                    fmt::format("{} does not divide attention.domains: {}; legal: {}", meaning,
+                                domains, list(divisors(domains))));
     }
   }
 
@@ -242,14 +129,15 @@ class Checker {
             fmt::format("; start {}, or set data and ulysses so that data x ulysses divides {}",
                         ranks(product), world);
       }
-      add(paths, message);
+      findings_.add(paths, message);
       return 0;
     }
     if (world % (data * ulysses) == 0) return world / (data * ulysses);
     const auto legal_ulysses = divisors_where(world % data == 0 ? world / data : 1, [&](int64_t u) {
       return heads > 0 && heads % u == 0;
     });
-    add({"parallel.ulysses", "parallel.data", "parallel.outer", "model.heads"},
+    findings_.add(
+        {"parallel.ulysses", "parallel.data", "parallel.outer", "model.heads"},
         world % data == 0
             ? fmt::format(
                   "data x ulysses = {} x {} does not divide the {}; legal with this data: {}", data,
@@ -261,87 +149,117 @@ class Checker {
 
   void check_data_and_training() {
     if (options_.purpose == Purpose::kTrain && job_.data().path().empty()) {
-      add({"data.path"}, "not set; expected a folder made by `sprocket data encode`");
+      findings_.add({"data.path"}, "not set; expected a folder made by `sprocket data encode`");
     }
     if (job_.data().has_latent()) {
       const LatentExtents& latent = job_.data().latent();
-      const bool legal = extent("data.latent.t", latent.t()) & extent("data.latent.h", latent.h()) &
-                         extent("data.latent.w", latent.w());
+      const bool legal = findings_.extent("data.latent.t", latent.t()) &
+                         findings_.extent("data.latent.h", latent.h()) &
+                         findings_.extent("data.latent.w", latent.w());
       if (legal) {
         for (Violation& violation : find_shape_violations(
                  job_, {job_.model().latent_channels(), latent.t(), latent.h(), latent.w()})) {
-          violations_.push_back(std::move(violation));
+          findings_.add(std::move(violation));
         }
       }
     }
     const Training& training = job_.training();
-    at_least("training.steps", training.steps(), 1);
-    const bool batch = extent("training.global_batch", training.global_batch()) &
-                       extent("training.micro_batch", training.micro_batch());
+    findings_.at_least("training.steps", training.steps(), 1);
+    const bool batch = findings_.extent("training.global_batch", training.global_batch()) &
+                       findings_.extent("training.micro_batch", training.micro_batch());
     const int64_t data = job_.parallel().data();
     const int64_t together = training.micro_batch() * data;
     if (batch && data > 0 && data <= kLargestExtent && training.global_batch() % together != 0) {
-      add({"training.global_batch", "training.micro_batch", "parallel.data"},
+      findings_.add(
+          {"training.global_batch", "training.micro_batch", "parallel.data"},
           fmt::format(
               "{} is no multiple of training.micro_batch x parallel.data: {} x {} = {}; legal: "
               "{}, {}, {}, …",
               training.global_batch(), training.micro_batch(), data, together, together,
               2 * together, 3 * together));
     }
-    number("training.text_dropout", training.text_dropout(),
-           training.text_dropout() >= 0 && training.text_dropout() <= 1, "0 <= text_dropout <= 1");
-    at_least("training.max_skipped_steps", training.max_skipped_steps(), 0);
+    findings_.number("training.text_dropout", training.text_dropout(),
+                     training.text_dropout() >= 0 && training.text_dropout() <= 1,
+                     "0 <= text_dropout <= 1");
+    findings_.at_least("training.max_skipped_steps", training.max_skipped_steps(), 0);
     check_optimizer(training.optimizer(), training.steps());
-    number("flow.shift", job_.flow().shift(), job_.flow().shift() > 0, "shift > 0");
-    in_range("compute.threads", job_.compute().threads(), 0, 4096);
+    findings_.number("flow.shift", job_.flow().shift(), job_.flow().shift() > 0, "shift > 0");
+    findings_.in_range("compute.threads", job_.compute().threads(), 0, 4096);
   }
 
   void check_optimizer(const Optimizer& optimizer, int64_t steps) {
     const std::string at = "training.optimizer.";
-    number(at + "learning_rate", optimizer.learning_rate(), optimizer.learning_rate() >= 0,
-           "learning_rate >= 0");
-    number(at + "beta1", optimizer.beta1(), optimizer.beta1() >= 0 && optimizer.beta1() < 1,
-           "0 <= beta1 < 1");
-    number(at + "beta2", optimizer.beta2(), optimizer.beta2() >= 0 && optimizer.beta2() < 1,
-           "0 <= beta2 < 1");
-    number(at + "epsilon", optimizer.epsilon(), optimizer.epsilon() > 0, "epsilon > 0");
-    number(at + "weight_decay", optimizer.weight_decay(), optimizer.weight_decay() >= 0,
-           "weight_decay >= 0");
-    number(at + "clip_norm", optimizer.clip_norm(), optimizer.clip_norm() >= 0, "clip_norm >= 0");
-    number(at + "final_fraction", optimizer.final_fraction(),
-           optimizer.final_fraction() >= 0 && optimizer.final_fraction() <= 1,
-           "0 <= final_fraction <= 1");
-    if (at_least(at + "warmup_steps", optimizer.warmup_steps(), 0) && steps > 0 &&
+    findings_.number(at + "learning_rate", optimizer.learning_rate(),
+                     optimizer.learning_rate() >= 0, "learning_rate >= 0");
+    findings_.number(at + "beta1", optimizer.beta1(),
+                     optimizer.beta1() >= 0 && optimizer.beta1() < 1, "0 <= beta1 < 1");
+    findings_.number(at + "beta2", optimizer.beta2(),
+                     optimizer.beta2() >= 0 && optimizer.beta2() < 1, "0 <= beta2 < 1");
+    findings_.number(at + "epsilon", optimizer.epsilon(), optimizer.epsilon() > 0, "epsilon > 0");
+    findings_.number(at + "weight_decay", optimizer.weight_decay(), optimizer.weight_decay() >= 0,
+                     "weight_decay >= 0");
+    findings_.number(at + "clip_norm", optimizer.clip_norm(), optimizer.clip_norm() >= 0,
+                     "clip_norm >= 0");
+    findings_.number(at + "final_fraction", optimizer.final_fraction(),
+                     optimizer.final_fraction() >= 0 && optimizer.final_fraction() <= 1,
+                     "0 <= final_fraction <= 1");
+    if (findings_.at_least(at + "warmup_steps", optimizer.warmup_steps(), 0) && steps > 0 &&
         optimizer.warmup_steps() > steps) {
-      add({at + "warmup_steps", "training.steps"},
-          fmt::format("{} is more than training.steps: {}; legal: 0 to {}",
-                      optimizer.warmup_steps(), steps, steps));
+      findings_.add({at + "warmup_steps", "training.steps"},
+                    fmt::format("{} is more than training.steps: {}; legal: 0 to {}",
+                                optimizer.warmup_steps(), steps, steps));
     }
   }
 
   void check_sampling() {
     const Sampling& sampling = job_.sampling();
-    in_range("sampling.steps", sampling.steps(), 1, 100000);
-    extent("sampling.count", sampling.count());
-    number("sampling.guidance", sampling.guidance(), sampling.guidance() >= 0, "guidance >= 0");
-    number("sampling.shift", sampling.shift(), sampling.shift() >= 0, "shift >= 0 (0: flow.shift)");
+    findings_.in_range("sampling.steps", sampling.steps(), 1, 100000);
+    findings_.extent("sampling.count", sampling.count());
+    findings_.number("sampling.guidance", sampling.guidance(), sampling.guidance() >= 0,
+                     "guidance >= 0");
+    findings_.number("sampling.shift", sampling.shift(), sampling.shift() >= 0,
+                     "shift >= 0 (0: flow.shift)");
   }
 
   void check_output() {
     const Output& output = job_.output();
-    if (options_.purpose != Purpose::kInspect && output.directory().empty()) {
-      add({"output.directory"}, "not set; expected a folder for the run, here or as --output DIR");
+    if ((options_.purpose == Purpose::kTrain || options_.purpose == Purpose::kSample) &&
+        output.directory().empty()) {
+      findings_.add({"output.directory"},
+                    "not set; expected a folder for the run, here or as --output DIR");
     }
-    at_least("output.checkpoint_interval", output.checkpoint_interval(), 0);
-    at_least("output.keep_checkpoints", output.keep_checkpoints(), 0);
-    at_least("output.sample_interval", output.sample_interval(), 0);
-    at_least("output.log_interval", output.log_interval(), 1);
-    at_least("output.report_warmup_steps", output.report_warmup_steps(), 0);
+    findings_.at_least("output.checkpoint_interval", output.checkpoint_interval(), 0);
+    findings_.at_least("output.keep_checkpoints", output.keep_checkpoints(), 0);
+    findings_.at_least("output.sample_interval", output.sample_interval(), 0);
+    findings_.at_least("output.log_interval", output.log_interval(), 1);
+    findings_.at_least("output.report_warmup_steps", output.report_warmup_steps(), 0);
+  }
+
+  void check_problem() {
+    if (options_.purpose != Purpose::kAttention) {
+      if (job_.compute().precision() == Compute::FP64) {
+        findings_.add({"compute.precision"}, "FP64 is for `sprocket attention`; legal: FP32, BF16");
+      }
+      return;
+    }
+    if (!job_.has_problem() || !job_.problem().has_grid()) {
+      findings_.add({"problem.grid"}, "not set; expected the video's tokens, { t: … h: … w: … }");
+      return;
+    }
+    const AttentionProblem& problem = job_.problem();
+    findings_.extent("problem.grid.t", problem.grid().t());
+    findings_.extent("problem.grid.h", problem.grid().h());
+    findings_.extent("problem.grid.w", problem.grid().w());
+    for (const int64_t length : problem.prefix()) {
+      findings_.in_range("problem.prefix", length, 0, kLargestExtent);
+    }
+    findings_.at_least("problem.step", problem.step(), 0);
+    findings_.at_least("problem.layer", problem.layer(), 0);
   }
 
   const Job& job_;
   const LoadOptions& options_;
-  std::vector<Violation> violations_;
+  Findings findings_;
 };
 
 }  // namespace
@@ -351,6 +269,10 @@ std::vector<Violation> find_violations(const Job& job, const LoadOptions& option
 }
 
 std::vector<Violation> find_shape_violations(const Job& job, const LatentShape& shape) {
+  struct Axis {
+    const char* name;
+    int64_t cells, patch, cube;
+  };
   std::vector<Violation> violations;
   if (shape.channels != job.model().latent_channels()) {
     violations.push_back(
@@ -358,13 +280,10 @@ std::vector<Violation> find_shape_violations(const Job& job, const LatentShape& 
          fmt::format("{}, found latent videos of {} channels; legal: {}",
                      job.model().latent_channels(), shape.channels, shape.channels)});
   }
-  struct Axis {
-    const char* name;
-    int64_t cells, patch, cube;
-  };
   const Extent& patch = job.model().patch();
-  const Cube& cube = job.attention().cube();
-  int64_t blocks = 1;
+  const Attention& attention = job.attention();
+  const Cube& cube = attention.cube();
+  int64_t blocks = 1, tokens = 1;
   for (const Axis& axis :
        {Axis{"t", shape.t, patch.t(), cube.t()}, Axis{"h", shape.h, patch.h(), cube.h()},
         Axis{"w", shape.w, patch.w(), cube.w()}}) {
@@ -375,7 +294,12 @@ std::vector<Violation> find_shape_violations(const Job& job, const LatentShape& 
            fmt::format("{} does not divide the {} latent cells of axis {}; legal: {}", axis.patch,
                        axis.cells, axis.name, list(divisors(axis.cells)))});
     }
+    tokens *= axis.cells / axis.patch;
     blocks *= (axis.cells / axis.patch + axis.cube - 1) / axis.cube;
+  }
+  if (attention.order() == Attention::HILBERT) {
+    if (attention.block_tokens() <= 0) return violations;
+    blocks = (tokens + attention.block_tokens() - 1) / attention.block_tokens();
   }
   const int64_t domains = job.attention().domains(), outer = job.parallel().outer();
   if (domains > blocks) {

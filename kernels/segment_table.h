@@ -43,7 +43,7 @@ struct KvBlock {
   int32_t buffer = 0;     // index into the KV buffers of the call
   int32_t rows = 0;       // valid rows
   int64_t first_row = 0;  // in that buffer
-  float bias = 0;         // added to every logit of the block (ln of a pooling width)
+  double bias = 0;        // added to every logit of the block (ln of a pooling width)
   bool operator==(const KvBlock&) const = default;
 };
 

@@ -1,14 +1,28 @@
 // The one place that turns exceptions into exit codes and messages.
 #include <cstdio>
+#include <string>
 
 #include <fmt/format.h>
 
 #include "launcher/command.h"
 #include "launcher/command_line_error.h"
 #include "launcher/report_error.h"
+#include "launcher/session.h"
 
 namespace sprocket::launcher {
 namespace {
+
+// Under mpirun every rank has read the same line; one of them says what is wrong with it.
+ExitCode refuse_command_line(const std::string& message) {
+  if (!started_by_mpirun()) {
+    fmt::print(stderr, "{}\n", message);
+    return ExitCode::kConfig;
+  }
+  return run_on_ranks(LogLevel::kNormal, [&](const Session& session) -> ExitCode {
+    if (session.first()) fmt::print(stderr, "{}\n", message);
+    return ExitCode::kConfig;
+  });
+}
 
 int run(int argc, char** argv) {
   Action action;
@@ -18,8 +32,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& wanted) {  // --help, --version
     return app->exit(wanted);
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "{}\n", describe(*app, error));
-    return static_cast<int>(ExitCode::kConfig);
+    return static_cast<int>(refuse_command_line(describe(*app, error)));
   }
   try {
     return static_cast<int>(action());

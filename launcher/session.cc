@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <exception>
 
 #include "launcher/placement.h"
@@ -54,6 +55,14 @@ std::unique_ptr<comm::Communicator> Session::make_world(const config::Parallel& 
   if (!parallel.check_collectives()) return comm::make_mpi_world(options);
   return std::make_unique<comm::Communicator>(
       comm::make_checked_backend(comm::make_mpi_backend(), options.timeout), "world", options);
+}
+
+bool started_by_mpirun() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+    const char* size = std::getenv(name);
+    if (size != nullptr && std::atoi(size) > 1) return true;
+  }
+  return false;
 }
 
 ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session&)>& work) {

@@ -34,6 +34,9 @@ class Session {
   int size_;
 };
 
+// Whether this process is one of several that mpirun started (Open MPI, or a PMI launcher).
+bool started_by_mpirun();
+
 // Starts MPI (without mpirun: a world of one), sets logging up, and runs `work`. Errors are said
 // here and returned as their exit codes: those that all ranks throw together (runtime::AgreedError)
 // by rank 0 alone, any other by the rank that met it, which then ends the job on all ranks.

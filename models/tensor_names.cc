@@ -30,6 +30,7 @@ constexpr std::array kModules{
     Pair{"self_attn.v", "attn1.to_v"},
     Pair{"self_attn.o", "attn1.to_out.0"},
     Pair{"self_attn.to_gate_compress", "attn1.to_gate_compress"},
+    Pair{"self_attn.to_gate_fine", "attn1.to_gate_fine"},
     Pair{"cross_attn.q", "attn2.to_q"},
     Pair{"cross_attn.k", "attn2.to_k"},
     Pair{"cross_attn.v", "attn2.to_v"},

@@ -16,8 +16,8 @@ enum class NameScheme {
 const char* name_of(NameScheme scheme);
 
 // The name of the same tensor in the other scheme; nullopt when `name` belongs to no Wan tensor of
-// its scheme. The gate of VSA's coarse branch, self_attn.to_gate_compress, is
-// attn1.to_gate_compress in diffusers' style.
+// its scheme. The gates of VSA's branches, self_attn.to_gate_compress and
+// self_attn.to_gate_fine, are attn1.to_gate_compress and attn1.to_gate_fine in diffusers' style.
 std::optional<std::string> to_diffusers(std::string_view official);
 std::optional<std::string> to_official(std::string_view diffusers);
 

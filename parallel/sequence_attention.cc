@@ -2,24 +2,28 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
-#include "kernels/block_selection.h"
-#include "kernels/coarse_combine.h"
-#include "parallel/attention/coarse_branch.h"
-#include "parallel/attention/outer_strategy.h"
+#include "parallel/attention/attention_method.h"
+#include "parallel/attention/key_shards.h"
+#include "parallel/attention/pruned_queries.h"
 #include "parallel/attention/selected_plan.h"
 #include "parallel/tensor_buffer.h"
 #include "parallel/ulysses.h"
 
 namespace sprocket::parallel {
+
+// The KV rows of one pyramid and the strategy that moves them.
+struct KeySide {
+  KeyShards keys;
+  std::unique_ptr<OuterStrategy> outer;
+};
 
 class SequenceAttention::Context {
  public:
@@ -27,20 +31,29 @@ class SequenceAttention::Context {
       : mesh(mesh),
         layout(std::move(layout)),
         plan(make_shard_plan(this->layout, mesh.shape())),
-        threads(strategy.threads),
+        strategy(strategy),
         timeline(mesh.timeline()),
-        shards{this->layout.block_offsets, plan.outer_blocks, mesh.coordinate().outer},
-        ulysses(mesh.ulysses(), ulysses_rows()),
-        outer(make_outer_strategy(strategy, shards, mesh.outer())) {}
+        blocks{this->layout.block_offsets, plan.outer_blocks, mesh.coordinate().outer, {}},
+        ulysses(mesh.ulysses(), ulysses_rows()) {}
+
+  // Made at the first use of its widths.
+  KeySide& key_side(const std::vector<int>& widths) {
+    auto [found, fresh] = key_sides_.try_emplace(widths);
+    if (fresh) {
+      found->second.keys = make_key_shards(blocks, widths);
+      found->second.outer =
+          make_outer_strategy(strategy, found->second.keys.segments, mesh.outer());
+    }
+    return found->second;
+  }
 
   const Mesh& mesh;
   TokenLayout layout;
   ShardPlan plan;
-  int threads;
+  StrategySpec strategy;
   Timeline* timeline;
-  OuterShards shards;
+  OuterShards blocks;
   Ulysses ulysses;
-  std::unique_ptr<OuterStrategy> outer;
 
  private:
   std::vector<int64_t> ulysses_rows() const {
@@ -49,180 +62,160 @@ class SequenceAttention::Context {
     for (int u = 0; u < mesh.shape().ulysses; ++u) rows.push_back(plan.tokens_of(first + u));
     return rows;
   }
+  std::map<std::vector<int>, KeySide> key_sides_;
 };
 
 namespace {
 
 using Context = SequenceAttention::Context;
 
-kernels::SegmentTable select(const Context& context, const AttentionSpec& spec,
-                             const CoarseScores& coarse) {
-  const auto& scores = coarse.scores;
-  const int batch = static_cast<int>(scores.size(0)), heads = static_cast<int>(scores.size(1));
-  const int query_blocks = static_cast<int>(scores.size(2)),
-            kv_blocks = static_cast<int>(scores.size(3));
-  const int k = kernels::selected_count(spec.sparsity, kv_blocks);
-  const bool budgeted = context.layout.spec.domains > 1 && spec.max_coverage < Decimal::ratio(1, 0);
-  if (budgeted && context.mesh.shape().ulysses > 1 &&
-      (spec.budget_head_group < 1 || heads % spec.budget_head_group != 0)) {
-    throw ConfigError(
-        fmt::format("attention.budget_head_group: {} with parallel.ulysses: {}; a rank holds {} "
-                    "heads, so the group "
-                    "must be a divisor of {} (0, all heads, needs ulysses: 1)",
-                    spec.budget_head_group, context.mesh.shape().ulysses, heads, heads));
-  }
-  const kernels::DomainBudget budget{context.layout.domain_blocks, spec.max_coverage,
-                                     spec.budget_head_group};
-  const auto run = [&](auto zero) {
-    using A = decltype(zero);
-    const A* s = static_cast<const A*>(scores.data_ptr());
-    if (!budgeted)
-      return kernels::select_top_k<A>(s, batch, heads, query_blocks, kv_blocks, k, context.threads);
-    return kernels::select_with_budget<A>(s, static_cast<const A*>(coarse.probabilities.data_ptr()),
-                                          batch, heads, context.shards.blocks[context.shards.self],
-                                          query_blocks, kv_blocks, k, budget, context.threads);
-  };
-  return scores.scalar_type() == at::kDouble ? run(double{}) : run(float{});
-}
-
-AttentionStatistics statistics_of(const OuterShards& shards, const kernels::SegmentTable& table) {
-  return {table.density(), coverage_of(shards, needs_of(table)),
-          static_cast<int64_t>(table.kv_block.size())};
-}
-
-// What the backward needs; owned by the autograd graph.
+// One forward and what its backward needs; owned by the autograd graph.
 struct Invocation : torch::CustomClassHolder {
   std::shared_ptr<Context> context;
   AttentionSpec spec;
-  OuterCall call;  // the outer shard's q, k, v
-  at::Tensor gate, fine, lse;
-  CoarseSummaries summaries;
-  at::Tensor coarse;
-  std::unique_ptr<OuterStrategy::Memory> memory;
   int layer = -1;
-
-  bool has_coarse() const { return coarse.defined(); }
+  std::unique_ptr<AttentionMethod> method;
+  KeySide* key_side = nullptr;
+  Selection selection;
+  OuterCall call;        // the query side (kept queries only) and the own KV rows
+  at::Tensor fine, lse;  // of the query side
+  std::unique_ptr<OuterStrategy::Memory> memory;
 };
 
-at::Tensor attention_forward(Invocation& run, AttentionSlot& slot, std::vector<at::Tensor> inputs) {
+MethodContext method_context(const Context& context, const at::Tensor& q, int layer) {
+  const int heads = static_cast<int>(q.size(2));
+  return {context.layout,
+          context.blocks,
+          context.mesh.outer(),
+          heads * context.mesh.shape().ulysses,
+          heads * context.mesh.coordinate().ulysses,
+          layer,
+          1.0 / std::sqrt(static_cast<double>(q.size(3))),
+          context.strategy.threads};
+}
+
+at::Tensor attention_forward(Invocation& run, AttentionSlot& slot, std::vector<at::Tensor> inputs,
+                             bool coarse_gate) {
   Context& context = *run.context;
-  const bool gated = inputs.size() == 4;
   inputs = context.ulysses.scatter_heads(inputs);
-  const at::Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2];
-  if (gated) run.gate = inputs[3];
-  const int batch = static_cast<int>(q.size(0)), heads = static_cast<int>(q.size(2));
-  const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(3)));
+  ShardTensors shard{inputs[0], inputs[1], inputs[2], {}, {}};
+  if (coarse_gate) shard.coarse_gate = inputs[3];
+  if (inputs.size() > (coarse_gate ? 4u : 3u)) shard.fine_gate = inputs.back();
+  const MethodContext place = method_context(context, shard.q, slot.layer);
 
-  if (run.spec.method == MethodKind::kVsa) {
-    run.summaries =
-        gather_summaries(context.shards, context.mesh.outer(), q, k, v, context.threads);
-    Timeline::Scope scope(context.timeline, Activity::kCompute, "attention.select");
-    const CoarseScores coarse = coarse_scores(run.summaries, scale, context.threads);
-    if (!slot.table) {
-      slot.table = std::make_shared<kernels::SegmentTable>(select(context, run.spec, coarse));
-    }
-    if (run.spec.coarse != CoarseBranch::kNone) {
-      run.coarse = coarse_output(run.summaries, coarse.probabilities, context.threads);
-    }
-  } else if (!slot.table) {
-    const int own =
-        context.shards.blocks[context.shards.self + 1] - context.shards.blocks[context.shards.self];
-    slot.table = std::make_shared<kernels::SegmentTable>(
-        kernels::make_dense_table(batch, heads, own, context.layout.blocks()));
-  }
-  slot.statistics = statistics_of(context.shards, *slot.table);
+  run.method = make_method(place, run.spec);
+  run.key_side = &context.key_side(run.spec.widths());
+  slot.selection = run.method->prepare(shard, slot.selection);
+  run.selection = slot.selection;
+  const OuterShards& segments = run.key_side->keys.segments;
+  slot.statistics = {run.method->density(run.selection),
+                     coverage_of(segments, needs_of(*run.selection.table)),
+                     static_cast<int64_t>(run.selection.table->kv_block.size())};
 
-  run.call = {{q, context.shards.own_offsets(), slot.table, scale, context.threads}, k, v};
+  run.call.query = {shard.q, context.blocks.own_offsets(), run.selection.table, {}, place.scale,
+                    place.threads};
+  if (run.selection.pruning) prune(*run.selection.pruning, run.call.query);
+  run.call.k_BLHD = expand_rows(run.key_side->keys, shard.k, place.threads);
+  run.call.v_BLHD = expand_rows(run.key_side->keys, shard.v, place.threads);
+
+  const at::Tensor& q = run.call.query.q_BLHD;
   const auto options = q.options().dtype(accumulator_type(q.scalar_type()));
   run.fine = at::zeros({q.size(0), q.size(1), q.size(2), q.size(3)}, options);
   run.lse = at::full({q.size(0), q.size(2), q.size(1)}, -std::numeric_limits<double>::infinity(),
                      options);
-  run.memory = context.outer->forward(run.call, run.fine, run.lse);
+  run.method->attend_first(run.call.query, run.fine, run.lse);
+  run.memory = run.key_side->outer->forward(run.call, run.fine, run.lse);
 
-  at::Tensor out;
-  if (run.has_coarse()) {
-    Timeline::Scope scope(context.timeline, Activity::kCompute, "attention.combine");
-    out = at::empty({q.size(0), q.size(1), q.size(2), q.size(3)}, q.options());
-    dispatch_compute_type(q.scalar_type(), [&](auto zero) {
-      using T = decltype(zero);
-      using A = kernels::Accumulator<T>;
-      kernels::combine_coarse<T>(
-          const_head_view<A>(run.fine),
-          gated ? const_head_view<T>(run.gate) : kernels::HeadView<const T>{},
-          static_cast<const A*>(run.coarse.data_ptr()), run.call.query.query_offsets, batch, heads,
-          static_cast<int>(q.size(3)), head_view<T>(out), context.threads);
-    });
-  } else {
-    out = run.fine.to(q.scalar_type());
+  at::Tensor fine = run.fine, lse = run.lse;
+  if (run.selection.pruning) {
+    fine = recover(*run.selection.pruning, fine, place.threads);
+    if (slot.keep_lse) lse = recover_lse(*run.selection.pruning, lse, place.threads);
   }
-  return context.ulysses.gather_heads({out})[0];
+  if (slot.keep_lse) {
+    slot.lse =
+        context.ulysses.gather_heads({lse.transpose(1, 2).contiguous().unsqueeze(-1)})[0].squeeze(
+            -1);
+  }
+  return context.ulysses.gather_heads({run.method->finish(fine)})[0];
 }
 
-// Gradients of q, k, v and, when gated, of the gate.
+// Gradients of q, k, v and of the gates there are.
 std::vector<at::Tensor> attention_backward(Invocation& run, const at::Tensor& dout_rank) {
   Context& context = *run.context;
   PhaseScope phase(context.timeline, Phase::kBackward);
   LayerScope layer(context.timeline, run.layer);
-  const at::Tensor dout = context.ulysses.scatter_heads({dout_rank.contiguous()})[0];
-  const at::Tensor& q = run.call.query.q_BLHD;
-  const at::Tensor dq = at::zeros_like(run.fine), dk = at::zeros_like(run.fine),
-                   dv = at::zeros_like(run.fine);
+  const int threads = context.strategy.threads;
+  const QuerySide& query = run.call.query;
+
+  ShardGradients gradients;
+  at::Tensor dfine = run.method->finish_backward(
+      context.ulysses.scatter_heads({dout_rank.contiguous()})[0], gradients);
+  if (run.selection.pruning) dfine = recover_backward(*run.selection.pruning, dfine, threads);
   at::Tensor delta;
   {
     Timeline::Scope scope(context.timeline, Activity::kCompute, "attention.delta");
-    delta = row_delta(run.fine, dout, context.threads);
+    delta = row_delta(run.fine, dfine, threads);
   }
-  context.outer->backward(run.call, *run.memory, dout, run.lse, delta, dq, dk, dv);
+  const auto options = run.fine.options();
+  const at::Tensor dq = at::zeros_like(run.fine), dk = at::zeros(run.call.k_BLHD.sizes(), options),
+                   dv = at::zeros(run.call.v_BLHD.sizes(), options);
+  run.key_side->outer->backward(run.call, *run.memory, dfine, run.lse, delta, dq, dk, dv);
 
-  at::Tensor dgate;
-  if (run.has_coarse()) {
-    at::Tensor dcoarse = at::empty_like(run.coarse);
-    if (run.gate.defined()) dgate = at::empty_like(run.gate);
-    {
-      Timeline::Scope scope(context.timeline, Activity::kCompute, "attention.combine");
-      dispatch_compute_type(q.scalar_type(), [&](auto zero) {
-        using T = decltype(zero);
-        using A = kernels::Accumulator<T>;
-        kernels::combine_coarse_backward<T>(
-            const_head_view<T>(dout),
-            dgate.defined() ? const_head_view<T>(run.gate) : kernels::HeadView<const T>{},
-            static_cast<const A*>(run.coarse.data_ptr()), run.call.query.query_offsets,
-            static_cast<int>(q.size(0)), static_cast<int>(q.size(2)), static_cast<int>(q.size(3)),
-            static_cast<A*>(dcoarse.data_ptr()),
-            dgate.defined() ? head_view<T>(dgate) : kernels::HeadView<T>{}, context.threads);
-      });
-    }
-    add_coarse_gradients(context.shards, context.mesh.outer(), run.summaries, dcoarse,
-                         run.call.query.scale, dq, dk, dv, context.threads);
+  gradients.dk = gather_row_gradients(run.key_side->keys, dk, threads);
+  gradients.dv = gather_row_gradients(run.key_side->keys, dv, threads);
+  gradients.dq = dq;
+  run.method->add_gradients(query, dfine, run.lse, delta, gradients);
+  if (run.selection.pruning) {
+    gradients.dq = scatter_gradients(*run.selection.pruning, gradients.dq, threads);
   }
-  std::vector<at::Tensor> gradients{dq.to(q.scalar_type()), dk.to(q.scalar_type()),
-                                    dv.to(q.scalar_type())};
-  if (dgate.defined()) gradients.push_back(dgate);
-  return context.ulysses.gather_heads(gradients);
+
+  const auto type = query.q_BLHD.scalar_type();
+  std::vector<at::Tensor> result{gradients.dq.to(type), gradients.dk.to(type),
+                                 gradients.dv.to(type)};
+  for (const at::Tensor& gate : {gradients.dcoarse_gate, gradients.dfine_gate}) {
+    if (gate.defined()) result.push_back(gate);
+  }
+  return context.ulysses.gather_heads(result);
 }
 
 class SequenceAttentionFunction : public torch::autograd::Function<SequenceAttentionFunction> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& q,
                             const at::Tensor& k, const at::Tensor& v,
-                            const std::optional<at::Tensor>& gate,
+                            const std::optional<at::Tensor>& coarse_gate,
+                            const std::optional<at::Tensor>& fine_gate,
                             c10::intrusive_ptr<Invocation> invocation, AttentionSlot* slot) {
     std::vector<at::Tensor> inputs{q.contiguous(), k.contiguous(), v.contiguous()};
-    if (gate) inputs.push_back(gate->contiguous());
+    for (const auto& gate : {coarse_gate, fine_gate}) {
+      if (gate) inputs.push_back(gate->contiguous());
+    }
     ctx->saved_data["invocation"] = c10::IValue::make_capsule(invocation);
-    return attention_forward(*invocation, *slot, std::move(inputs));
+    ctx->saved_data["coarse_gate"] = coarse_gate.has_value();
+    ctx->saved_data["fine_gate"] = fine_gate.has_value();
+    return attention_forward(*invocation, *slot, std::move(inputs), coarse_gate.has_value());
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list gradients) {
     auto invocation =
         c10::static_intrusive_pointer_cast<Invocation>(ctx->saved_data["invocation"].toCapsule());
-    torch::autograd::variable_list result = attention_backward(*invocation, gradients[0]);
-    result.resize(6);
+    const std::vector<at::Tensor> results = attention_backward(*invocation, gradients[0]);
+    const bool coarse_gate = ctx->saved_data["coarse_gate"].toBool();
+    const bool fine_gate = ctx->saved_data["fine_gate"].toBool();
     ctx->saved_data.clear();
-    return result;
+    return {results[0],
+            results[1],
+            results[2],
+            coarse_gate ? results[3] : at::Tensor(),
+            fine_gate ? results.back() : at::Tensor(),
+            at::Tensor(),
+            at::Tensor()};
   }
 };
+
+std::optional<at::Tensor> optional_of(const at::Tensor& x) {
+  return x.defined() ? std::optional(x) : std::nullopt;
+}
 
 }  // namespace
 
@@ -233,14 +226,14 @@ SequenceAttention::SequenceAttention(const Mesh& mesh, TokenLayout layout,
 SequenceAttention::~SequenceAttention() = default;
 
 at::Tensor SequenceAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                      const at::Tensor& gate, const AttentionSpec& spec,
+                                      const AttentionGates& gates, const AttentionSpec& spec,
                                       AttentionSlot& slot) {
   const int64_t rows = context_->plan.tokens_of(context_->mesh.sequence().rank());
   SPROCKET_CHECK(
       q.dim() == 4 && q.size(1) == rows && k.sizes() == q.sizes() && v.sizes() == q.sizes(),
       "expected q, k, v of [B, {}, H, D]", rows);
-  const bool wants_gate = spec.method == MethodKind::kVsa && spec.coarse == CoarseBranch::kGated;
-  SPROCKET_CHECK_EQ(gate.defined(), wants_gate);
+  SPROCKET_CHECK_EQ(gates.coarse.defined(), spec.coarse_gated());
+  SPROCKET_CHECK_EQ(gates.fine.defined(), spec.fine_gated());
   if (q.size(2) % context_->mesh.shape().ulysses != 0) {
     throw ConfigError(fmt::format("parallel.ulysses: {} does not divide model.heads: {}",
                                   context_->mesh.shape().ulysses, q.size(2)));
@@ -249,8 +242,8 @@ at::Tensor SequenceAttention::forward(const at::Tensor& q, const at::Tensor& k, 
   invocation->context = context_;
   invocation->spec = spec;
   if (context_->timeline) invocation->layer = context_->timeline->position.layer;
-  return SequenceAttentionFunction::apply(
-      q, k, v, gate.defined() ? std::optional(gate) : std::nullopt, std::move(invocation), &slot);
+  return SequenceAttentionFunction::apply(q, k, v, optional_of(gates.coarse),
+                                          optional_of(gates.fine), std::move(invocation), &slot);
 }
 
 const TokenLayout& SequenceAttention::layout() const { return context_->layout; }

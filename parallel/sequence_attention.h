@@ -11,25 +11,15 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "base/decimal.h"
+#include "kernels/query_pruning.h"
 #include "kernels/segment_table.h"
+#include "parallel/attention_spec.h"
 #include "parallel/mesh.h"
 #include "parallel/token_layout.h"
 
 namespace sprocket::parallel {
 
-enum class MethodKind { kDense, kVsa };
-enum class CoarseBranch { kGated, kAdd, kNone };
 enum class OuterStrategyKind { kAllGather, kRing, kSelected };
-
-// What is computed: a property of the model, the same on any number of ranks.
-struct AttentionSpec {
-  MethodKind method = MethodKind::kDense;
-  CoarseBranch coarse = CoarseBranch::kGated;   // VSA
-  Decimal sparsity;                             // VSA; of this step, 0 selects everything
-  Decimal max_coverage = Decimal::ratio(1, 0);  // of this step; needs domains > 1 to matter
-  int budget_head_group = 0;                    // 0: all heads
-};
 
 // How it is computed on this mesh.
 struct StrategySpec {
@@ -44,13 +34,29 @@ struct AttentionStatistics {
   int64_t selected_pairs = 0;  // (head, query block, KV block) pairs of this rank
 };
 
+// What a method decided for the query blocks of an outer rank and the heads of a Ulysses rank.
+struct Selection {
+  std::shared_ptr<const kernels::SegmentTable> table;         // query block -> KV segments
+  std::shared_ptr<const kernels::QueryPruning> pruning;       // BSA; null: every query attends
+  std::shared_ptr<const kernels::SegmentTable> global_table;  // ASA; query block -> global tokens
+};
+
 // A layer's memory between forward, recomputation and backward of one micro-batch. A selection is
 // made once: a second forward with the same slot (activation recomputation) reuses it.
 class AttentionSlot {
  public:
-  void clear() { table.reset(); }
-  std::shared_ptr<const kernels::SegmentTable> table;
+  void clear() { selection = {}; }
+  int layer = 0;          // tokens are sampled by it
+  bool keep_lse = false;  // fill `lse`
+  Selection selection;
   AttentionStatistics statistics;
+  at::Tensor lse;  // of the last forward: [B, L_rank, H], accumulator type, natural logarithm
+};
+
+// Gates of VSA's branches; undefined where the method has none (AttentionSpec::coarse_gated,
+// fine_gated). Shaped like q.
+struct AttentionGates {
+  at::Tensor coarse, fine;
 };
 
 class SequenceAttention {
@@ -60,11 +66,10 @@ class SequenceAttention {
   ~SequenceAttention();
 
   // q, k, v: [B, L_rank, H, D], fp64, fp32 or bf16, tokens in block order, all H heads; H must be a
-  // multiple of the Ulysses degree. gate: same shape, for VSA with the gated coarse branch,
-  // otherwise undefined. Returns [B, L_rank, H, D] in the same dtype. Collective over the sequence
-  // group, in forward and, in reverse order, in backward.
+  // multiple of the Ulysses degree. Returns [B, L_rank, H, D] in the same dtype. Collective over
+  // the sequence group, in forward and, in reverse order, in backward.
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                     const at::Tensor& gate, const AttentionSpec& spec, AttentionSlot& slot);
+                     const AttentionGates& gates, const AttentionSpec& spec, AttentionSlot& slot);
 
   const TokenLayout& layout() const;
   const ShardPlan& shards() const;

@@ -42,4 +42,11 @@ void dispatch_compute_type(at::ScalarType type, Body&& body) {
       fmt::format("attention: expected f64, f32 or bf16, found {}", at::toString(type)));
 }
 
+// The same for the accumulator type of `type`: double{} or float{}.
+template <class Body>
+void dispatch_accumulator_type(at::ScalarType type, Body&& body) {
+  if (type == at::kDouble) return body(double{});
+  return body(float{});
+}
+
 }  // namespace sprocket::parallel

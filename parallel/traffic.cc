@@ -3,6 +3,9 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "kernels/block_samples.h"
+#include "parallel/attention/global_branch.h"
+#include "parallel/attention/key_shards.h"
 
 namespace sprocket::parallel {
 namespace {
@@ -41,14 +44,19 @@ void add_ulysses(std::vector<TrafficRow>& out, const ShardPlan& plan, int sequen
     for (auto& count : counts) count *= factor;
     return counts;
   };
-  const int64_t inputs = shape.gated() ? 4 : 3;
-  const char* names = shape.gated() ? "q, k, v, gate" : "q, k, v";
+  const bool coarse = shape.spec.coarse_gated(), fine = shape.spec.fine_gated();
+  const int64_t inputs = 3 + coarse + fine;
+  const char* names = coarse && fine   ? "q, k, v, gates"
+                      : coarse || fine ? "q, k, v, gate"
+                                       : "q, k, v";
+  const char* gradients = coarse && fine   ? "gradients of q, k, v, gates"
+                          : coarse || fine ? "gradients of q, k, v, gate"
+                                           : "gradients of q, k, v";
   using comm::OpKind;
   rows.add(names, OpKind::kExchange, Phase::kForward, times(to_heads, inputs), self, element);
   rows.add("out", OpKind::kExchange, Phase::kForward, to_rows, self, element);
   rows.add("gradient of out", OpKind::kExchange, Phase::kBackward, to_heads, self, element);
-  rows.add(shape.gated() ? "gradients of q, k, v, gate" : "gradients of q, k, v", OpKind::kExchange,
-           Phase::kBackward, times(to_rows, inputs), self, element);
+  rows.add(gradients, OpKind::kExchange, Phase::kBackward, times(to_rows, inputs), self, element);
 }
 
 void add_ring(Rows& rows, const std::vector<int64_t>& shard_elements, int self, int64_t element,
@@ -68,17 +76,84 @@ void add_ring(Rows& rows, const std::vector<int64_t>& shard_elements, int self, 
   hop("gradients of k, v", Phase::kBackward, ranks, accumulator);
 }
 
+// What a method gathers of all blocks to select by or to attend to, and the gradients of the
+// latter.
+void add_summaries(Rows& rows, const TokenLayout& layout, const OuterShards& shards,
+                   const AttentionShape& shape, int64_t heads, int64_t accumulator) {
+  using comm::OpKind;
+  const int ranks = shards.ranks(), self = shards.self;
+  const int64_t dim = shape.head_dim;
+  const auto of_blocks = [&](int64_t per_block) {
+    std::vector<int64_t> counts;
+    for (int rank = 0; rank < ranks; ++rank) {
+      counts.push_back(shape.batch * heads * per_block *
+                       (shards.blocks[rank + 1] - shards.blocks[rank]));
+    }
+    return counts;
+  };
+  const auto gather = [&](const char* what, const std::vector<int64_t>& counts, int64_t bytes) {
+    rows.add(what, OpKind::kAllGather, Phase::kForward, std::vector<int64_t>(ranks, counts[self]),
+             self, bytes);
+  };
+  const auto give_back = [&](const char* what, const std::vector<int64_t>& counts) {
+    rows.add(what, OpKind::kReduceScatter, Phase::kBackward, counts, self, accumulator);
+  };
+  const auto samples = [&](const SamplingSpec& spec) {
+    return kernels::sample_blocks(layout.block_offsets, 0, 0, 1, spec.per_block, {}).samples;
+  };
+  const AttentionSpec& spec = shape.spec;
+  switch (spec.method) {
+    case MethodKind::kDense:
+    case MethodKind::kSlidingTile:
+      break;
+    case MethodKind::kVsa: {
+      const int64_t pieces = spec.vsa.key_parts > 1 ? spec.vsa.key_parts : 0;
+      gather("pooled k, v", of_blocks((2 + pieces) * dim), accumulator);
+      if (spec.vsa.coarse != CoarseBranch::kNone) {
+        give_back("gradients of pooled k, v", of_blocks(2 * dim));
+      }
+      break;
+    }
+    case MethodKind::kBsa:
+      gather("pooled k", of_blocks(dim), accumulator);
+      break;
+    case MethodKind::kPsa:
+      gather("sampled k", of_blocks(samples(spec.psa.sampling) * dim), accumulator);
+      if (!spec.psa.similarity.empty()) gather("level caps", of_blocks(1), 1);
+      break;
+    case MethodKind::kAsa: {
+      gather("sampled k", of_blocks(samples(spec.asa.sampling) * dim), accumulator);
+      if (spec.asa.global_width == 0) break;
+      const kernels::GlobalTokens tokens =
+          make_global_tokens(layout, spec.asa.global_width, spec.asa.exclude_selected);
+      std::vector<int64_t> groups;
+      for (int rank = 0; rank < ranks; ++rank) {
+        groups.push_back(2 * shape.batch * heads * dim *
+                         global_share(layout, shards, tokens, rank).groups.count);
+      }
+      gather("global k, v", groups, accumulator);
+      give_back("gradients of global k, v", groups);
+      break;
+    }
+  }
+}
+
 }  // namespace
 
+OuterShards key_segments(const TokenLayout& layout, const ShardPlan& plan, int outer_index,
+                         const AttentionSpec& spec) {
+  return make_key_shards(outer_shards(layout, plan, outer_index), spec.widths()).segments;
+}
+
 OuterShards outer_shards(const TokenLayout& layout, const ShardPlan& plan, int outer_index) {
-  return {layout.block_offsets, plan.outer_blocks, outer_index};
+  return {layout.block_offsets, plan.outer_blocks, outer_index, {}};
 }
 
 SelectedRows rows_of(const SelectedPlan& plan) { return {plan.send_rows, plan.receive_rows}; }
 
 SelectedRows selected_rows_bound(const TokenLayout& layout, const OuterShards& shards,
                                  int64_t batch, int64_t heads_here, const AttentionSpec& spec) {
-  const int64_t group = spec.budget_head_group == 0 ? heads_here : spec.budget_head_group;
+  const int64_t group = spec.vsa.budget_head_group == 0 ? heads_here : spec.vsa.budget_head_group;
   const bool budgeted = spec.method == MethodKind::kVsa && layout.spec.domains > 1;
 
   // (head, block) pairs that the domains of `consumer` may import from anywhere, in one sample.
@@ -87,7 +162,7 @@ SelectedRows selected_rows_bound(const TokenLayout& layout, const OuterShards& s
     for (int g = 0; g < layout.spec.domains; ++g) {
       const int first = layout.domain_blocks[g], last = layout.domain_blocks[g + 1];
       if (first < shards.blocks[consumer] || last > shards.blocks[consumer + 1]) continue;
-      pairs += spec.max_coverage.floor_times(group * (layout.blocks() - (last - first))) *
+      pairs += spec.vsa.max_coverage.floor_times(group * (layout.blocks() - (last - first))) *
                (heads_here / group);
     }
     return pairs;
@@ -142,22 +217,14 @@ std::vector<TrafficRow> attention_traffic(const TokenLayout& layout, const Shard
   const int64_t element = static_cast<int64_t>(size_of(shape.dtype));
   const int64_t accumulator = shape.dtype == DType::kF64 ? 8 : 4;
   const int64_t heads = shape.heads / plan.mesh.ulysses;
-  std::vector<int64_t> shard_elements, summary_elements;
+  const OuterShards keys = key_segments(layout, plan, self, shape.spec);
+  std::vector<int64_t> shard_elements;
   for (int rank = 0; rank < ranks; ++rank) {
-    shard_elements.push_back(2 * shape.batch * shards.tokens(rank) * heads * shape.head_dim);
-    summary_elements.push_back(2 * shape.batch * heads *
-                               (shards.blocks[rank + 1] - shards.blocks[rank]) * shape.head_dim);
+    shard_elements.push_back(2 * shape.batch * keys.tokens(rank) * heads * shape.head_dim);
   }
   const auto to_all = [&](int64_t count) { return std::vector<int64_t>(ranks, count); };
   Rows rows{out, "sp.outer"};
-  if (shape.method == MethodKind::kVsa) {
-    rows.add("pooled k, v", OpKind::kAllGather, Phase::kForward, to_all(summary_elements[self]),
-             self, accumulator);
-    if (shape.coarse != CoarseBranch::kNone) {
-      rows.add("gradients of pooled k, v", OpKind::kReduceScatter, Phase::kBackward,
-               summary_elements, self, accumulator);
-    }
-  }
+  add_summaries(rows, layout, shards, shape, heads, accumulator);
   switch (strategy.outer) {
     case OuterStrategyKind::kRing:
       add_ring(rows, shard_elements, self, element, accumulator);
@@ -173,7 +240,8 @@ std::vector<TrafficRow> attention_traffic(const TokenLayout& layout, const Shard
                element);
       break;
     case OuterStrategyKind::kSelected: {
-      const int64_t bitmap = (shape.batch * heads * layout.blocks() + 7) / 8;
+      const int64_t segments = static_cast<int64_t>(keys.block_offsets.size()) - 1;
+      const int64_t bitmap = (shape.batch * heads * segments + 7) / 8;
       rows.add("need bitmaps", OpKind::kAllGather, Phase::kForward, to_all(bitmap), self, 1);
       const auto elements = [&](std::vector<int64_t> counts) {
         for (auto& count : counts) count *= 2 * shape.head_dim;

@@ -6,8 +6,9 @@
 //   ring        2(R-1)u forward; 2(R-1)u + 2R u a/e backward (a bytes of an accumulator, e of an
 //   element) all_gather  2(R-1)u forward; 2(R-1)u backward, 4(R-1)u when K and V are fetched again
 //   selected    2c(R-1)u forward; the same backward, 4c(R-1)u when K and V are fetched again
-// plus, with VSA, the pooled K and V (and their gradients) and, with selected, the need bitmaps.
-// Tests hold them against what the communicators counted, exactly.
+// (with PSA, u is that of the pyramid's rows) plus what the method gathers to select by, the
+// gradients of what it attends to in that form, and, with selected, the need bitmaps. Tests hold
+// them against what the communicators counted, exactly.
 #pragma once
 
 #include <string>
@@ -34,10 +35,7 @@ struct AttentionShape {
   int64_t heads = 1;
   int64_t head_dim = 64;
   DType dtype = DType::kF32;
-  MethodKind method = MethodKind::kDense;
-  CoarseBranch coarse = CoarseBranch::kGated;
-
-  bool gated() const { return method == MethodKind::kVsa && coarse == CoarseBranch::kGated; }
+  AttentionSpec spec;
 };
 
 // K rows (one head each) that cross the network for the selected strategy, by peer.
@@ -47,8 +45,9 @@ struct SelectedRows {
 SelectedRows rows_of(const SelectedPlan& plan);
 
 // The most that a budget allows: every domain of a rank imports its full budget of different pairs,
-// the largest blocks first. `received` bounds the sum over peers, `sent` each peer's part.
-SelectedRows selected_rows_bound(const TokenLayout& layout, const OuterShards& shards,
+// the largest blocks first; without a budget, everything. `received` bounds the sum over peers,
+// `sent` each peer's part.
+SelectedRows selected_rows_bound(const TokenLayout& layout, const OuterShards& segments,
                                  int64_t batch, int64_t heads_here, const AttentionSpec& spec);
 
 // One layer's rows for a sequence rank (outer index * ulysses degree + ulysses index).
@@ -57,7 +56,10 @@ std::vector<TrafficRow> attention_traffic(const TokenLayout& layout, const Shard
                                           const StrategySpec& strategy,
                                           const SelectedRows& selected);
 
-// The outer shards as rank `outer_index` sees them.
+// The outer shards as rank `outer_index` sees them: of blocks, and of the KV segments that tables
+// of a method refer to (key_shards.h).
 OuterShards outer_shards(const TokenLayout& layout, const ShardPlan& plan, int outer_index);
+OuterShards key_segments(const TokenLayout& layout, const ShardPlan& plan, int outer_index,
+                         const AttentionSpec& spec);
 
 }  // namespace sprocket::parallel

@@ -43,8 +43,8 @@ std::vector<Finding> check_message_passing() {
   const comm::MpiSession session(nullptr, nullptr);
   findings.push_back(
       {Verdict::kGood, "MPI",
-       fmt::format("{}; started as rank {} of {}", fmt::join(loaded_files("libmpi.so"), ", "),
-                   session.rank(), session.size()),
+       fmt::format("{}, {}; started as rank {} of {}", comm::mpi_library_version(),
+                   fmt::join(loaded_files("libmpi.so"), ", "), session.rank(), session.size()),
        ""});
   return findings;
 }

@@ -47,7 +47,7 @@ CrossState plan(const at::Tensor& q, const at::Tensor& k, const OpContext& op) {
 }
 
 QuerySide query_side(const CrossState& state, const at::Tensor& q) {
-  return {q, state.query_offsets, state.table, state.scale, state.op.threads};
+  return {q, state.query_offsets, state.table, {}, state.scale, state.op.threads};
 }
 
 class CrossAttentionFunction : public torch::autograd::Function<CrossAttentionFunction> {

@@ -31,7 +31,10 @@ WanBlock::WanBlock(const WanConfig& config, const ParameterStore& parameters, in
   norm3_ = affine_of(parameters, prefix + ".norm3");
   ffn_in_ = affine_of(parameters, prefix + ".ffn.0");
   ffn_out_ = affine_of(parameters, prefix + ".ffn.2");
-  if (config.gate) gate_ = affine_of(parameters, prefix + ".self_attn.to_gate_compress");
+  if (config.coarse_gate) {
+    coarse_gate_ = affine_of(parameters, prefix + ".self_attn.to_gate_compress");
+  }
+  if (config.fine_gate) fine_gate_ = affine_of(parameters, prefix + ".self_attn.to_gate_fine");
 }
 
 at::Tensor WanBlock::self_attention(const at::Tensor& h_BLD, const BlockInputs& inputs,
@@ -42,13 +45,14 @@ at::Tensor WanBlock::self_attention(const at::Tensor& h_BLD, const BlockInputs& 
   const at::Tensor k = rms_norm_heads(linear(h_BLD, self_.k.weight, self_.k.bias, op), self_.norm_k,
                                       &inputs.rope, heads_, eps_, op);
   const at::Tensor v = linear(h_BLD, self_.v.weight, self_.v.bias, op).view(heads);
-  at::Tensor gate;
-  if (inputs.spec.method == parallel::MethodKind::kVsa &&
-      inputs.spec.coarse == parallel::CoarseBranch::kGated) {
-    SPROCKET_CHECK(gate_.weight.defined(), "the gated coarse branch needs a model with gates");
-    gate = linear(h_BLD, gate_.weight, gate_.bias, op).view(heads);
-  }
-  const at::Tensor out = inputs.attention.forward(q, k, v, gate, inputs.spec, slot);
+  const auto gate = [&](const Affine& layer) {
+    SPROCKET_CHECK(layer.weight.defined(), "the method needs a model with gates");
+    return linear(h_BLD, layer.weight, layer.bias, op).view(heads);
+  };
+  parallel::AttentionGates gates;
+  if (inputs.spec.coarse_gated()) gates.coarse = gate(coarse_gate_);
+  if (inputs.spec.fine_gated()) gates.fine = gate(fine_gate_);
+  const at::Tensor out = inputs.attention.forward(q, k, v, gates, inputs.spec, slot);
   return linear(out.view(h_BLD.sizes()), self_.o.weight, self_.o.bias, op);
 }
 

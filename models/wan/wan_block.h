@@ -53,7 +53,7 @@ class WanBlock {
   double eps_;
   at::Tensor modulation_;  // [1, 6, D]: shift, scale, gate of self-attention, then of the FFN
   Attention self_, cross_;
-  Affine gate_;  // of VSA's coarse branch; undefined when the model has none
+  Affine coarse_gate_, fine_gate_;  // of VSA's branches; undefined when the model has none
   Affine norm3_, ffn_in_, ffn_out_;
 };
 

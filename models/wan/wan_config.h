@@ -26,8 +26,10 @@ struct WanConfig {
   int text_tokens = 512;
   int frequency_dim = 256;
   double eps = 1e-6;
-  // Whether every block has self_attn.to_gate_compress, the gate of VSA's coarse branch.
-  bool gate = false;
+  // Whether every block has the gates of VSA's branches: self_attn.to_gate_compress of the coarse
+  // one, self_attn.to_gate_fine of the fine one.
+  bool coarse_gate = false;
+  bool fine_gate = false;
 
   int head_dim() const { return dim / heads; }
   int patch_features() const { return latent_channels * patch.cells(); }
@@ -35,7 +37,8 @@ struct WanConfig {
 };
 
 // Every tensor of the model under its official Wan name: 15 + 27 per block, in module order, then
-// the gates (2 per block), so that the initial values of the others do not depend on the gates.
+// the gates (2 per block each), so that the initial values of the others do not depend on the
+// gates.
 std::vector<ParameterSpec> wan_parameters(const WanConfig& config);
 
 }  // namespace sprocket::models

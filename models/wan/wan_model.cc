@@ -97,6 +97,7 @@ at::Tensor WanModel::forward(const at::Tensor& patches, const at::Tensor& timest
                                            rows, config_.head_dim(), accumulator);
   for (int layer = 0; layer < config_.layers; ++layer) {
     LayerScope layer_scope(timeline, layer);
+    slots[layer].layer = layer;
     const OpContext op{timeline, layer, compute_.threads};
     // Captures what outlives the graph (this, attention, slots), and copies of the rest.
     const TensorFunction body = [this, layer, op, spec, rope, &attention,

@@ -58,9 +58,14 @@ std::vector<ParameterSpec> wan_parameters(const WanConfig& c) {
   }
   list.linear("head.head", c.patch_features(), dim, InitialRule::kZeros);
   list.add("head.modulation", {1, 2, dim}, InitialRule::kNormal, modulation_deviation);
-  for (int i = 0; c.gate && i < c.layers; ++i) {
+  for (int i = 0; c.coarse_gate && i < c.layers; ++i) {
     list.linear(fmt::format("blocks.{}.self_attn.to_gate_compress", i), dim, dim,
                 InitialRule::kZeros);
+  }
+  for (int i = 0; c.fine_gate && i < c.layers; ++i) {  // 1 everywhere
+    const std::string gate = fmt::format("blocks.{}.self_attn.to_gate_fine", i);
+    list.add(gate + ".weight", {dim, dim}, InitialRule::kZeros);
+    list.add(gate + ".bias", {dim}, InitialRule::kOnes);
   }
   return std::move(list.specs);
 }

@@ -17,8 +17,23 @@ namespace {
 using safetensors::ElementType;
 using safetensors::TensorSet;
 
-bool is_gate(const std::string& official) {
-  return official.find(".to_gate_compress.") != std::string::npos;
+constexpr const char* kGates[] = {".to_gate_compress.", ".to_gate_fine."};
+
+// The gate that a tensor belongs to, or null.
+const char* gate_of(const std::string& name) {
+  for (const char* gate : kGates) {
+    if (name.find(gate) != std::string::npos) return gate;
+  }
+  return nullptr;
+}
+
+// Whether a tensor is part of a gate of which the file has nothing.
+bool is_of_absent_gate(const TensorSet& set, const std::string& name) {
+  const char* gate = gate_of(name);
+  return gate &&
+         std::none_of(set.names().begin(), set.names().end(), [&](const std::string& other) {
+           return other.find(gate) != std::string::npos;
+         });
 }
 
 std::string in_scheme(const std::string& official, NameScheme scheme) {
@@ -41,11 +56,11 @@ bool is_floating(ElementType type) {
 
 // What does not fit, one line for each tensor; empty when everything does.
 std::vector<std::string> problems_of(const TensorSet& set, const ParameterStore& parameters,
-                                     NameScheme scheme, bool has_gates) {
+                                     NameScheme scheme) {
   std::vector<std::string> problems;
   std::set<std::string> expected;
   for (const ParameterSpec& spec : parameters.specs()) {
-    if (is_gate(spec.name) && !has_gates) continue;
+    if (is_of_absent_gate(set, spec.name)) continue;
     const std::string name = in_scheme(spec.name, scheme);
     expected.insert(name);
     if (!set.contains(name)) {
@@ -86,8 +101,7 @@ LoadedWeights load_wan_weights(const std::string& path, ParameterStore& paramete
   const TensorSet set = TensorSet::open(path);
   LoadedWeights loaded;
   loaded.scheme = detect_name_scheme(set.names(), set.path());
-  const bool has_gates = std::any_of(set.names().begin(), set.names().end(), is_gate);
-  const auto problems = problems_of(set, parameters, loaded.scheme, has_gates);
+  const auto problems = problems_of(set, parameters, loaded.scheme);
   if (!problems.empty()) {
     throw InputError(fmt::format("{} ({} names) does not fit the model, {} problems:\n  {}",
                                  set.path(), name_of(loaded.scheme), problems.size(),
@@ -96,19 +110,19 @@ LoadedWeights load_wan_weights(const std::string& path, ParameterStore& paramete
   for (int i = 0; i < parameters.size(); ++i) {
     const std::string& official = parameters.spec(i).name;
     const at::Tensor into = parameters.tensor(i).detach();
-    if (is_gate(official) && !has_gates) {
-      into.zero_();
-      ++loaded.zeroed_gates;
+    if (is_of_absent_gate(set, official)) {
+      into.fill_(parameters.spec(i).rule == InitialRule::kOnes ? 1 : 0);
+      ++loaded.fresh_gates;
     } else {
       read_tensor(set, in_scheme(official, loaded.scheme), into);
       ++loaded.tensors;
     }
   }
-  if (loaded.zeroed_gates > 0) {
+  if (loaded.fresh_gates > 0) {
     spdlog::info(
-        "{} has no gates for the coarse branch of VSA (self_attn.to_gate_compress): its {} tensors "
-        "start at zero",
-        set.path(), loaded.zeroed_gates);
+        "{} lacks gates of VSA's branches: {} tensors start so that a coarse gate is 0 and a fine "
+        "gate 1",
+        set.path(), loaded.fresh_gates);
   }
   return loaded;
 }

@@ -10,13 +10,14 @@ namespace sprocket::models {
 
 struct LoadedWeights {
   NameScheme scheme = NameScheme::kOfficial;
-  int tensors = 0;       // read
-  int zeroed_gates = 0;  // gate tensors that the checkpoint does not have
+  int tensors = 0;      // read
+  int fresh_gates = 0;  // gate tensors that the checkpoint does not have
 };
 
 // Fills every tensor of the store, which holds wan_parameters(), from a *.safetensors file, a
 // *.safetensors.index.json or a folder with one of them; names of either scheme, elements F64, F32,
-// F16 or BF16. A checkpoint without any gate leaves the gates zero, and that is logged.
+// F16 or BF16. Gates of which a checkpoint has nothing start at 0 (coarse)
+// or 1 (fine), and that is logged.
 // Throws InputError that lists every missing, unexpected and wrongly shaped tensor at once; the
 // store is untouched then.
 LoadedWeights load_wan_weights(const std::string& path, ParameterStore& parameters);

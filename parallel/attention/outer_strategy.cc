@@ -22,7 +22,8 @@ kernels::KvBlockMap empty_map(const OuterShards& shards) {
 void add_shard_blocks(const OuterShards& shards, int rank, int buffer, kernels::KvBlockMap& map) {
   for (int block = shards.blocks[rank]; block < shards.blocks[rank + 1]; ++block) {
     map.blocks[block] = {buffer, shards.block_rows(block),
-                         shards.block_offsets[block] - shards.first_token(rank), 0};
+                         shards.block_offsets[block] - shards.first_token(rank),
+                         shards.block_bias(block)};
   }
 }
 

@@ -15,15 +15,17 @@
 
 namespace sprocket::parallel {
 
-// Whole blocks over the outer ranks.
+// Whole blocks over the outer ranks; on the key side, segments (key_shards.h).
 struct OuterShards {
-  std::vector<int64_t> block_offsets;  // [blocks + 1] in tokens, of the whole sequence
+  std::vector<int64_t> block_offsets;  // [blocks + 1] in rows, of the whole sequence
   std::vector<int32_t> blocks;         // [ranks + 1] first block of each rank
   int self = 0;
+  std::vector<double> bias;  // [blocks] of their logits; empty: 0
 
   int ranks() const { return static_cast<int>(blocks.size()) - 1; }
   int64_t first_token(int rank) const { return block_offsets[blocks[rank]]; }
   int64_t tokens(int rank) const { return first_token(rank + 1) - first_token(rank); }
+  double block_bias(int block) const { return bias.empty() ? 0 : bias[block]; }
   int block_rows(int block) const {
     return static_cast<int>(block_offsets[block + 1] - block_offsets[block]);
   }

@@ -30,6 +30,7 @@ kernels::SegmentAttentionProblem<T> problem_of(const QuerySide& query,
   problem.table = query.table.get();
   problem.map = &map;
   problem.threads = query.threads;
+  problem.query_rows = query.query_rows;
   return problem;
 }
 

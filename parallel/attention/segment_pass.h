@@ -23,6 +23,7 @@ struct QuerySide {
   at::Tensor q_BLHD;
   std::vector<int64_t> query_offsets;
   std::shared_ptr<const kernels::SegmentTable> table;
+  std::vector<int32_t> query_rows;  // [B * H * query blocks] rows in use; empty: all
   double scale = 1;
   int threads = 1;
 };

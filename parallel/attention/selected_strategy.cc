@@ -126,8 +126,8 @@ class SelectedStrategy : public OuterStrategy {
                       map.kv_blocks);
     for (int rank = 0; rank < shards_.ranks(); ++rank) {
       for (const auto& entry : plan.receive[rank]) {
-        map.blocks[entry.batch_head * map.kv_blocks + entry.block] = {rank, entry.rows,
-                                                                      entry.first_row, 0};
+        map.blocks[entry.batch_head * map.kv_blocks + entry.block] = {
+            rank, entry.rows, entry.first_row, shards_.block_bias(entry.block)};
       }
     }
     return map;

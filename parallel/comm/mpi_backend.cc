@@ -192,6 +192,14 @@ void MpiSession::abort_job(int exit_code) const {
   std::abort();
 }
 
+std::string mpi_library_version() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  check_mpi(MPI_Get_library_version(text, &length), "MPI_Get_library_version");
+  const std::string words(text, length);
+  return words.substr(0, words.find_first_of(",\n"));
+}
+
 std::unique_ptr<Backend> make_mpi_backend(const MpiOptions& mpi) {
   int initialized = 0, finalized = 0;
   MPI_Initialized(&initialized);

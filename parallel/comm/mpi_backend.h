@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "parallel/comm/communicator.h"
 
@@ -36,6 +37,9 @@ class MpiSession {
   int size_ = 1;
   int uncaught_at_birth_;
 };
+
+// The MPI library's own words about itself, "Open MPI v4.1.4" for example; needs no session.
+std::string mpi_library_version();
 
 struct MpiOptions {
   // Longer messages are cut; MPI counts are ints.

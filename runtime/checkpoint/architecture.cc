@@ -3,6 +3,7 @@
 #include <google/protobuf/text_format.h>
 
 #include "base/error.h"
+#include "configs/attention_rules.h"
 
 namespace sprocket::runtime {
 namespace {
@@ -34,14 +35,10 @@ void compare(const Message& checkpoint, const Message& job, const std::string& p
   }
 }
 
-bool has_gate(const config::Attention& attention) {
-  return attention.method() == config::Attention::VSA &&
-         attention.coarse() == config::Attention::GATED;
-}
-
 std::string gate_text(const config::Attention& attention) {
-  return fmt::format("{} {}", config::Attention::Method_Name(attention.method()),
-                     config::Attention::Coarse_Name(attention.coarse()));
+  const bool coarse = config::has_coarse_gate(attention), fine = config::has_fine_gate(attention);
+  if (!coarse && !fine) return "no gates";
+  return coarse && fine ? "a coarse and a fine gate" : coarse ? "a coarse gate" : "a fine gate";
 }
 
 }  // namespace
@@ -50,11 +47,12 @@ std::vector<std::string> architecture_differences(const config::Job& checkpoint,
                                                   const config::Job& job) {
   std::vector<std::string> differences;
   compare(checkpoint.model(), job.model(), "model", differences);
-  if (has_gate(checkpoint.attention()) != has_gate(job.attention())) {
+  const std::string theirs = gate_text(checkpoint.attention()), ours = gate_text(job.attention());
+  if (theirs != ours) {
     differences.push_back(
-        fmt::format("attention.method and attention.coarse (VSA GATED has gate weights): "
-                    "checkpoint {}, job {}",
-                    gate_text(checkpoint.attention()), gate_text(job.attention())));
+        fmt::format("attention.method, attention.vsa.coarse, attention.vsa.fine_gate: checkpoint "
+                    "has {}, job {}",
+                    theirs, ours));
   }
   return differences;
 }

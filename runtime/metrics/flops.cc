@@ -1,5 +1,7 @@
 #include "runtime/metrics/flops.h"
 
+#include "configs/attention_rules.h"
+
 namespace sprocket::runtime {
 namespace {
 
@@ -15,10 +17,10 @@ Forward forward_flops(const config::Job& job, double tokens) {
   const double dim = m.dim(), ffn = m.ffn_dim(), text = m.text_tokens();
   const double features =
       double{1} * m.latent_channels() * m.patch().t() * m.patch().h() * m.patch().w();
-  const bool gate = job.attention().method() == config::Attention::VSA &&
-                    job.attention().coarse() == config::Attention::GATED;
+  const int gates =
+      config::has_coarse_gate(job.attention()) + config::has_fine_gate(job.attention());
   Forward f;
-  const double self = (gate ? 5 : 4) * 2 * tokens * dim * dim;
+  const double self = (4 + gates) * 2 * tokens * dim * dim;
   const double cross = 2 * 2 * tokens * dim * dim + 2 * 2 * text * dim * dim;
   const double feed_forward = 2 * 2 * tokens * dim * ffn;
   const double edges = 2 * 2 * tokens * features * dim + 2 * text * dim * (m.text_dim() + dim);

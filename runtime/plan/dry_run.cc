@@ -90,7 +90,7 @@ std::string mesh_text(const config::Job& job, const config::LatentShape& shape, 
 
 bool is_bound(const config::Job& job, const Plan& plan) {
   return job.parallel().strategy() == config::Parallel::SELECTED && plan.mesh.outer > 1 &&
-         job.attention().method() == config::Attention::VSA;
+         job.attention().method() != config::Attention::DENSE;
 }
 
 std::string traffic_text(const config::Job& job, const config::LatentShape& shape, const Plan& plan,
@@ -98,7 +98,7 @@ std::string traffic_text(const config::Job& job, const config::LatentShape& shap
   const std::vector<RankTraffic> ranks = layer_traffic(job, shape, step);
   std::string text =
       fmt::format("Sent to other ranks by a rank, per layer and micro-batch, at step {}{}\n", step,
-                  is_bound(job, plan) ? " (selected k, v: the budget's upper bound)" : "");
+                  is_bound(job, plan) ? " (selected k, v: an upper bound)" : "");
   text += fmt::format("  {:>13} {:>18} {:>9} {:>18} {:>9}\n", "sequence rank", "forward bytes",
                       "messages", "backward bytes", "messages");
   const int listed = std::min<int>(static_cast<int>(ranks.size()), kMostRanksListed);
@@ -160,18 +160,17 @@ int64_t RankTraffic::messages(Phase phase) const {
 std::vector<RankTraffic> layer_traffic(const config::Job& job, const config::LatentShape& shape,
                                        int64_t step) {
   const Plan plan(job, shape);
-  const parallel::AttentionSpec spec = attention_spec(job, step);
+  const parallel::AttentionSpec spec = attention_spec(job.attention(), step);
   parallel::AttentionShape attention;
   attention.batch = job.training().micro_batch();
   attention.heads = job.model().heads();
   attention.head_dim = job.model().dim() / job.model().heads();
   attention.dtype = compute_dtype(job);
-  attention.method = spec.method;
-  attention.coarse = spec.coarse;
+  attention.spec = spec;
   std::vector<RankTraffic> ranks;
   for (int rank = 0; rank < plan.mesh.sequence(); ++rank) {
     const parallel::OuterShards shards =
-        parallel::outer_shards(plan.layout, plan.shards, rank / plan.mesh.ulysses);
+        parallel::key_segments(plan.layout, plan.shards, rank / plan.mesh.ulysses, spec);
     const parallel::SelectedRows rows = parallel::selected_rows_bound(
         plan.layout, shards, attention.batch, attention.heads / plan.mesh.ulysses, spec);
     ranks.push_back({parallel::attention_traffic(plan.layout, plan.shards, rank, attention,
@@ -190,9 +189,10 @@ std::string dry_run_report(const config::LoadedJob& loaded, const config::Latent
   text += mesh_text(job, shape, plan, shape_source);
   text += traffic_text(job, shape, plan, 0);
   const int64_t last = job.training().steps() - 1;
-  const parallel::AttentionSpec at_first = attention_spec(job, 0),
-                                at_last = attention_spec(job, last);
-  if (at_first.max_coverage != at_last.max_coverage) text += traffic_text(job, shape, plan, last);
+  const parallel::AttentionSpec at_first = attention_spec(job.attention(), 0),
+                                at_last = attention_spec(job.attention(), last);
+  if (at_first.vsa.max_coverage != at_last.vsa.max_coverage)
+    text += traffic_text(job, shape, plan, last);
   return text + memory_text(job, plan) + "\nDry run: nothing was run and nothing was written.\n";
 }
 

@@ -1,32 +1,9 @@
 #include "runtime/plan/job_specs.h"
 
 #include "base/error.h"
-#include "configs/schedule.h"
 
 namespace sprocket::runtime {
 namespace {
-
-parallel::MethodKind method_of(config::Attention::Method method) {
-  switch (method) {
-    case config::Attention::DENSE:
-      return parallel::MethodKind::kDense;
-    case config::Attention::VSA:
-      return parallel::MethodKind::kVsa;
-  }
-  throw InternalError("attention.method has no counterpart");
-}
-
-parallel::CoarseBranch coarse_of(config::Attention::Coarse coarse) {
-  switch (coarse) {
-    case config::Attention::GATED:
-      return parallel::CoarseBranch::kGated;
-    case config::Attention::ADD:
-      return parallel::CoarseBranch::kAdd;
-    case config::Attention::NONE:
-      return parallel::CoarseBranch::kNone;
-  }
-  throw InternalError("attention.coarse has no counterpart");
-}
 
 parallel::BlockOrder order_of(config::Attention::Order order) {
   switch (order) {
@@ -34,6 +11,10 @@ parallel::BlockOrder order_of(config::Attention::Order order) {
       return parallel::BlockOrder::kKd;
     case config::Attention::RASTER:
       return parallel::BlockOrder::kRaster;
+    case config::Attention::CUBE_HILBERT:
+      return parallel::BlockOrder::kCubeHilbert;
+    case config::Attention::HILBERT:
+      return parallel::BlockOrder::kHilbert;
   }
   throw InternalError("attention.order has no counterpart");
 }
@@ -57,26 +38,22 @@ parallel::MeshShape mesh_shape(const config::Job& job) {
   return {job.parallel().data(), job.parallel().outer(), job.parallel().ulysses()};
 }
 
-parallel::TokenLayoutSpec token_layout_spec(const config::Job& job,
-                                            const config::LatentShape& shape) {
-  const config::Extent& patch = job.model().patch();
-  const config::Cube& cube = job.attention().cube();
+parallel::TokenLayoutSpec token_layout_spec(const config::Attention& attention,
+                                            const parallel::Grid& grid) {
   parallel::TokenLayoutSpec spec;
-  spec.grid = {shape.t / patch.t(), shape.h / patch.h(), shape.w / patch.w()};
-  spec.cube = {cube.t(), cube.h(), cube.w()};
-  spec.order = order_of(job.attention().order());
-  spec.domains = job.attention().domains();
+  spec.grid = grid;
+  spec.cube = {attention.cube().t(), attention.cube().h(), attention.cube().w()};
+  spec.order = order_of(attention.order());
+  spec.domains = attention.domains();
+  spec.block_tokens = attention.block_tokens();
   return spec;
 }
 
-parallel::AttentionSpec attention_spec(const config::Job& job, int64_t step) {
-  parallel::AttentionSpec spec;
-  spec.method = method_of(job.attention().method());
-  spec.coarse = coarse_of(job.attention().coarse());
-  spec.sparsity = config::schedule_value(job.attention().sparsity(), step);
-  spec.max_coverage = config::schedule_value(job.attention().max_coverage(), step);
-  spec.budget_head_group = job.attention().budget_head_group();
-  return spec;
+parallel::TokenLayoutSpec token_layout_spec(const config::Job& job,
+                                            const config::LatentShape& shape) {
+  const config::Extent& patch = job.model().patch();
+  return token_layout_spec(job.attention(),
+                           {shape.t / patch.t(), shape.h / patch.h(), shape.w / patch.w()});
 }
 
 parallel::StrategySpec strategy_spec(const config::Job& job, int threads) {
@@ -89,6 +66,8 @@ DType compute_dtype(const config::Job& job) {
       return DType::kF32;
     case config::Compute::BF16:
       return DType::kBF16;
+    case config::Compute::FP64:
+      return DType::kF64;
   }
   throw InternalError("compute.precision has no counterpart");
 }

@@ -19,13 +19,17 @@ parallel::MeshShape mesh_shape(const config::Job& job);
 parallel::TokenLayoutSpec token_layout_spec(const config::Job& job,
                                             const config::LatentShape& shape);
 
+// The same for a grid of tokens, without prefix segments.
+parallel::TokenLayoutSpec token_layout_spec(const config::Attention& attention,
+                                            const parallel::Grid& grid);
+
 // The attention at a step: the schedules are evaluated.
-parallel::AttentionSpec attention_spec(const config::Job& job, int64_t step);
+parallel::AttentionSpec attention_spec(const config::Attention& attention, int64_t step);
 
 // `threads` is the rank's resolved number of threads.
 parallel::StrategySpec strategy_spec(const config::Job& job, int threads);
 
-// Of activations in the forward: BF16 computes on bf16, FP32 on fp32.
+// Of activations in the forward.
 DType compute_dtype(const config::Job& job);
 
 }  // namespace sprocket::runtime

@@ -1,6 +1,7 @@
 #include "runtime/plan/memory_estimate.h"
 
 #include "base/dtype.h"
+#include "configs/attention_rules.h"
 #include "runtime/plan/job_specs.h"
 
 namespace sprocket::runtime {
@@ -13,9 +14,8 @@ int64_t patch_elements(const config::Model& model) {
          model.patch().w();
 }
 
-bool has_gate(const config::Attention& attention) {
-  return attention.method() == config::Attention::VSA &&
-         attention.coarse() == config::Attention::GATED;
+int gates_of(const config::Attention& attention) {
+  return config::has_coarse_gate(attention) + config::has_fine_gate(attention);
 }
 
 // Bytes that the backward of one block needs, without the K and V of other ranks: what the autograd
@@ -25,14 +25,14 @@ int64_t block_activations(const config::Job& job, int64_t rows, int64_t text_row
   const config::Model& model = job.model();
   const int64_t dim = model.dim(), ffn = model.ffn_dim();
   const bool coarse = job.attention().method() == config::Attention::VSA &&
-                      job.attention().coarse() != config::Attention::NONE;
+                      job.attention().vsa().coarse() != config::Vsa::NONE;
   // The inputs of the three layer norms.
   const int64_t residual = 3 * 4;
   // The normed inputs of self-attention, cross-attention and feed-forward, and the two sublayer
   // outputs that a learned gate multiplies.
   const int64_t sublayers = (3 + 2) * e;
-  // q and k before their norm; q, k, v; the fine stage's output in fp32; the gate.
-  const int64_t attention = (2 + 3) * e + 4 + (has_gate(job.attention()) ? e : 0);
+  // q and k before their norm; q, k, v; the fine stage's output in fp32; the gates.
+  const int64_t attention = (2 + 3) * e + 4 + gates_of(job.attention()) * e;
   // The output as the last linear layer's input, where it is another tensor than the fine stage's.
   const int64_t output = coarse || e < 4 || job.parallel().ulysses() > 1 ? e : 0;
   // Cross-attention: q before and after its norm, the output.
@@ -54,9 +54,9 @@ int64_t parameter_count(const config::Job& job) {
                              linear(model.frequency_dim(), dim) + linear(dim, dim) +
                              linear(dim, 6 * dim);
   const int64_t attention = 4 * linear(dim, dim) + 2 * dim;
-  const int64_t gate = has_gate(job.attention()) ? linear(dim, dim) : 0;
+  const int64_t gates = gates_of(job.attention()) * linear(dim, dim);
   const int64_t block =
-      6 * dim + 2 * attention + gate + 2 * dim + linear(dim, ffn) + linear(ffn, dim);
+      6 * dim + 2 * attention + gates + 2 * dim + linear(dim, ffn) + linear(ffn, dim);
   const int64_t head = linear(dim, patch) + 2 * dim;
   return embeddings + model.layers() * block + head;
 }

@@ -1,6 +1,7 @@
 #include "runtime/train/network.h"
 
 #include "base/error.h"
+#include "configs/attention_rules.h"
 #include "models/wan/wan_weights.h"
 #include "runtime/plan/job_specs.h"
 
@@ -30,8 +31,8 @@ models::WanConfig wan_config(const config::Job& job) {
   c.text_tokens = model.text_tokens();
   c.frequency_dim = model.frequency_dim();
   c.eps = model.epsilon();
-  c.gate = job.attention().method() == config::Attention::VSA &&
-           job.attention().coarse() == config::Attention::GATED;
+  c.coarse_gate = config::has_coarse_gate(job.attention());
+  c.fine_gate = config::has_fine_gate(job.attention());
   return c;
 }
 
@@ -98,7 +99,7 @@ at::Tensor Network::own_patches(const at::Tensor& latent_BCTHW, const data::Late
 at::Tensor Network::velocity(const at::Tensor& patches, const at::Tensor& timestep,
                              const at::Tensor& text, const data::LatentShape& shape, int64_t step) {
   for (parallel::AttentionSlot& slot : slots_) slot.clear();
-  return model_.forward(patches, timestep, text, attention_spec(job_, step), attention(shape),
+  return model_.forward(patches, timestep, text, attention_spec(job_.attention(), step), attention(shape),
                         slots_);
 }
 

@@ -39,6 +39,8 @@ TEST(CheckTest, ShowsTheConditionThePlaceAndBothValues) {
               HasSubstr("expected rows == 5, found 3 and 5"));
   EXPECT_THAT(message_of([&] { SPROCKET_CHECK_LT(rows, 3); }),
               HasSubstr("expected rows < 3, found 3 and 3"));
+  EXPECT_THAT(message_of([&] { SPROCKET_CHECK_EQ(std::string{"a{}"}, "b"); }),
+              HasSubstr("expected std::string{\"a{}\"} == \"b\", found a{} and b"));
 }
 
 TEST(CommErrorTest, NamesTheGroupTheOperationAndThePeer) {

@@ -34,18 +34,42 @@ TEST(LoadJob, AnEmptyFileIsTheDefaultJobWithEverythingWrittenOut) {
   EXPECT_TRUE(job.model().has_dim());
   EXPECT_TRUE(job.model().patch().has_w());
   EXPECT_EQ(job.attention().cube().t(), 4);
-  EXPECT_EQ(job.attention().sparsity().end(), 0);
-  EXPECT_EQ(job.attention().max_coverage().start(), 1);
-  EXPECT_TRUE(job.attention().max_coverage().has_interval());
+  EXPECT_TRUE(job.attention().has_order());
   EXPECT_TRUE(job.training().optimizer().has_beta2());
   EXPECT_FALSE(job.data().has_latent());
   EXPECT_THAT(to_text(job), HasSubstr("learning_rate: 0.0001"));
 }
 
+TEST(LoadJob, TheChosenMethodsOptionsAreWrittenOut) {
+  const Job vsa = parse_job("attention { method: VSA }", "x").job;
+  EXPECT_EQ(vsa.attention().vsa().sparsity().end(), 0);
+  EXPECT_EQ(vsa.attention().vsa().max_coverage().start(), 1);
+  EXPECT_TRUE(vsa.attention().vsa().max_coverage().has_interval());
+  EXPECT_EQ(vsa.attention().order(), Attention::KD);
+  EXPECT_FALSE(vsa.attention().has_bsa());
+  const Job bsa = parse_job("attention { method: BSA bsa { rule: MASS } }", "x").job;
+  EXPECT_EQ(bsa.attention().bsa().keep_ratio().start(), .5);
+  EXPECT_EQ(bsa.attention().bsa().sparsity().start(), .9);
+  EXPECT_EQ(bsa.attention().bsa().min_blocks(), 4);
+  EXPECT_EQ(parse_job("attention { method: BSA }", "x").job.attention().bsa().min_blocks(), 1);
+  const Job psa = parse_job("attention { method: PSA }", "x").job;
+  EXPECT_EQ(psa.attention().order(), Attention::HILBERT);
+  EXPECT_THAT(psa.attention().psa().threshold(), ::testing::ElementsAre(.5, .6, .7, .8));
+  EXPECT_THAT(psa.attention().psa().quota(), ::testing::ElementsAre(.1, .05, 0, .2));
+  EXPECT_THAT(psa.attention().psa().similarity(), ::testing::ElementsAre(.7, .65, .6));
+  const Job asa = parse_job("attention { method: ASA order: KD }", "x").job;
+  EXPECT_EQ(asa.attention().order(), Attention::KD);
+  EXPECT_EQ(asa.attention().asa().max_keep(), .17);
+  const Job tile = parse_job("attention { method: SLIDING_TILE sliding_tile { window { t: 1 } } }", "x").job;
+  EXPECT_EQ(tile.attention().sliding_tile().window().t(), 1);
+  EXPECT_EQ(tile.attention().sliding_tile().window().h(), 3);
+}
+
 TEST(LoadJob, AResolvedJobReadsBackAsItself) {
   const std::string text = R"(
-    attention { method: VSA sparsity { start: 0 end: .9 increment: .03 interval: 30 } domains: 4
-                max_coverage { start: 0.1 } }
+    attention { method: VSA domains: 4 psa { threshold: [.1, .2, .3, .4] }
+                vsa { sparsity { start: 0 end: .9 increment: .03 interval: 30 }
+                      max_coverage { start: 0.1 } } }
     sampling { prompt: "a \"quoted\" rabbit" prompt: 'größer' }
     data { path: "x" latent { t: 8 h: 16 w: 16 } })";
   const Job job = parse_job(text, "job.txtpb").job;
@@ -124,8 +148,8 @@ TEST(LoadJob, AFieldInTheWrongMessageIsSentHome) {
       errors_of("ulysses: 2"),
       HasSubstr("job.txtpb:1:1: ulysses: unknown field; did you mean parallel.ulysses?; fields "
                 "of a job: model, attention, flow, data, training, sampling, parallel, "
-                "compute, output"));
-  EXPECT_THAT(errors_of("model { sparsity { start: 0.5 } }"), HasSubstr("attention.sparsity?"));
+                "compute, output, problem"));
+  EXPECT_THAT(errors_of("model { coarse: ADD }"), HasSubstr("attention.vsa.coarse?"));
 }
 
 TEST(LoadJob, BrokenGrammarNamesThePlaceAndTheOpening) {
@@ -165,13 +189,13 @@ TEST(Overrides, DottedPathsNestedFragmentsAndSeveralEntries) {
   const Job job =
       parse_job("model { heads: 12 } sampling { prompt: \"file\" steps: 7 }", "job.txtpb",
                 {"parallel.ulysses: 2", "parallel { data: 3 } training.optimizer.beta1: .8",
-                 "attention.sparsity { start: 0.5 }", "sampling.prompt: 'a' sampling.prompt: 'b'",
+                 "attention.vsa.sparsity { start: 0.5 }", "sampling.prompt: 'a' sampling.prompt: 'b'",
                  "parallel.ulysses: 4 training { global_batch: 3 }"})
           .job;
   EXPECT_EQ(job.parallel().ulysses(), 4);
   EXPECT_EQ(job.parallel().data(), 3);
   EXPECT_EQ(job.training().optimizer().beta1(), .8);
-  EXPECT_EQ(job.attention().sparsity().end(), .5);
+  EXPECT_EQ(job.attention().vsa().sparsity().end(), .5);
   EXPECT_EQ(job.sampling().steps(), 7);
   EXPECT_THAT(job.sampling().prompt(), ::testing::ElementsAre("a", "b"));
   EXPECT_THAT(parse_job("", "x", {"sampling.prompt: ['c', 'd']"}).job.sampling().prompt(),
@@ -221,34 +245,64 @@ TEST(Validation, Model) {
 }
 
 TEST(Validation, Attention) {
-  EXPECT_EQ(errors_of("attention { sparsity { start: 1 } max_coverage { start: 1.5 } }"),
-            "job.txtpb:1:24: attention.sparsity.start: 1; legal: 0 <= start < 1\n"
-            "job.txtpb:1:50: attention.max_coverage.start: 1.5; legal: 0 <= start <= 1");
-  EXPECT_EQ(errors_of("attention { budget_head_group: 4 } parallel { ulysses: 2 }"),
-            "job.txtpb:1:13: attention.budget_head_group: 4 does not divide model.heads / "
+  EXPECT_EQ(errors_of("attention { vsa { sparsity { start: 1 } max_coverage { start: 1.5 } } }"),
+            "job.txtpb:1:30: attention.vsa.sparsity.start: 1; legal: 0 <= start < 1\n"
+            "job.txtpb:1:56: attention.vsa.max_coverage.start: 1.5; legal: 0 <= start <= 1");
+  EXPECT_EQ(errors_of("attention { vsa { budget_head_group: 4 } } parallel { ulysses: 2 }"),
+            "job.txtpb:1:19: attention.vsa.budget_head_group: 4 does not divide model.heads / "
             "parallel.ulysses: 12 / 2 = 6; legal: 1, 2, 3, 6");
   EXPECT_EQ(
-      errors_of("attention { method: VSA domains: 4 max_coverage { start: .25 } }\n"
+      errors_of("attention { method: VSA domains: 4 vsa { max_coverage { start: .25 } } }\n"
                 "parallel { ulysses: 2 }"),
-      "attention.budget_head_group: 0 (all 12 heads compete together) needs parallel.ulysses: 1, "
+      "attention.vsa.budget_head_group: 0 (all 12 heads compete together) needs parallel.ulysses: 1, "
       "found 2, where a rank holds 6 heads; legal: 1, 2, 3, 6");
   EXPECT_EQ(
       errors_of("attention { domains: 4 } parallel { outer: 3 }"),
       "job.txtpb:1:37: parallel.outer: 3 does not divide attention.domains: 4; legal: 1, 2, 4");
 }
 
+TEST(Validation, OptionsOfTheMethods) {
+  EXPECT_EQ(errors_of("attention { vsa { score: SUBBLOCK key_parts: 5 } }"),
+            "job.txtpb:1:35: attention.vsa.key_parts: 5 does not divide the 64 tokens of a block; "
+            "legal: 1, 2, 4, 8, 16, 32, 64");
+  EXPECT_EQ(errors_of("attention { bsa { keep_ratio { start: 0 } } }"),
+            "job.txtpb:1:32: attention.bsa.keep_ratio.start: 0: no query would be computed; legal: 0 "
+            "< keep_ratio <= 1\n"
+            "attention.bsa.keep_ratio.end: 0: no query would be computed; legal: 0 < keep_ratio <= 1");
+  EXPECT_THAT(errors_of("attention { bsa { window { t: 2 } } }"),
+              HasSubstr("attention.bsa.window: 2 x 0 x 0; legal: 0 on all axes, or 1 or more on each"));
+  EXPECT_THAT(errors_of("attention { bsa { redundancy_threshold: .9 redundant_keep_ratio: .75 } }"),
+              HasSubstr("0.75 is more than keep_ratio, which falls to 0.5; legal: up to 0.5"));
+  EXPECT_THAT(errors_of("attention { psa { threshold: [.5, .6] } }"),
+              HasSubstr("attention.psa.threshold: expected 4 numbers, found 2"));
+  EXPECT_THAT(errors_of("attention { psa { threshold: [.5, .4, .6, .7] } }"),
+              HasSubstr("attention.psa.threshold: 0.4 as number 2; legal: 0 to 1, ascending"));
+  EXPECT_THAT(errors_of("attention { psa { quota: [.5, .3, .2, .1] } }"),
+              HasSubstr("attention.psa.quota: adds up to 1.1; legal: at most 1"));
+  EXPECT_THAT(errors_of("attention { asa { min_keep: .2 } }"),
+              HasSubstr("attention.asa.min_keep: 0.2 is more than max_keep: 0.17; legal: 0 to 0.17"));
+  EXPECT_THAT(
+      errors_of("attention { method: ASA asa { global_width: 30 exclude_selected: true } }"),
+      HasSubstr("order: HILBERT (found HILBERT) and a global_width (found 30) that divides "
+                "block_tokens; legal: 1, 2, 4, 8, 16, 32, 64, 128"));
+  EXPECT_THAT(errors_of("attention { method: SLIDING_TILE order: HILBERT }"),
+              HasSubstr("HILBERT has no cubes for method: SLIDING_TILE; legal: KD, RASTER"));
+  EXPECT_THAT(errors_of("compute { precision: FP64 }"),
+              HasSubstr("compute.precision: FP64 is for `sprocket attention`; legal: FP32, BF16"));
+}
+
 TEST(Validation, Schedules) {
-  EXPECT_EQ(errors_of("attention { sparsity { start: 0 end: 0.9 } }"),
-            "job.txtpb:1:33: attention.sparsity.end: 0.9 is never reached from start: 0 without an "
+  EXPECT_EQ(errors_of("attention { vsa { sparsity { start: 0 end: 0.9 } } }"),
+            "job.txtpb:1:39: attention.vsa.sparsity.end: 0.9 is never reached from start: 0 without an "
             "increment");
   EXPECT_EQ(
-      errors_of("attention { sparsity { end: 0.9 increment: -0.03 interval: 0 } }"),
-      "job.txtpb:1:33: attention.sparsity.increment: -0.03 leads away from end: 0.9 (start: 0); "
+      errors_of("attention { vsa { sparsity { end: 0.9 increment: -0.03 interval: 0 } } }"),
+      "job.txtpb:1:39: attention.vsa.sparsity.increment: -0.03 leads away from end: 0.9 (start: 0); "
       "legal: > 0\n"
-      "job.txtpb:1:50: attention.sparsity.interval: 0; legal: 1 or more");
-  EXPECT_THAT(errors_of("attention { sparsity { start: 0.3 increment: 0.1 } }"),
+      "job.txtpb:1:56: attention.vsa.sparsity.interval: 0; legal: 1 or more");
+  EXPECT_THAT(errors_of("attention { vsa { sparsity { start: 0.3 increment: 0.1 } } }"),
               HasSubstr("0.1 leads nowhere"));
-  EXPECT_THAT(errors_of("attention { sparsity { start: 1e-30 } }"), HasSubstr("decimal places"));
+  EXPECT_THAT(errors_of("attention { vsa { sparsity { start: 1e-30 } } }"), HasSubstr("decimal places"));
 }
 
 TEST(Validation, World) {
@@ -316,11 +370,11 @@ TEST(Validation, LatentShape) {
 
 TEST(Schedule, ReachesItsEndExactly) {
   const Job job = parse_job(
-                      "attention { sparsity { end: 0.9 increment: 0.03 interval: 30 "
-                      "first_step: 100 } }",
+                      "attention { vsa { sparsity { end: 0.9 increment: 0.03 interval: 30 "
+                      "first_step: 100 } } }",
                       "x")
                       .job;
-  const Schedule& schedule = job.attention().sparsity();
+  const Schedule& schedule = job.attention().vsa().sparsity();
   EXPECT_EQ(schedule_value(schedule, 0), Decimal());
   EXPECT_EQ(schedule_value(schedule, 129), Decimal());
   EXPECT_EQ(schedule_value(schedule, 130), Decimal::parse("0.03"));
@@ -334,15 +388,15 @@ TEST(Schedule, ReachesItsEndExactly) {
 
 TEST(Schedule, FallsClampsAndStaysConstant) {
   const Job job = parse_job(
-                      "attention { max_coverage { start: 1 end: 0.25 increment: -0.2 } "
-                      "sparsity { start: 0.5 } }",
+                      "attention { vsa { max_coverage { start: 1 end: 0.25 increment: -0.2 } "
+                      "sparsity { start: 0.5 } } }",
                       "x")
                       .job;
-  EXPECT_EQ(schedule_value(job.attention().max_coverage(), 3), Decimal::parse("0.4"));
-  EXPECT_EQ(schedule_value(job.attention().max_coverage(), 4), Decimal::parse("0.25"));
-  EXPECT_EQ(schedule_value(job.attention().sparsity(), 123456), Decimal::parse("0.5"));
-  EXPECT_TRUE(is_constant(job.attention().sparsity(), Decimal::parse("0.5")));
-  EXPECT_FALSE(is_constant(job.attention().max_coverage(), Decimal::ratio(1, 0)));
+  EXPECT_EQ(schedule_value(job.attention().vsa().max_coverage(), 3), Decimal::parse("0.4"));
+  EXPECT_EQ(schedule_value(job.attention().vsa().max_coverage(), 4), Decimal::parse("0.25"));
+  EXPECT_EQ(schedule_value(job.attention().vsa().sparsity(), 123456), Decimal::parse("0.5"));
+  EXPECT_TRUE(is_constant(job.attention().vsa().sparsity(), Decimal::parse("0.5")));
+  EXPECT_FALSE(is_constant(job.attention().vsa().max_coverage(), Decimal::ratio(1, 0)));
 }
 
 }  // namespace

@@ -20,9 +20,12 @@ model { dim: 256 heads: 4 layers: 4 ffn_dim: 1024 text_dim: 64 text_tokens: 16 p
 attention {
   method: VSA
   cube { t: 4, h: 4; w: 4 }
-  sparsity { start: 0.0 end: 0.9 increment: 0.03 interval: 30 }
   domains: 4
-  max_coverage < start: .25 >
+  vsa {
+    sparsity { start: 0.0 end: 0.9 increment: 0.03 interval: 30 }
+    max_coverage < start: .25 >
+  }
+  psa { threshold: [.1, .2, .3, .4] }
 }
 training: { steps: 100 optimizer { learning_rate: 1e-3 beta1: 0.9 } seed: 0x10 }
 sampling { prompt: ["a", 'b' "c"] count: 2 guidance: 5f }
@@ -119,7 +122,7 @@ TEST(Mutation, DamagedJobsAreRefusedWithAMessageAndNeverCrash) {
 
 TEST(Mutation, DamagedFlagsAreRefusedWithAMessageAndNeverCrash) {
   const std::string seed =
-      "parallel.ulysses: 2 attention.sparsity { start: .5 } sampling.prompt: ['a', 'b'] "
+      "parallel.ulysses: 2 attention.vsa.sparsity { start: .5 } sampling.prompt: ['a', 'b'] "
       "training.optimizer.beta1: .8";
   int refused = 0;
   for (uint64_t trial = 0; trial < 3000; ++trial) {

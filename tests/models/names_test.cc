@@ -38,7 +38,7 @@ TEST(WanParameters, CountsOfThePublishedModels) {
 TEST(WanParameters, GatesComeLastSoThatTheOthersKeepTheirIndex) {
   WanConfig config;
   const auto without = wan_parameters(config);
-  config.gate = true;
+  config.coarse_gate = true;
   const auto with = wan_parameters(config);
   ASSERT_EQ(with.size(), without.size() + 60);
   for (size_t i = 0; i < without.size(); ++i) EXPECT_EQ(with[i].name, without[i].name);
@@ -48,7 +48,7 @@ TEST(WanParameters, GatesComeLastSoThatTheOthersKeepTheirIndex) {
 
 TEST(TensorNames, RoundTripOfEveryTensor) {
   WanConfig config = wan_14b();
-  config.gate = true;
+  config.coarse_gate = true;
   std::set<std::string> names;
   for (const auto& spec : wan_parameters(config)) {
     const auto diffusers = to_diffusers(spec.name);

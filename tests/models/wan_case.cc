@@ -26,7 +26,7 @@ WanCase small_case() {
   c.config.text_dim = 20;
   c.config.text_tokens = 9;
   c.config.frequency_dim = 16;
-  c.config.gate = true;
+  c.config.coarse_gate = true;
   c.layout.grid = {5, 3, 7};
   c.layout.cube = {2, 2, 4};
   c.compute.dtype = at::kDouble;

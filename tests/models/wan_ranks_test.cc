@@ -22,10 +22,10 @@ struct Method {
 std::vector<Method> methods() {
   parallel::AttentionSpec vsa;
   vsa.method = parallel::MethodKind::kVsa;
-  vsa.sparsity = Decimal::parse("0.7");
+  vsa.vsa.sparsity = Decimal::parse("0.7");
   parallel::AttentionSpec budget = vsa;  // with as many domains as cubes, for every outer degree
-  budget.max_coverage = Decimal::parse("0.25");
-  budget.budget_head_group = 1;
+  budget.vsa.max_coverage = Decimal::parse("0.25");
+  budget.vsa.budget_head_group = 1;
   return {{"dense", {}}, {"vsa", vsa}, {"vsa with a budget", budget, 12}};
 }
 
@@ -71,7 +71,7 @@ void compare_with_one_rank(int ranks, at::ScalarType dtype, double tolerance) {
     c.spec = method.spec;
     c.layout.domains = method.domains;
     c.compute.dtype = dtype;
-    c.config.gate = method.spec.method == parallel::MethodKind::kVsa;
+    c.config.coarse_gate = method.spec.method == parallel::MethodKind::kVsa;
     const WanInputs inputs = small_inputs(c);
     ParameterStore reference_store(wan_parameters(c.config), dtype);
     randomise(reference_store);
@@ -126,7 +126,7 @@ TEST(WanCheckpointing, IsBitwiseInvisibleOnEveryMesh) {
       c.spec = method.spec;
       c.layout.domains = method.domains;
       c.compute.dtype = dtype;
-      c.config.gate = method.spec.method == parallel::MethodKind::kVsa;
+      c.config.coarse_gate = method.spec.method == parallel::MethodKind::kVsa;
       c.mesh = {1, 2, 2};
       const WanInputs inputs = small_inputs(c);
       comm::testing::run_ranks(4, [&](comm::Communicator& world) {
@@ -178,7 +178,7 @@ TEST(WanTimeline, NamesLayersAndPhases) {
   at::set_num_threads(1);
   WanCase c = small_case();
   c.compute.checkpoint_blocks = true;
-  c.config.gate = false;
+  c.config.coarse_gate = false;
   const WanInputs inputs = small_inputs(c);
   Timeline timeline;
   timeline.set_recording(true);

@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 
 WanConfig tiny(bool gate) {
   WanConfig config = small_case().config;
-  config.gate = gate;
+  config.coarse_gate = gate;
   return config;
 }
 
@@ -78,7 +78,7 @@ TEST(WanWeights, RoundTripInBothSchemes) {
     const LoadedWeights loaded = load_wan_weights(path, read);
     EXPECT_EQ(loaded.scheme, scheme);
     EXPECT_EQ(loaded.tensors, written.size());
-    EXPECT_EQ(loaded.zeroed_gates, 0);
+    EXPECT_EQ(loaded.fresh_gates, 0);
     EXPECT_TRUE(written.flat_parameters().equal(read.flat_parameters()));
     std::filesystem::remove(path);
   }
@@ -90,7 +90,7 @@ TEST(WanWeights, AMissingGateStartsAtZero) {
   randomise(read);
   const std::string path = temporary_file("no_gate.safetensors");
   save_wan_weights(path, written, NameScheme::kOfficial);
-  EXPECT_EQ(load_wan_weights(path, read).zeroed_gates, 4);
+  EXPECT_EQ(load_wan_weights(path, read).fresh_gates, 4);
   EXPECT_EQ(read.tensor("blocks.1.self_attn.to_gate_compress.bias").abs().max().item<double>(), 0);
   std::filesystem::remove(path);
 }

@@ -47,7 +47,7 @@ at::Tensor selection_mask(const AttentionCase& c, const TokenLayout& layout,
   const int64_t n = layout.blocks();
   const at::Tensor probabilities = at::softmax(scores, -1);
   const size_t k = static_cast<size_t>(
-      std::clamp<int64_t>((Decimal::ratio(1, 0) - c.spec.sparsity).ceil_times(n), 1, n));
+      std::clamp<int64_t>((Decimal::ratio(1, 0) - c.spec.vsa.sparsity).ceil_times(n), 1, n));
   at::Tensor mask = at::zeros_like(scores);
   std::vector<int64_t> everything(n);
   std::iota(everything.begin(), everything.end(), 0);
@@ -55,7 +55,7 @@ at::Tensor selection_mask(const AttentionCase& c, const TokenLayout& layout,
     const at::Tensor row = x[b][h][i].contiguous();
     return std::vector<double>(row.data_ptr<double>(), row.data_ptr<double>() + n);
   };
-  const int64_t group = c.spec.budget_head_group == 0 ? c.heads : c.spec.budget_head_group;
+  const int64_t group = c.spec.vsa.budget_head_group == 0 ? c.heads : c.spec.vsa.budget_head_group;
   for (int64_t b = 0; b < c.batch; ++b) {
     for (int g = 0; g < c.layout.domains; ++g) {
       const int64_t first = layout.domain_blocks[g], last = layout.domain_blocks[g + 1];
@@ -72,7 +72,7 @@ at::Tensor selection_mask(const AttentionCase& c, const TokenLayout& layout,
         for (int64_t pair = 0; pair < group * n; ++pair) {
           if (pair % n < first || pair % n >= last) remote.push_back(pair);
         }
-        const int64_t budget = c.spec.max_coverage.floor_times(static_cast<int64_t>(remote.size()));
+        const int64_t budget = c.spec.vsa.max_coverage.floor_times(static_cast<int64_t>(remote.size()));
         const auto imports = best(mass, remote, static_cast<size_t>(budget));
         for (int64_t h = 0; h < group; ++h) {
           std::vector<int64_t> allowed;
@@ -97,8 +97,8 @@ at::Tensor selection_mask(const AttentionCase& c, const TokenLayout& layout,
 std::string AttentionCase::name() const {
   std::string method = spec.method == MethodKind::kDense ? "dense" : "vsa";
   if (layout.domains > 1)
-    method += fmt::format("_budget{}x{}g{}", layout.domains, spec.max_coverage.to_string(),
-                          spec.budget_head_group);
+    method += fmt::format("_budget{}x{}g{}", layout.domains, spec.vsa.max_coverage.to_string(),
+                          spec.vsa.budget_head_group);
   return fmt::format("{} {} outer {} ulysses {}{} grid {}x{}x{}", method, name_of(strategy.outer),
                      mesh.outer, mesh.ulysses, strategy.keep_remote_kv ? "" : " refetch",
                      layout.grid.t, layout.grid.h, layout.grid.w);
@@ -148,7 +148,7 @@ AttentionResult reference(const AttentionCase& c, const AttentionTensors& inputs
   if (c.gated()) {
     gate = leaf(inputs.gate);
     out = out + coarse.transpose(1, 2) * gate;
-  } else if (c.spec.method == MethodKind::kVsa && c.spec.coarse == CoarseBranch::kAdd) {
+  } else if (c.spec.method == MethodKind::kVsa && c.spec.vsa.coarse == CoarseBranch::kAdd) {
     out = out + coarse.transpose(1, 2);
   }
   out.backward(inputs.dout.to(at::kDouble));
@@ -173,11 +173,11 @@ AttentionResult run_sharded(const AttentionCase& c, const AttentionTensors& inpu
   const at::Tensor q = own(inputs.q), k = own(inputs.k), v = own(inputs.v), gate = own(inputs.gate);
   AttentionSlot slot;
   if (mesh.timeline()) mesh.timeline()->position.phase = Phase::kForward;
-  const at::Tensor out = attention.forward(q, k, v, gate, c.spec, slot);
+  const at::Tensor out = attention.forward(q, k, v, {gate, {}}, c.spec, slot);
   out.backward(inputs.dout.narrow(1, first, count));
   return {
       out.detach(),    q.grad(),  k.grad(), v.grad(), gate.defined() ? gate.grad() : at::Tensor(),
-      slot.statistics, slot.table};
+      slot.statistics, slot.selection.table};
 }
 
 double largest_difference(const AttentionResult& whole, const AttentionResult& part,
@@ -219,11 +219,11 @@ std::vector<AttentionCase> parity_cases(int ranks) {
     c.spec = {};
     cases.push_back(c);
     c.spec.method = MethodKind::kVsa;
-    c.spec.sparsity = Decimal::parse("0.7");
+    c.spec.vsa.sparsity = Decimal::parse("0.7");
     cases.push_back(c);
     c.layout.domains = c.mesh.outer == 1 ? 4 : 2 * c.mesh.outer;
-    c.spec.max_coverage = Decimal::parse("0.3");
-    c.spec.budget_head_group = c.mesh.ulysses == 1 ? 0 : c.heads / c.mesh.ulysses;
+    c.spec.vsa.max_coverage = Decimal::parse("0.3");
+    c.spec.vsa.budget_head_group = c.mesh.ulysses == 1 ? 0 : c.heads / c.mesh.ulysses;
     cases.push_back(c);
   };
   for (int ulysses : {1, 2, 3, 6}) {

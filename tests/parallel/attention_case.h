@@ -19,9 +19,7 @@ struct AttentionCase {
   MeshShape mesh;
   at::ScalarType dtype = at::kDouble;
 
-  bool gated() const {
-    return spec.method == MethodKind::kVsa && spec.coarse == CoarseBranch::kGated;
-  }
+  bool gated() const { return spec.coarse_gated(); }
   std::string name() const;
 };
 

@@ -37,8 +37,8 @@ TEST(ParityOptions, CoarseBranchAddedOrAbsent) {
   for (auto coarse : {CoarseBranch::kAdd, CoarseBranch::kNone}) {
     AttentionCase c;
     c.spec.method = MethodKind::kVsa;
-    c.spec.sparsity = Decimal::parse("0.5");
-    c.spec.coarse = coarse;
+    c.spec.vsa.sparsity = Decimal::parse("0.5");
+    c.spec.vsa.coarse = coarse;
     c.mesh = {1, 3, 2};
     const AttentionTensors inputs = make_inputs(c);
     const AttentionResult whole = reference(c, inputs);
@@ -51,9 +51,9 @@ TEST(ParityOptions, RasterSlabsAndBudgetPerHead) {
   AttentionCase c;
   c.layout = {{9, 7, 5}, {2, 3, 4}, BlockOrder::kRaster, 4};
   c.spec.method = MethodKind::kVsa;
-  c.spec.sparsity = Decimal::parse("0.8");
-  c.spec.max_coverage = Decimal::parse("0.25");
-  c.spec.budget_head_group = 1;
+  c.spec.vsa.sparsity = Decimal::parse("0.8");
+  c.spec.vsa.max_coverage = Decimal::parse("0.25");
+  c.spec.vsa.budget_head_group = 1;
   c.mesh = {1, 2, 3};
   const AttentionTensors inputs = make_inputs(c);
   const AttentionResult whole = reference(c, inputs);
@@ -74,12 +74,12 @@ TEST(LibTorch, KeepsItsOwnMatrixProduct) {
 TEST(ParityOptions, AFullBudgetIsThePlainMethodBitForBit) {
   AttentionCase plain;
   plain.spec.method = MethodKind::kVsa;
-  plain.spec.sparsity = Decimal::parse("0.7");
+  plain.spec.vsa.sparsity = Decimal::parse("0.7");
   plain.layout.domains = 4;
   AttentionCase full = plain;
-  full.spec.max_coverage = Decimal::parse("1.0");
+  full.spec.vsa.max_coverage = Decimal::parse("1.0");
   full.layout.domains = 4;
-  plain.spec.max_coverage = Decimal::ratio(1, 0);
+  plain.spec.vsa.max_coverage = Decimal::ratio(1, 0);
   const AttentionTensors inputs = make_inputs(plain);
   comm::testing::run_ranks(1, [&](comm::Communicator& world) {
     const Mesh mesh(world.split(0, 0, "world"), plain.mesh);
@@ -96,7 +96,7 @@ TEST(ParityOptions, TwoRunsAreBitwiseEqual) {
     AttentionCase c;
     c.dtype = at::kFloat;
     c.spec.method = MethodKind::kVsa;
-    c.spec.sparsity = Decimal::parse("0.6");
+    c.spec.vsa.sparsity = Decimal::parse("0.6");
     c.mesh = {1, 2, 2};
     c.strategy.outer = kind;
     c.strategy.threads = 2;

@@ -25,13 +25,12 @@ void add_counted(Sums& sums, const comm::Communicator& group, int64_t first_sequ
 Sums predicted(const AttentionCase& c, const TokenLayout& layout, const ShardPlan& plan, int rank,
                const std::vector<AttentionResult>& results) {
   const int degree = c.mesh.ulysses, outer_index = rank / degree;
-  const OuterShards shards = outer_shards(layout, plan, outer_index);
+  const OuterShards shards = key_segments(layout, plan, outer_index, c.spec);
   std::vector<NeedBitmap> needs;
   for (int r = 0; r < c.mesh.outer; ++r)
     needs.push_back(needs_of(*results[r * degree + rank % degree].table));
   const SelectedRows rows = rows_of(plan_selected_exchange(shards, needs, c.head_dim));
-  const AttentionShape shape{c.batch,     c.heads,       c.head_dim,
-                             DType::kF32, c.spec.method, c.spec.coarse};
+  const AttentionShape shape{c.batch, c.heads, c.head_dim, DType::kF32, c.spec};
   Sums sums;
   for (const auto& row : attention_traffic(layout, plan, rank, shape, c.strategy, rows)) {
     auto& [bytes, messages] = sums[{row.group, row.op, row.phase}];
@@ -93,7 +92,7 @@ TEST(TrafficBound, HoldsForBudgetedSelections) {
     });
     for (int rank = 0; rank < 4; ++rank) {
       const int degree = c.mesh.ulysses;
-      const OuterShards shards = outer_shards(layout, plan, rank / degree);
+      const OuterShards shards = key_segments(layout, plan, rank / degree, c.spec);
       std::vector<NeedBitmap> needs;
       for (int r = 0; r < c.mesh.outer; ++r)
         needs.push_back(needs_of(*results[r * degree + rank % degree].table));

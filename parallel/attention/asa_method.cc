@@ -1,0 +1,78 @@
+// ASA: the blocks that hold most of the sampled attention, and optionally global tokens.
+#include <optional>
+
+#include "kernels/mass_selection.h"
+#include "parallel/attention/attention_method.h"
+#include "parallel/attention/global_branch.h"
+#include "parallel/attention/sampled_blocks.h"
+#include "parallel/tensor_buffer.h"
+
+namespace sprocket::parallel {
+namespace {
+
+class AsaMethod : public FineStageMethod {
+ public:
+  AsaMethod(const MethodContext& context, const AsaSpec& spec) : context_(context), spec_(spec) {
+    if (spec.global_width > 0) global_.emplace(context, spec.global_width, spec.exclude_selected);
+  }
+
+  Selection prepare(const ShardTensors& tensors, const Selection& saved) override {
+    dtype_ = tensors.q.scalar_type();
+    selection_ = saved.table ? saved : select(tensors);
+    if (global_) global_->gather(tensors.k, tensors.v);
+    return selection_;
+  }
+
+  void attend_first(const QuerySide& query, const at::Tensor& out, const at::Tensor& lse) override {
+    if (global_) global_->attend(query, selection_.global_table, out, lse);
+  }
+
+  void add_gradients(const QuerySide& query, const at::Tensor& dout, const at::Tensor& lse,
+                     const at::Tensor& delta, ShardGradients& gradients) override {
+    if (global_) {
+      global_->add_gradients(query, selection_.global_table, dout, lse, delta, gradients);
+    }
+  }
+
+  // A global token counts as one token.
+  double density(const Selection& selection) const override {
+    double density = selection.table->density();
+    if (global_) {
+      density += selection.global_table->density() *
+                 static_cast<double>(global_->tokens().groups()) /
+                 static_cast<double>(context_.layout.tokens());
+    }
+    return density;
+  }
+
+ private:
+  Selection select(const ShardTensors& tensors) const {
+    const SampledBlocks sampled = sample_and_gather(context_, tensors, spec_.sampling);
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.select");
+    Selection selection;
+    dispatch_accumulator_type(sampled.q.scalar_type(), [&](auto zero) {
+      using A = decltype(zero);
+      selection.table = std::make_shared<kernels::SegmentTable>(
+          kernels::select_by_mass<A>(sampled.problem<A>(context_, spec_.score), spec_.selection));
+    });
+    if (global_) {
+      selection.global_table = std::make_shared<kernels::SegmentTable>(
+          global_->table(*selection.table, spec_.exclude_selected));
+    }
+    return selection;
+  }
+
+  MethodContext context_;
+  AsaSpec spec_;
+  std::optional<GlobalBranch> global_;
+  Selection selection_;
+};
+
+}  // namespace
+
+std::unique_ptr<AttentionMethod> make_asa_method(const MethodContext& context,
+                                                 const AsaSpec& spec) {
+  return std::make_unique<AsaMethod>(context, spec);
+}
+
+}  // namespace sprocket::parallel

@@ -1,0 +1,105 @@
+// BSA: the queries that differ most from their block's centre, over blocks chosen by the means of
+// these queries and of all keys.
+#include <algorithm>
+
+#include <ATen/ops/empty.h>
+
+#include "kernels/threshold_selection.h"
+#include "parallel/attention/attention_method.h"
+#include "parallel/attention/block_summaries.h"
+#include "parallel/attention/pruned_queries.h"
+#include "parallel/tensor_buffer.h"
+
+namespace sprocket::parallel {
+namespace {
+
+class BsaMethod : public FineStageMethod {
+ public:
+  BsaMethod(const MethodContext& context, const BsaSpec& spec) : context_(context), spec_(spec) {
+    spec_.threshold.first_query_block = context.first_block();
+    spec_.threshold.prefix_blocks = context.layout.prefix_blocks();
+  }
+
+  Selection prepare(const ShardTensors& tensors, const Selection& saved) override {
+    dtype_ = tensors.q.scalar_type();
+    if (saved.table) return saved;
+    Selection selection;
+    at::Tensor q_means, k_means;
+    {
+      Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.prune");
+      selection.pruning = std::make_shared<kernels::QueryPruning>(pruning_of(tensors.q));
+    }
+    {
+      Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool");
+      q_means = kept_means(*selection.pruning, tensors.q);
+      k_means = block_means(tensors.k, context_.blocks.own_offsets(), context_.threads);
+    }
+    k_means = gather_blocks(context_.blocks, context_.group, {k_means})[0];
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.select");
+    dispatch_accumulator_type(k_means.scalar_type(), [&](auto zero) {
+      using A = decltype(zero);
+      selection.table = std::make_shared<kernels::SegmentTable>(kernels::select_by_threshold<A>(
+          static_cast<const A*>(q_means.data_ptr()), static_cast<const A*>(k_means.data_ptr()),
+          static_cast<int>(k_means.size(0)), static_cast<int>(k_means.size(1)),
+          context_.own_blocks(), context_.layout.blocks(), static_cast<int>(k_means.size(3)),
+          context_.scale, spec_.threshold, context_.threads));
+    });
+    return selection;
+  }
+
+  double density(const Selection& selection) const override {
+    const kernels::QueryPruning& pruning = *selection.pruning;
+    double kept = 0;
+    for (const int32_t rows : pruning.rows) kept += rows;
+    const double all = static_cast<double>(pruning.tokens()) * pruning.batch * pruning.heads;
+    return all == 0 ? 0 : selection.table->density() * kept / all;
+  }
+
+ private:
+  kernels::QueryPruning pruning_of(const at::Tensor& q_BLHD) const {
+    const TokenLayout& layout = context_.layout;
+    const int64_t first = context_.blocks.first_token(context_.blocks.self);
+    std::vector<kernels::TokenPosition> positions(q_BLHD.size(1));
+    for (int64_t i = 0; i < q_BLHD.size(1); ++i) {
+      if (!layout.is_prefix(first + i)) positions[i] = layout.position(first + i);
+    }
+    const int exempt =
+        std::clamp(layout.prefix_blocks() - context_.first_block(), 0, context_.own_blocks());
+    kernels::QueryPruning pruning;
+    dispatch_compute_type(q_BLHD.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      pruning = kernels::prune_queries<T>(
+          const_head_view<T>(q_BLHD), context_.blocks.own_offsets(), positions,
+          static_cast<int>(q_BLHD.size(0)), static_cast<int>(q_BLHD.size(2)),
+          static_cast<int>(q_BLHD.size(3)), spec_.pruning, exempt, context_.threads);
+    });
+    return pruning;
+  }
+
+  at::Tensor kept_means(const kernels::QueryPruning& pruning, const at::Tensor& q_BLHD) const {
+    QuerySide kept{q_BLHD, {}, nullptr, {}, 1, context_.threads};
+    prune(pruning, kept);
+    at::Tensor means =
+        at::empty({q_BLHD.size(0), q_BLHD.size(2), context_.own_blocks(), q_BLHD.size(3)},
+                  q_BLHD.options().dtype(accumulator_type(q_BLHD.scalar_type())));
+    dispatch_compute_type(q_BLHD.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      kernels::kept_means<T>(
+          const_head_view<T>(kept.q_BLHD), pruning, static_cast<int>(q_BLHD.size(3)),
+          static_cast<kernels::Accumulator<T>*>(means.data_ptr()), context_.threads);
+    });
+    return means;
+  }
+
+  MethodContext context_;
+  BsaSpec spec_;
+};
+
+}  // namespace
+
+std::unique_ptr<AttentionMethod> make_bsa_method(const MethodContext& context,
+                                                 const BsaSpec& spec) {
+  return std::make_unique<BsaMethod>(context, spec);
+}
+
+}  // namespace sprocket::parallel

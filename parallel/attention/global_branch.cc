@@ -1,0 +1,177 @@
+#include "parallel/attention/global_branch.h"
+
+#include <algorithm>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include "parallel/tensor_buffer.h"
+
+namespace sprocket::parallel {
+namespace {
+
+// Rows of a segment: a tile of the kernel.
+constexpr int kSegmentGroups = 64;
+
+int size(const at::Tensor& x, int dim) { return static_cast<int>(x.size(dim)); }
+
+}  // namespace
+
+kernels::GlobalTokens make_global_tokens(const TokenLayout& layout, int width, bool by_block) {
+  const std::span<const int64_t> video =
+      std::span(layout.block_offsets).subspan(layout.prefix_blocks());
+  return kernels::make_global_tokens(video, layout.prefix_blocks(), width, kSegmentGroups,
+                                     by_block);
+}
+
+GlobalShare global_share(const TokenLayout& layout, const OuterShards& blocks,
+                         const kernels::GlobalTokens& tokens, int rank) {
+  const int64_t prefix = layout.prefix_tokens();
+  const int64_t first = std::max(blocks.first_token(rank), prefix) - prefix;
+  const int64_t last = std::max(blocks.first_token(rank + 1), prefix) - prefix;
+  return {first, last - first, kernels::groups_of(tokens, first, last - first)};
+}
+
+GlobalBranch::GlobalBranch(const MethodContext& context, int width, bool by_block)
+    : context_(context), tokens_(make_global_tokens(context.layout, width, by_block)) {
+  map_.kv_blocks = static_cast<int>(tokens_.segments.size());
+  for (const kernels::GlobalSegment& segment : tokens_.segments) {
+    map_.blocks.push_back(
+        {0, segment.groups, segment.first_group, segment.bias});
+  }
+}
+
+kernels::SegmentTable GlobalBranch::table(const kernels::SegmentTable& selected,
+                                          bool exclude_selected) const {
+  if (!exclude_selected) {
+    return kernels::make_dense_table(selected.batch, selected.heads, selected.query_blocks,
+                                     map_.kv_blocks);
+  }
+  kernels::SegmentTable table{
+      selected.batch, selected.heads, selected.query_blocks, map_.kv_blocks, {0}, {}};
+  for (int64_t row = 0; row < selected.rows(); ++row) {
+    auto next = selected.kv_block.begin() + selected.row_offsets[row];
+    const auto end = selected.kv_block.begin() + selected.row_offsets[row + 1];
+    for (int32_t id = 0; id < map_.kv_blocks; ++id) {
+      const int32_t block = tokens_.segments[id].block;
+      while (next != end && *next < block) ++next;
+      if (next == end || *next != block) table.kv_block.push_back(id);
+    }
+    table.row_offsets.push_back(static_cast<int64_t>(table.kv_block.size()));
+  }
+  return table;
+}
+
+std::vector<int64_t> GlobalBranch::counts(const at::Tensor& example) const {
+  std::vector<int64_t> counts;
+  for (int rank = 0; rank < context_.blocks.ranks(); ++rank) {
+    counts.push_back(2 * example.size(0) * share_of(rank).groups.count * example.size(2) *
+                     example.size(3));
+  }
+  return counts;
+}
+
+// Rank's [2, B, its groups, H, D] in a buffer that starts with the part of first_rank.
+at::Tensor GlobalBranch::part(const at::Tensor& buffer, int rank, int first_rank,
+                              const at::Tensor& example) const {
+  const std::vector<int64_t> sizes = counts(example);
+  int64_t offset = 0;
+  for (int r = first_rank; r < rank; ++r) offset += sizes[r];
+  return buffer.narrow(0, offset, sizes[rank])
+      .view({2, example.size(0), share_of(rank).groups.count, example.size(2), example.size(3)});
+}
+
+at::Tensor GlobalBranch::video_rows(const at::Tensor& x_BLHD) const {
+  const int64_t tokens = share_of(context_.blocks.self).tokens;
+  return x_BLHD.narrow(1, x_BLHD.size(1) - tokens, tokens);
+}
+
+void GlobalBranch::gather(const at::Tensor& k_BLHD, const at::Tensor& v_BLHD) {
+  const GlobalShare own = share_of(context_.blocks.self);
+  const auto options = k_BLHD.options().dtype(accumulator_type(k_BLHD.scalar_type()));
+  const std::vector<int64_t> sizes = counts(k_BLHD);
+  at::Tensor sent = at::empty({sizes[context_.blocks.self]}, options);
+  {
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool");
+    const at::Tensor partial = part(sent, context_.blocks.self, context_.blocks.self, k_BLHD);
+    for (int i = 0; i < 2; ++i) {
+      const at::Tensor rows = video_rows(i == 0 ? k_BLHD : v_BLHD);
+      dispatch_compute_type(rows.scalar_type(), [&](auto zero) {
+        using T = decltype(zero);
+        kernels::partial_group_means<T>(const_head_view<T>(rows), tokens_, own.first_token,
+                                        own.tokens, size(rows, 0), size(rows, 2), size(rows, 3),
+                                        head_view<kernels::Accumulator<T>>(partial[i]),
+                                        context_.threads);
+      });
+    }
+  }
+  at::Tensor received = sent;
+  if (context_.blocks.ranks() > 1) {
+    int64_t total = 0;
+    for (const int64_t count : sizes) total += count;
+    received = at::empty({total}, options);
+    context_.group.all_gather(buffer_of(sent), buffer_of(received), sizes).wait_host();
+  }
+  const at::Tensor all =
+      at::zeros({2, k_BLHD.size(0), tokens_.groups(), k_BLHD.size(2), k_BLHD.size(3)}, options);
+  for (int rank = 0; rank < context_.blocks.ranks(); ++rank) {
+    const kernels::GroupRange groups = share_of(rank).groups;
+    all.narrow(2, groups.first, groups.count).add_(part(received, rank, 0, k_BLHD));
+  }
+  k_ = all[0].to(k_BLHD.scalar_type());
+  v_ = all[1].to(k_BLHD.scalar_type());
+}
+
+QuerySide GlobalBranch::query_side(
+    const QuerySide& query, const std::shared_ptr<const kernels::SegmentTable>& table) const {
+  QuerySide side = query;
+  side.table = table;
+  return side;
+}
+
+void GlobalBranch::attend(const QuerySide& query,
+                          const std::shared_ptr<const kernels::SegmentTable>& table,
+                          const at::Tensor& out, const at::Tensor& lse) {
+  Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.global");
+  forward_pass(query_side(query, table), {{k_, v_}}, map_, out, lse);
+}
+
+void GlobalBranch::add_gradients(const QuerySide& query,
+                                 const std::shared_ptr<const kernels::SegmentTable>& table,
+                                 const at::Tensor& dout, const at::Tensor& lse,
+                                 const at::Tensor& delta, ShardGradients& gradients) {
+  const at::Tensor d_all =
+      at::zeros({2, k_.size(0), k_.size(1), k_.size(2), k_.size(3)}, gradients.dk.options());
+  {
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.global");
+    backward_pass(query_side(query, table), {{k_, v_}}, map_, dout, lse, delta, gradients.dq,
+                  {{d_all[0], d_all[1]}});
+  }
+  const std::vector<int64_t> sizes = counts(k_);
+  int64_t total = 0;
+  for (const int64_t count : sizes) total += count;
+  at::Tensor sent = at::empty({total}, gradients.dk.options());
+  for (int rank = 0; rank < context_.blocks.ranks(); ++rank) {
+    const kernels::GroupRange groups = share_of(rank).groups;
+    part(sent, rank, 0, k_).copy_(d_all.narrow(2, groups.first, groups.count));
+  }
+  at::Tensor received = sent;
+  if (context_.blocks.ranks() > 1) {
+    received = at::empty({sizes[context_.blocks.self]}, gradients.dk.options());
+    context_.group.reduce_scatter(buffer_of(sent), buffer_of(received), sizes).wait_host();
+  }
+  Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool");
+  const GlobalShare own = share_of(context_.blocks.self);
+  const at::Tensor d_own = part(received, context_.blocks.self, context_.blocks.self, k_);
+  for (int i = 0; i < 2; ++i) {
+    const at::Tensor dx = video_rows(i == 0 ? gradients.dk : gradients.dv);
+    dispatch_accumulator_type(dx.scalar_type(), [&](auto zero) {
+      using A = decltype(zero);
+      kernels::add_group_gradient<A>(const_head_view<A>(d_own[i]), tokens_, own.first_token,
+                                     own.tokens, size(dx, 0), size(dx, 2), size(dx, 3),
+                                     head_view<A>(dx), context_.threads);
+    });
+  }
+}
+
+}  // namespace sprocket::parallel

@@ -1,0 +1,47 @@
+#include "parallel/attention/sampled_blocks.h"
+
+#include <ATen/ops/empty.h>
+
+#include "parallel/attention/block_summaries.h"
+#include "parallel/tensor_buffer.h"
+
+namespace sprocket::parallel {
+namespace {
+
+at::Tensor gather_own(const at::Tensor& x_BLHD, const kernels::BlockSamples& samples, int threads) {
+  at::Tensor out =
+      at::empty({x_BLHD.size(0), x_BLHD.size(2), samples.blocks, samples.samples * x_BLHD.size(3)},
+                x_BLHD.options().dtype(accumulator_type(x_BLHD.scalar_type())));
+  dispatch_compute_type(x_BLHD.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    kernels::gather_samples<T>(const_head_view<T>(x_BLHD), samples,
+                               static_cast<int>(x_BLHD.size(0)), static_cast<int>(x_BLHD.size(3)),
+                               static_cast<kernels::Accumulator<T>*>(out.data_ptr()), threads);
+  });
+  return out;
+}
+
+}  // namespace
+
+SampledBlocks sample_and_gather(const MethodContext& context, const ShardTensors& tensors,
+                                const SamplingSpec& spec) {
+  const kernels::SampleKey key{spec.seed, static_cast<uint64_t>(spec.step), context.layer,
+                               context.first_head};
+  const auto& offsets = context.layout.block_offsets;
+  const int heads = static_cast<int>(tensors.q.size(2));
+  SampledBlocks sampled;
+  at::Tensor k_own;
+  {
+    Timeline::Scope scope(context.timeline(), Activity::kCompute, "attention.sample");
+    sampled.q_samples = kernels::sample_blocks(offsets, context.first_block(), context.own_blocks(),
+                                               heads, spec.per_block, key);
+    sampled.k_samples =
+        kernels::sample_blocks(offsets, 0, context.layout.blocks(), heads, spec.per_block, key);
+    sampled.q = gather_own(tensors.q, sampled.q_samples, context.threads);
+    k_own = gather_own(tensors.k, sampled.q_samples, context.threads);
+  }
+  sampled.k = gather_blocks(context.blocks, context.group, {k_own})[0];
+  return sampled;
+}
+
+}  // namespace sprocket::parallel

@@ -1,0 +1,233 @@
+// VSA: a coarse branch over block means, which also selects the blocks of the fine branch.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include "base/error.h"
+#include "kernels/block_pooling.h"
+#include "kernels/branch_combine.h"
+#include "kernels/coarse_attention.h"
+#include "parallel/attention/attention_method.h"
+#include "parallel/attention/block_summaries.h"
+#include "parallel/tensor_buffer.h"
+
+namespace sprocket::parallel {
+namespace {
+
+// Pieces of each block, and how many are not empty.
+struct Pieces {
+  int parts = 1;
+  at::Tensor means;  // [B, H, blocks, parts * D]
+  std::vector<int32_t> counts;
+};
+
+class VsaMethod : public AttentionMethod {
+ public:
+  VsaMethod(const MethodContext& context, const VsaSpec& spec)
+      : context_(context), spec_(spec), offsets_(context.blocks.own_offsets()) {}
+
+  Selection prepare(const ShardTensors& tensors, const Selection& saved) override {
+    tensors_ = tensors;
+    Pieces q_pieces, k_pieces;
+    {
+      Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool");
+      q_own_ = block_means(tensors.q, offsets_, context_.threads);
+      k_all_ = block_means(tensors.k, offsets_, context_.threads);
+      v_all_ = block_means(tensors.v, offsets_, context_.threads);
+      if (!saved.table) {
+        q_pieces = pieces_of(tensors.q, spec_.query_parts);
+        k_pieces = pieces_of(tensors.k, spec_.key_parts);
+      }
+    }
+    std::vector<at::Tensor> summaries{k_all_, v_all_};
+    if (k_pieces.means.defined()) summaries.push_back(k_pieces.means);
+    summaries = gather_blocks(context_.blocks, context_.group, summaries);
+    k_all_ = summaries[0];
+    v_all_ = summaries[1];
+    if (k_pieces.means.defined()) {
+      k_pieces.means = summaries[2];
+      k_pieces.counts =
+          kernels::sub_block_counts(context_.layout.block_offsets, k_pieces.parts, capacity());
+    }
+
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.select");
+    if (has_coarse()) coarse_ = at::empty_like(q_own_);
+    Selection selection = saved;
+    dispatch_accumulator_type(q_own_.scalar_type(), [&](auto zero) {
+      using A = decltype(zero);
+      kernels::CoarseProblem<A> problem = this->problem<A>();
+      A* const out = has_coarse() ? static_cast<A*>(coarse_.data_ptr()) : nullptr;
+      if (saved.table) {
+        if (out) kernels::coarse_attend<A>(problem, out);
+        return;
+      }
+      problem.q_sub = sub_blocks<A>(q_pieces);
+      problem.k_sub = sub_blocks<A>(k_pieces);
+      selection.table = std::make_shared<kernels::SegmentTable>(
+          kernels::select_and_attend<A>(problem, selection_rule(problem.heads), out));
+    });
+    return selection;
+  }
+
+  at::Tensor finish(const at::Tensor& fine) override {
+    if (!has_coarse() && !spec_.fine_gate) return fine.to(tensors_.q.scalar_type());
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.combine");
+    at::Tensor out = at::empty_like(tensors_.q);
+    fine_ = fine;
+    dispatch_compute_type(tensors_.q.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      kernels::combine_branches<T>(branches<T>(), head_view<T>(out));
+    });
+    if (!spec_.fine_gate) fine_.reset();
+    return out;
+  }
+
+  at::Tensor finish_backward(const at::Tensor& dout, ShardGradients& gradients) override {
+    if (!has_coarse() && !spec_.fine_gate) return dout;
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.combine");
+    const auto like_gate = [](const at::Tensor& gate) {
+      return gate.defined() ? at::empty_like(gate) : at::Tensor();
+    };
+    gradients.dcoarse_gate = like_gate(tensors_.coarse_gate);
+    gradients.dfine_gate = like_gate(tensors_.fine_gate);
+    at::Tensor dfine = spec_.fine_gate ? at::empty_like(dout) : dout;
+    if (has_coarse()) dcoarse_ = at::empty_like(coarse_);
+    dispatch_compute_type(dout.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      kernels::BranchGradients<T> to;
+      if (has_coarse()) to.dcoarse = static_cast<kernels::Accumulator<T>*>(dcoarse_.data_ptr());
+      to.dcoarse_gate = gradient_view<T>(gradients.dcoarse_gate);
+      to.dfine_gate = gradient_view<T>(gradients.dfine_gate);
+      if (spec_.fine_gate) to.dfine = head_view<T>(dfine);
+      kernels::combine_branches_backward<T>(branches<T>(), const_head_view<T>(dout), to);
+    });
+    return dfine;
+  }
+
+  void add_gradients(const QuerySide&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                     ShardGradients& gradients) override {
+    if (!has_coarse()) return;
+    at::Tensor dq_own = at::empty_like(q_own_), dk_all = at::empty_like(k_all_),
+               dv_all = at::empty_like(v_all_);
+    {
+      Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.coarse");
+      dispatch_accumulator_type(q_own_.scalar_type(), [&](auto zero) {
+        using A = decltype(zero);
+        kernels::coarse_attend_backward<A>(problem<A>(), static_cast<const A*>(dcoarse_.data_ptr()),
+                                           static_cast<A*>(dq_own.data_ptr()),
+                                           static_cast<A*>(dk_all.data_ptr()),
+                                           static_cast<A*>(dv_all.data_ptr()));
+      });
+    }
+    const auto own = reduce_scatter_blocks(context_.blocks, context_.group, {dk_all, dv_all});
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool");
+    add_block_mean_gradients(dq_own, offsets_, gradients.dq, context_.threads);
+    add_block_mean_gradients(own[0], offsets_, gradients.dk, context_.threads);
+    add_block_mean_gradients(own[1], offsets_, gradients.dv, context_.threads);
+  }
+
+ private:
+  bool has_coarse() const { return spec_.coarse != CoarseBranch::kNone; }
+  int batch() const { return static_cast<int>(tensors_.q.size(0)); }
+  int heads() const { return static_cast<int>(tensors_.q.size(2)); }
+  int head_dim() const { return static_cast<int>(tensors_.q.size(3)); }
+  int capacity() const { return context_.layout.block_capacity(); }
+
+  template <class T>
+  static kernels::HeadView<const T> gate_view(const at::Tensor& gate) {
+    return gate.defined() ? const_head_view<T>(gate) : kernels::HeadView<const T>{};
+  }
+  template <class T>
+  static kernels::HeadView<T> gradient_view(const at::Tensor& dgate) {
+    return dgate.defined() ? head_view<T>(dgate) : kernels::HeadView<T>{};
+  }
+  // Without `fine_` where only its gate's gradient would read it.
+  template <class T>
+  kernels::Branches<T> branches() const {
+    using A = kernels::Accumulator<T>;
+    return {fine_.defined() ? const_head_view<A>(fine_) : kernels::HeadView<const A>{},
+            gate_view<T>(tensors_.fine_gate),
+            has_coarse() ? static_cast<const A*>(coarse_.data_ptr()) : nullptr,
+            gate_view<T>(tensors_.coarse_gate),
+            offsets_,
+            batch(),
+            heads(),
+            head_dim(),
+            context_.threads};
+  }
+
+  // Nothing for a side whose score is that of the block means.
+  Pieces pieces_of(const at::Tensor& x, int parts) const {
+    if (parts == 1) return {};
+    Pieces pieces{parts, {}, kernels::sub_block_counts(offsets_, parts, capacity())};
+    pieces.means = at::empty(
+        {x.size(0), x.size(2), static_cast<int64_t>(offsets_.size()) - 1, parts * x.size(3)},
+        q_own_.options());
+    dispatch_compute_type(x.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      kernels::pool_sub_blocks<T>(
+          const_head_view<T>(x), offsets_, parts, capacity(), static_cast<int>(x.size(0)),
+          static_cast<int>(x.size(2)), static_cast<int>(x.size(3)),
+          static_cast<kernels::Accumulator<T>*>(pieces.means.data_ptr()), context_.threads);
+    });
+    return pieces;
+  }
+
+  template <class A>
+  static kernels::SubBlocks<A> sub_blocks(const Pieces& pieces) {
+    if (!pieces.means.defined()) return {};
+    return {pieces.parts, static_cast<const A*>(pieces.means.data_ptr()), pieces.counts};
+  }
+
+  template <class A>
+  kernels::CoarseProblem<A> problem() const {
+    kernels::CoarseProblem<A> problem;
+    problem.batch = batch();
+    problem.heads = heads();
+    problem.query_blocks = context_.own_blocks();
+    problem.kv_blocks = context_.layout.blocks();
+    problem.head_dim = head_dim();
+    problem.scale = context_.scale;
+    problem.qc = static_cast<const A*>(q_own_.data_ptr());
+    problem.kc = static_cast<const A*>(k_all_.data_ptr());
+    problem.vc = static_cast<const A*>(v_all_.data_ptr());
+    problem.first_query_block = context_.first_block();
+    problem.prefix_blocks = context_.layout.prefix_blocks();
+    problem.prefix_rule = spec_.prefix;
+    problem.threads = context_.threads;
+    return problem;
+  }
+
+  kernels::CoarseSelection selection_rule(int heads) const {
+    const TokenLayout& layout = context_.layout;
+    kernels::CoarseSelection rule;
+    rule.k = kernels::selected_count(spec_.sparsity, layout.blocks() - layout.prefix_blocks());
+    if (layout.spec.domains == 1 || !(spec_.max_coverage < Decimal::ratio(1, 0))) return rule;
+    if (heads != context_.model_heads &&
+        (spec_.budget_head_group < 1 || heads % spec_.budget_head_group != 0)) {
+      throw ConfigError(
+          fmt::format("attention.vsa.budget_head_group: {}; a rank holds {} of {} heads, so the "
+                      "group must be a "
+                      "divisor of {} (0, all heads, needs ulysses: 1)",
+                      spec_.budget_head_group, heads, context_.model_heads, heads));
+    }
+    rule.budget = {layout.domain_blocks, spec_.max_coverage, spec_.budget_head_group};
+    return rule;
+  }
+
+  MethodContext context_;
+  VsaSpec spec_;
+  std::vector<int64_t> offsets_;
+  ShardTensors tensors_;
+  at::Tensor q_own_, k_all_, v_all_;  // block means
+  at::Tensor coarse_, dcoarse_;       // [B, H, own blocks, D]
+  at::Tensor fine_;                   // kept for the fine gate's gradient
+};
+
+}  // namespace
+
+std::unique_ptr<AttentionMethod> make_vsa_method(const MethodContext& context,
+                                                 const VsaSpec& spec) {
+  return std::make_unique<VsaMethod>(context, spec);
+}
+
+}  // namespace sprocket::parallel
