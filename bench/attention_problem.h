@@ -20,9 +20,12 @@ struct AttentionShape {
   int heads = 1;
   int head_dim = 64;
   int block = 64;
+  int kv_block = 0;  // 0: block
   int threads = 1;
 
   int blocks() const { return (length + block - 1) / block; }
+  int kv_rows() const { return kv_block == 0 ? block : kv_block; }
+  int kv_blocks() const { return (length + kv_rows() - 1) / kv_rows(); }
   int64_t elements() const { return int64_t{length} * heads * head_dim; }
 };
 
@@ -37,12 +40,13 @@ class AttentionProblem {
     for (std::vector<float>* result : {&out_, &dq_, &dk_, &dv_}) result->resize(size);
     lse_.resize(int64_t{shape.length} * shape.heads);
     delta_.resize(lse_.size());
-    offsets_.push_back(0);
-    map_.kv_blocks = shape.blocks();
-    for (int i = 0; i < shape.blocks(); ++i) {
-      const int64_t first = offsets_.back();
-      offsets_.push_back(std::min<int64_t>(shape.length, first + shape.block));
-      map_.blocks.push_back({0, static_cast<int32_t>(offsets_.back() - first), first, 0});
+    for (int i = 0; i <= shape.blocks(); ++i) {
+      offsets_.push_back(std::min<int64_t>(shape.length, int64_t{i} * shape.block));
+    }
+    map_.kv_blocks = shape.kv_blocks();
+    for (int64_t row = 0; row < shape.length; row += shape.kv_rows()) {
+      const int64_t rows = std::min<int64_t>(shape.kv_rows(), shape.length - row);
+      map_.blocks.push_back({0, static_cast<int32_t>(rows), row, 0});
     }
     kv_ = {view(static_cast<const T*>(k_.data())), view(static_cast<const T*>(v_.data()))};
     dkv_ = {view(dk_.data()), view(dv_.data())};

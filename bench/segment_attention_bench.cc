@@ -39,11 +39,11 @@ double seconds(int threads) {
 // A random set of blocks per row. Uneven: from a quarter of the average to seven times as many,
 // as thresholds give.
 kernels::SegmentTable make_table(const Case& c) {
-  const int blocks = c.shape.blocks();
-  if (c.density >= 1) return kernels::make_dense_table(1, c.shape.heads, blocks, blocks);
-  kernels::SegmentTable table{1, c.shape.heads, blocks, blocks, {0}, {}};
+  const int rows = c.shape.blocks(), blocks = c.shape.kv_blocks();
+  if (c.density >= 1) return kernels::make_dense_table(1, c.shape.heads, rows, blocks);
+  kernels::SegmentTable table{1, c.shape.heads, rows, blocks, {0}, {}};
   const RandomStream sizes(8, 0, 0, RandomPurpose::kTest);
-  for (int row = 0; row < c.shape.heads * blocks; ++row) {
+  for (int row = 0; row < c.shape.heads * rows; ++row) {
     const double spread = !c.uneven ? 1 : sizes.uniform(row) < 0.9 ? 0.33 : 7;
     const int selected =
         std::clamp(static_cast<int>(std::lround(spread * c.density * blocks)), 1, blocks);
@@ -81,12 +81,13 @@ void measure(const Case& c) {
   const double backward = best_of(c.repetitions, c.shape.threads, [&] { problem.backward(); });
   const double gflop = problem.forward_gflop();
   std::printf(
-      "{\"dtype\":\"%s\",\"isa\":\"%s\",\"D\":%d,\"L\":%d,\"H\":%d,\"block\":%d,\"density\":%.4f,"
+      "{\"dtype\":\"%s\",\"isa\":\"%s\",\"D\":%d,\"L\":%d,\"H\":%d,\"block\":%d,\"kv_block\":%d,"
+      "\"density\":%.4f,"
       "\"uneven\":%s,\"threads\":%d,\"forward_ms\":%.2f,\"forward_gflops\":%.1f,"
       "\"backward_ms\":%.2f,\"backward_gflops\":%.1f,\"total_gflops\":%.1f}\n",
       std::string(name_of(kDTypeOf<T>)).c_str(),
       std::string(kernels::name_of(kernels::current_isa())).c_str(), c.shape.head_dim,
-      c.shape.length, c.shape.heads, c.shape.block, problem.table().density(),
+      c.shape.length, c.shape.heads, c.shape.block, c.shape.kv_rows(), problem.table().density(),
       c.uneven ? "true" : "false", c.shape.threads, forward * 1e3, gflop / forward, backward * 1e3,
       2.5 * gflop / backward, 3.5 * gflop / (forward + backward));
   std::fflush(stdout);
@@ -180,6 +181,7 @@ int main(int argc, char** argv) {
   app.add_option("--dtype", dtypes)->check(CLI::IsMember({"fp32", "bf16"}));
   app.add_option("--heads", given.shape.heads);
   app.add_option("--block", given.shape.block, "Rows of a block");
+  app.add_option("--kv-block", given.shape.kv_block, "Rows of a KV block; 0: as a query block");
   app.add_option("--threads", given.shape.threads);
   app.add_option("--repetitions", given.repetitions);
   app.add_flag("--uneven", given.uneven, "Query blocks select different numbers of blocks");

@@ -9,9 +9,9 @@ constexpr int kGroupsPerWorker = 16;
 constexpr int kKeyRangesPerWorker = 8;
 constexpr int kMaxKeyRanges = 64;
 constexpr int kLoadedTogether = 8;  // KV blocks
-constexpr int64_t kPartBytes = int64_t{8} << 20;
+constexpr int64_t kPartBytes = int64_t{12} << 20;
 // Each part packs the query tiles once more, which as many pairs have to pay for.
-constexpr int64_t kPairsPerPart = 6;
+constexpr int64_t kPairsPerPart = 10;
 
 }  // namespace
 
