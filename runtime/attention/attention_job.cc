@@ -19,7 +19,7 @@
 #include "runtime/attention/selection_file.h"
 #include "runtime/attention/selection_picture.h"
 #include "runtime/attention/stage_times.h"
-#include "runtime/jobs/rank_agreement.h"
+#include "runtime/jobs/run_on_mesh.h"
 #include "runtime/media/png.h"
 #include "runtime/plan/job_specs.h"
 
@@ -442,13 +442,9 @@ int heads_of_input(const std::string& path) {
 std::string run_attention(const config::Job& job, std::unique_ptr<comm::Communicator> world,
                           const AttentionOptions& options) {
   SPROCKET_CHECK(world->options().timeline != nullptr, "the report needs a timeline");
-  const parallel::Mesh mesh(std::move(world), mesh_shape(job));
-  try {
+  return run_on_mesh(std::move(world), mesh_shape(job), [&](const parallel::Mesh& mesh) {
     return AttentionJob(job, mesh, options).run();
-  } catch (const std::exception& error) {
-    if (dynamic_cast<const AgreedError*>(&error) == nullptr) mesh.world().abort(error.what());
-    throw;
-  }
+  });
 }
 
 }  // namespace sprocket::runtime

@@ -11,7 +11,7 @@
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/checkpoint_io.h"
 #include "runtime/checkpoint/run_checkpoints.h"
-#include "runtime/jobs/rank_agreement.h"
+#include "runtime/jobs/run_on_mesh.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/sample/sample_set.h"
 
@@ -77,13 +77,8 @@ config::Job job_of_checkpoint(const std::string& path) {
 
 SampleResult run_sampling(const config::Job& job, std::unique_ptr<comm::Communicator> world,
                           const SampleOptions& options) {
-  const parallel::Mesh mesh(std::move(world), mesh_shape(job));
-  try {
-    return sample(job, mesh, options);
-  } catch (const std::exception& error) {
-    if (dynamic_cast<const AgreedError*>(&error) == nullptr) mesh.world().abort(error.what());
-    throw;
-  }
+  return run_on_mesh(std::move(world), mesh_shape(job),
+                     [&](const parallel::Mesh& mesh) { return sample(job, mesh, options); });
 }
 
 }  // namespace sprocket::runtime

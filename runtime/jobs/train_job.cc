@@ -12,8 +12,8 @@
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/checkpoint_io.h"
 #include "runtime/checkpoint/latent_description.h"
-#include "runtime/jobs/rank_agreement.h"
 #include "runtime/jobs/run_folder.h"
+#include "runtime/jobs/run_on_mesh.h"
 #include "runtime/media/output_file.h"
 #include "runtime/metrics/metrics_file.h"
 #include "runtime/metrics/progress.h"
@@ -243,13 +243,9 @@ class TrainJob {
 
 TrainResult run_training(const config::Job& job, std::unique_ptr<comm::Communicator> world,
                          const TrainOptions& options) {
-  const parallel::Mesh mesh(std::move(world), mesh_shape(job));
-  try {
+  return run_on_mesh(std::move(world), mesh_shape(job), [&](const parallel::Mesh& mesh) {
     return TrainJob(job, mesh, options).run();
-  } catch (const std::exception& error) {
-    if (dynamic_cast<const AgreedError*>(&error) == nullptr) mesh.world().abort(error.what());
-    throw;
-  }
+  });
 }
 
 }  // namespace sprocket::runtime

@@ -60,7 +60,8 @@ TEST(LoadJob, TheChosenMethodsOptionsAreWrittenOut) {
   const Job asa = parse_job("attention { method: ASA order: KD }", "x").job;
   EXPECT_EQ(asa.attention().order(), Attention::KD);
   EXPECT_EQ(asa.attention().asa().max_keep(), .17);
-  const Job tile = parse_job("attention { method: SLIDING_TILE sliding_tile { window { t: 1 } } }", "x").job;
+  const Job tile =
+      parse_job("attention { method: SLIDING_TILE sliding_tile { window { t: 1 } } }", "x").job;
   EXPECT_EQ(tile.attention().sliding_tile().window().t(), 1);
   EXPECT_EQ(tile.attention().sliding_tile().window().h(), 3);
 }
@@ -160,7 +161,7 @@ TEST(LoadJob, BrokenGrammarNamesThePlaceAndTheOpening) {
   EXPECT_THAT(errors_of("data { path: \"never closed\n }"), HasSubstr("job.txtpb:1:"));
   EXPECT_EQ(errors_of("bogus { a { b: [1, 2 } }"),
             "job.txtpb:1:1: bogus: unknown field; fields of a job: model, attention, flow, data, "
-            "training, sampling, parallel, compute, output\n"
+            "training, sampling, parallel, compute, output, problem\n"
             "job.txtpb:1:22: bogus: expected ], found }");
   // What follows from the rest is not guessed at: ulysses would be illegal for the default heads.
   EXPECT_EQ(errors_of("parallel { ulysses: 5 } model {").find("ulysses"), std::string::npos);
@@ -187,10 +188,11 @@ TEST(LoadJob, MissingFileAndFolder) {
 
 TEST(Overrides, DottedPathsNestedFragmentsAndSeveralEntries) {
   const Job job =
-      parse_job("model { heads: 12 } sampling { prompt: \"file\" steps: 7 }", "job.txtpb",
-                {"parallel.ulysses: 2", "parallel { data: 3 } training.optimizer.beta1: .8",
-                 "attention.vsa.sparsity { start: 0.5 }", "sampling.prompt: 'a' sampling.prompt: 'b'",
-                 "parallel.ulysses: 4 training { global_batch: 3 }"})
+      parse_job(
+          "model { heads: 12 } sampling { prompt: \"file\" steps: 7 }", "job.txtpb",
+          {"parallel.ulysses: 2", "parallel { data: 3 } training.optimizer.beta1: .8",
+           "attention.vsa.sparsity { start: 0.5 }", "sampling.prompt: 'a' sampling.prompt: 'b'",
+           "parallel.ulysses: 4 training { global_batch: 3 }"})
           .job;
   EXPECT_EQ(job.parallel().ulysses(), 4);
   EXPECT_EQ(job.parallel().data(), 3);
@@ -211,7 +213,8 @@ TEST(Overrides, ErrorsNameTheFlag) {
       "of parallel: ulysses, outer, strategy, data, keep_remote_kv, check_collectives, "
       "timeout_seconds\n"
       "--set 'training.steps.x: 2': training.steps: has no fields; expected an integer\n"
-      "--set 'compute.precision: FP8': compute.precision: expected one of FP32, BF16, found FP8; "
+      "--set 'compute.precision: FP8': compute.precision: expected one of FP32, BF16, FP64, found "
+      "FP8; "
       "did you mean FP32?\n"
       "--set 'training.seed: 1 training.seed: 2': training.seed: given twice; expected once\n"
       "--set 'model.': model: expected a field's name after the dot, found the end\n"
@@ -251,11 +254,11 @@ TEST(Validation, Attention) {
   EXPECT_EQ(errors_of("attention { vsa { budget_head_group: 4 } } parallel { ulysses: 2 }"),
             "job.txtpb:1:19: attention.vsa.budget_head_group: 4 does not divide model.heads / "
             "parallel.ulysses: 12 / 2 = 6; legal: 1, 2, 3, 6");
-  EXPECT_EQ(
-      errors_of("attention { method: VSA domains: 4 vsa { max_coverage { start: .25 } } }\n"
-                "parallel { ulysses: 2 }"),
-      "attention.vsa.budget_head_group: 0 (all 12 heads compete together) needs parallel.ulysses: 1, "
-      "found 2, where a rank holds 6 heads; legal: 1, 2, 3, 6");
+  EXPECT_EQ(errors_of("attention { method: VSA domains: 4 vsa { max_coverage { start: .25 } } }\n"
+                      "parallel { ulysses: 2 }"),
+            "attention.vsa.budget_head_group: 0 (all 12 heads compete together) needs "
+            "parallel.ulysses: 1, "
+            "found 2, where a rank holds 6 heads; legal: 1, 2, 3, 6");
   EXPECT_EQ(
       errors_of("attention { domains: 4 } parallel { outer: 3 }"),
       "job.txtpb:1:37: parallel.outer: 3 does not divide attention.domains: 4; legal: 1, 2, 4");
@@ -265,12 +268,14 @@ TEST(Validation, OptionsOfTheMethods) {
   EXPECT_EQ(errors_of("attention { vsa { score: SUBBLOCK key_parts: 5 } }"),
             "job.txtpb:1:35: attention.vsa.key_parts: 5 does not divide the 64 tokens of a block; "
             "legal: 1, 2, 4, 8, 16, 32, 64");
-  EXPECT_EQ(errors_of("attention { bsa { keep_ratio { start: 0 } } }"),
-            "job.txtpb:1:32: attention.bsa.keep_ratio.start: 0: no query would be computed; legal: 0 "
-            "< keep_ratio <= 1\n"
-            "attention.bsa.keep_ratio.end: 0: no query would be computed; legal: 0 < keep_ratio <= 1");
-  EXPECT_THAT(errors_of("attention { bsa { window { t: 2 } } }"),
-              HasSubstr("attention.bsa.window: 2 x 0 x 0; legal: 0 on all axes, or 1 or more on each"));
+  EXPECT_EQ(
+      errors_of("attention { bsa { keep_ratio { start: 0 } } }"),
+      "job.txtpb:1:32: attention.bsa.keep_ratio.start: 0: no query would be computed; legal: 0 "
+      "< keep_ratio <= 1\n"
+      "attention.bsa.keep_ratio.end: 0: no query would be computed; legal: 0 < keep_ratio <= 1");
+  EXPECT_THAT(
+      errors_of("attention { bsa { window { t: 2 } } }"),
+      HasSubstr("attention.bsa.window: 2 x 0 x 0; legal: 0 on all axes, or 1 or more on each"));
   EXPECT_THAT(errors_of("attention { bsa { redundancy_threshold: .9 redundant_keep_ratio: .75 } }"),
               HasSubstr("0.75 is more than keep_ratio, which falls to 0.5; legal: up to 0.5"));
   EXPECT_THAT(errors_of("attention { psa { threshold: [.5, .6] } }"),
@@ -279,8 +284,9 @@ TEST(Validation, OptionsOfTheMethods) {
               HasSubstr("attention.psa.threshold: 0.4 as number 2; legal: 0 to 1, ascending"));
   EXPECT_THAT(errors_of("attention { psa { quota: [.5, .3, .2, .1] } }"),
               HasSubstr("attention.psa.quota: adds up to 1.1; legal: at most 1"));
-  EXPECT_THAT(errors_of("attention { asa { min_keep: .2 } }"),
-              HasSubstr("attention.asa.min_keep: 0.2 is more than max_keep: 0.17; legal: 0 to 0.17"));
+  EXPECT_THAT(
+      errors_of("attention { asa { min_keep: .2 } }"),
+      HasSubstr("attention.asa.min_keep: 0.2 is more than max_keep: 0.17; legal: 0 to 0.17"));
   EXPECT_THAT(
       errors_of("attention { method: ASA asa { global_width: 30 exclude_selected: true } }"),
       HasSubstr("order: HILBERT (found HILBERT) and a global_width (found 30) that divides "
@@ -292,17 +298,19 @@ TEST(Validation, OptionsOfTheMethods) {
 }
 
 TEST(Validation, Schedules) {
-  EXPECT_EQ(errors_of("attention { vsa { sparsity { start: 0 end: 0.9 } } }"),
-            "job.txtpb:1:39: attention.vsa.sparsity.end: 0.9 is never reached from start: 0 without an "
-            "increment");
   EXPECT_EQ(
-      errors_of("attention { vsa { sparsity { end: 0.9 increment: -0.03 interval: 0 } } }"),
-      "job.txtpb:1:39: attention.vsa.sparsity.increment: -0.03 leads away from end: 0.9 (start: 0); "
-      "legal: > 0\n"
-      "job.txtpb:1:56: attention.vsa.sparsity.interval: 0; legal: 1 or more");
+      errors_of("attention { vsa { sparsity { start: 0 end: 0.9 } } }"),
+      "job.txtpb:1:39: attention.vsa.sparsity.end: 0.9 is never reached from start: 0 without an "
+      "increment");
+  EXPECT_EQ(errors_of("attention { vsa { sparsity { end: 0.9 increment: -0.03 interval: 0 } } }"),
+            "job.txtpb:1:39: attention.vsa.sparsity.increment: -0.03 leads away from end: 0.9 "
+            "(start: 0); "
+            "legal: > 0\n"
+            "job.txtpb:1:56: attention.vsa.sparsity.interval: 0; legal: 1 or more");
   EXPECT_THAT(errors_of("attention { vsa { sparsity { start: 0.3 increment: 0.1 } } }"),
               HasSubstr("0.1 leads nowhere"));
-  EXPECT_THAT(errors_of("attention { vsa { sparsity { start: 1e-30 } } }"), HasSubstr("decimal places"));
+  EXPECT_THAT(errors_of("attention { vsa { sparsity { start: 1e-30 } } }"),
+              HasSubstr("decimal places"));
 }
 
 TEST(Validation, World) {
