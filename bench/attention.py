@@ -51,6 +51,8 @@ RIVALS = {
     "flex_128_shipped": (SHIPPED, "flex", 128, False, False),
     "gather_sdpa": (UNLOCKED, "gather_sdpa", None, False, True),
     "gather_bmm": (UNLOCKED, "gather_bmm", None, False, True),
+    "select_sdpa": (UNLOCKED, "select_sdpa", None, False, True),
+    "select_bmm": (UNLOCKED, "select_bmm", None, False, True),
     "gather_sdpa_shipped": (SHIPPED, "gather_sdpa", None, False, True),
     "gather_bmm_shipped": (SHIPPED, "gather_bmm", None, False, True),
 }
@@ -251,7 +253,8 @@ def show(record, peaks):
     return line
 
 
-COMMON = ["sdpa_blhd", "sdpa_bhld", "sdpa_blhd_shipped", "gather_sdpa", "gather_bmm", "gather_sdpa_shipped", "gather_bmm_shipped"]
+COPIES = ["gather_sdpa", "gather_bmm", "select_sdpa", "select_bmm"]
+COMMON = ["sdpa_blhd", "sdpa_bhld", "sdpa_blhd_shipped", *COPIES, "gather_sdpa_shipped", "gather_bmm_shipped"]
 FLEX = ["flex_64", "flex_128"]
 
 
@@ -262,11 +265,11 @@ def default_plan(threads):
     if threads == 1:
         for dtype in ("fp32", "bf16"):
             yield ({"length": 32760, "heads": 1, "head_dim": 128, "dtype": dtype}, [0.0, 0.9],
-                   ["sdpa_blhd", "gather_sdpa", "gather_bmm"])
+                   ["sdpa_blhd", *COPIES])
     else:
         for dtype in ("fp32", "bf16"):
             yield ({"length": 23296, "heads": 2, "head_dim": 64, "dtype": dtype}, [0.0, 0.875, 0.9, 0.95],
-                   ["sdpa_blhd", "gather_sdpa", "gather_bmm"])
+                   ["sdpa_blhd", *COPIES])
         # One head: all threads share it.
         yield {"length": 8192, "heads": 1, "head_dim": 128, "dtype": "fp32"}, [0.0, 0.9], ["sdpa_blhd"]
 
@@ -277,7 +280,7 @@ def full_plan(threads):
         for head_count, head_dim, dtype in itertools.product(heads, (64, 128), ("fp32", "bf16")):
             rivals = COMMON + FLEX + ["flex_64_shipped", "flex_128_shipped", "sdpa_bhld_shipped"]
             if length > 40000:
-                rivals = ["sdpa_blhd", "gather_sdpa", "gather_bmm"]
+                rivals = ["sdpa_blhd", *COPIES]
             yield ({"length": length, "heads": head_count, "head_dim": head_dim, "dtype": dtype}, [0.0, 0.875, 0.9, 0.95],
                    rivals)
 

@@ -93,7 +93,9 @@ class AttentionProblem {
 
   // Delta and all gradients.
   void backward() {
-    for (auto* gradient : {&dq_, &dk_, &dv_}) std::fill(gradient->begin(), gradient->end(), 0.0f);
+    const int64_t size = shape_.elements();
+#pragma omp parallel for num_threads(shape_.threads) schedule(static)
+    for (int64_t i = 0; i < size; ++i) dq_[i] = dk_[i] = dv_[i] = 0;
     kernels::segment_attention_delta<T>(
         view(static_cast<const float*>(out_.data())), view(static_cast<const T*>(dout_.data())), 1,
         shape_.length, shape_.heads, shape_.head_dim, delta_.data(), shape_.threads);

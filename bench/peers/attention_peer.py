@@ -9,7 +9,7 @@ standard input and answers each with one JSON line.
     {"op": "release"}                            forgets all problems
 
 Sides: sdpa_bhld and sdpa_blhd (dense; contiguous, and with heads interleaved as a DiT leaves them), flex (compiled, forward only),
-gather_sdpa and gather_bmm (the selected blocks copied together, then SDPA or plain products). The block-sparse ones work on whole
+gather_sdpa, gather_bmm, select_sdpa, select_bmm (the selected blocks copied together, then SDPA or plain products). The block-sparse ones work on whole
 blocks: their sequence is rounded up to a multiple of the block.
 """
 import json
@@ -50,44 +50,48 @@ class Flex:
 
 
 class Gather:
-    """For some query blocks at a time, the rows of the blocks that each selects are copied together."""
+    """For some query blocks at a time, the rows of the blocks that each selects are copied together: by indexing, as one writes
+    it first, or by index_select, whose gradient is faster."""
 
     def __init__(self, problem):
         self.block, self.blocks, self.heads = problem.block, problem.blocks, problem.heads
-        # Rows of [H * blocks, block * D].
-        self.table = problem.table.long() + self.blocks * torch.arange(self.heads)[:, None, None]
+        kind, product = problem.side.split("_")
+        self.copy = self.index if kind == "gather" else self.select
+        self.attend = F.scaled_dot_product_attention if product == "sdpa" else self.products
+        self.table = problem.table.long()
+        self.all_heads = torch.arange(self.heads)[:, None, None]
+
+    @staticmethod
+    def products(q, k, v):
+        return torch.softmax(torch.matmul(q, k.transpose(-1, -2)) * q.shape[-1] ** -0.5, dim=-1) @ v
+
+    def index(self, blocks, chosen):
+        return blocks[self.all_heads, chosen]
+
+    def select(self, blocks, chosen):
+        rows = (chosen + self.blocks * self.all_heads).reshape(-1)
+        return torch.index_select(blocks.flatten(0, 1).flatten(1), 0, rows)
 
     def __call__(self, q, k, v):
         heads, block, dim = self.heads, self.block, q.shape[-1]
-        q_blocks = q[0].reshape(heads, self.blocks, block, dim)
-        k_rows, v_rows = (x[0].reshape(heads * self.blocks, block * dim) for x in (k, v))
+        q, k, v = (x[0].reshape(heads, self.blocks, block, dim) for x in (q, k, v))
         parts = []
         for first in range(0, self.blocks, GATHERED_QUERY_BLOCKS):
             chosen = self.table[:, first:first + GATHERED_QUERY_BLOCKS]
-            count = chosen.shape[1]
-            gathered = [torch.index_select(rows, 0, chosen.reshape(-1)).view(heads, count, -1, dim) for rows in (k_rows, v_rows)]
-            parts.append(self.attend(q_blocks[:, first:first + count], *gathered))
+            gathered = [self.copy(x, chosen).reshape(heads, chosen.shape[1], -1, dim) for x in (k, v)]
+            parts.append(self.attend(q[:, first:first + chosen.shape[1]], *gathered))
         return torch.cat(parts, 1).reshape(1, heads, self.blocks * block, dim)
 
 
-class GatherSdpa(Gather):
-    def attend(self, q, k, v):
-        return F.scaled_dot_product_attention(q, k, v)
-
-
-class GatherBmm(Gather):
-    def attend(self, q, k, v):
-        return torch.softmax(torch.matmul(q, k.transpose(-1, -2)) * q.shape[-1] ** -0.5, dim=-1) @ v
-
-
-SIDES = {"sdpa_bhld": Sdpa, "sdpa_blhd": Sdpa, "flex": Flex, "gather_sdpa": GatherSdpa, "gather_bmm": GatherBmm}
+SIDES = {"sdpa_bhld": Sdpa, "sdpa_blhd": Sdpa, "flex": Flex, "gather_sdpa": Gather, "gather_bmm": Gather,
+         "select_sdpa": Gather, "select_bmm": Gather}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Problem:
     def __init__(self, request):
         torch.set_num_threads(request["threads"])
-        self.heads, self.block, self.keep = request["heads"], request["block"], request["keep"]
+        self.side, self.heads, self.block, self.keep = (request[key] for key in ("side", "heads", "block", "keep"))
         dim, length = request["head_dim"], request["length"]
         self.blocks = -(-length // self.block)
         sparse = not request["side"].startswith("sdpa")
