@@ -111,8 +111,7 @@ void HeadSchedule::cut_keys(Slot& slot) const {
     columns += tile.columns;
   }
   const int64_t pairs = weight / columns / kTileRows;  // of a query tile
-  const int64_t wanted =
-      std::max<int64_t>(1, (slot.head->key_bytes() + kPartBytes - 1) / kPartBytes);
+  const int64_t wanted = slot.head->key_bytes() / kPartBytes + 1;
   const int parts = static_cast<int>(std::clamp<int64_t>(pairs / kPairsPerPart, 1, wanted));
   const int ranges = extent_.workers == 1 ? parts : kKeyRangesPerWorker * extent_.workers;
   const int most = std::clamp(extent_.kv_blocks, 1, kMaxKeyRanges);

@@ -357,6 +357,12 @@ TYPED_TEST(SegmentAttentionTypes, RowsWithoutKeysAreZeroAndStayAsTheyWere) {
   expect_identical(r, c.zeros());
 }
 
+TYPED_TEST(SegmentAttentionTypes, APassInWhichNoBlockIsAvailableAddsNothing) {
+  Case<TypeParam> c(shapes()[2]);
+  for (KvBlock& block : c.map.blocks) block.rows = 0;
+  for (int threads : {1, 3}) expect_identical(c.run(threads), c.zeros());
+}
+
 TYPED_TEST(SegmentAttentionTypes, GradientsAreAddedAndUnlistedBlocksAreNotTouched) {
   Case<TypeParam> c(shapes()[2]);
   c.table = columns_of(c.table, 2, 1);  // even blocks, all of buffer 0, are listed by nobody
