@@ -37,6 +37,10 @@ std::vector<Shape> shapes() {
       // Query blocks that use some of their rows.
       {1, 2, 64, {64, 64, 130, 33, 64}, {64, 64, 16, 5, 1}, 0.7, false, 1, true, true},
       {2, 1, 40, {64, 31, 128}, {64, 128}, 1.0, true, 1, false, true},
+      // No keys, no queries.
+      {1, 2, 64, {64, 5}, {}, 1.0},
+      {1, 2, 64, {}, {64, 5}, 1.0},
+      {1, 1, 64, {0, 64, 0}, {64}, 1.0, false, 1, false},
       // Peaked softmax.
       {1, 2, 64, {64, 50}, {64, 64, 31, 64}, 0.8, false, 16},
   };
