@@ -169,7 +169,7 @@ class TiledBackward final : public HeadWork {
     }
   }
 
-  void differentiate(const QueryTile& tile, const KeyTile& keys, const KeyTile& next, float bias,
+  void differentiate(const QueryTile& tile, const KeyTile& keys, const KeyTile& next, double bias,
                      Scratch& scratch, const BackwardTile<Packed>& from) const {
     const int64_t at = keys.offset * dim_, next_at = next.offset * dim_;
     float* const dq = dq_of(tile);

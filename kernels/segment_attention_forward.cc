@@ -123,7 +123,7 @@ class TiledForward final : public HeadWork {
     return arguments_.out.row(plan_.batch(), tile.first_row, plan_.head());
   }
 
-  void attend(const QueryTile& tile, const KeyTile& keys, const KeyTile& next, float bias,
+  void attend(const QueryTile& tile, const KeyTile& keys, const KeyTile& next, double bias,
               Scratch& scratch, ForwardTile<Packed>& to) const {
     // The next tile's keys have the size of the right operand, its values that of the result, or
     // partly so.

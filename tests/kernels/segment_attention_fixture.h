@@ -267,7 +267,7 @@ Results<Real> Case<T>::reference(Round round) const {
   struct Key {
     int buffer;
     int64_t at;
-    float bias;
+    double bias;
   };
   for (int64_t bh = 0; bh < heads(); ++bh) {
     const int b = static_cast<int>(bh / shape.heads), h = static_cast<int>(bh % shape.heads);
@@ -292,7 +292,7 @@ Results<Real> Case<T>::reference(Round round) const {
           Real dot = 0;
           for (int d = 0; d < dim; ++d)
             dot += real(q[at + d]) * real(k[keys[j].buffer][keys[j].at + d]);
-          p[j] = scaling * dot + keys[j].bias;
+          p[j] = scaling * dot + static_cast<Real>(keys[j].bias);
           maximum = std::max(maximum, p[j]);
         }
         for (Real& x : p) sum += x = std::exp(x - maximum);
