@@ -20,6 +20,7 @@
 
 #include "configs/load.h"
 #include "parallel/comm/thread_backend.h"
+#include "runtime/plan/job_specs.h"
 #include "runtime/train/network.h"
 #include "runtime/train/optimizer.h"
 
@@ -94,6 +95,7 @@ int main(int argc, char** argv) {
   const at::Tensor video = at::randn({1, 16, t, 2 * h, 2 * w}), noise = at::randn(video.sizes());
   const at::Tensor text = at::randn({1, a.text_tokens, a.text_dim});
   const at::Tensor timestep = at::full({1}, 500.0);
+  const parallel::AttentionSpec spec = runtime::attention_spec(job.attention(), 0);
   std::vector<double> times;
   for (int step = 0; step <= a.steps; ++step) {
     const auto start = std::chrono::steady_clock::now();
@@ -102,7 +104,7 @@ int main(int argc, char** argv) {
         network.own_patches(0.5 * video + 0.5 * noise, shape, models::FeatureOrder::kChannelFirst);
     const at::Tensor target =
         network.own_patches(noise - video, shape, models::FeatureOrder::kChannelLast);
-    at::mse_loss(network.velocity(patches, timestep, text, shape, step), target).backward();
+    at::mse_loss(network.velocity(patches, timestep, text, shape, spec), target).backward();
     optimizer.update(1e-4, optimizer.gradient_norm());
     const std::chrono::duration<double, std::milli> elapsed =
         std::chrono::steady_clock::now() - start;

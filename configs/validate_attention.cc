@@ -181,8 +181,8 @@ class AttentionChecker {
     check_list(findings_, "attention.psa.similarity", psa.similarity(), 3, -1, 1, false);
     findings_.fraction("attention.psa.min_full", psa.min_full(), is_share(psa.min_full()),
                        "0 <= min_full <= 1");
-    findings_.number("attention.psa.dense_sampling", psa.dense_sampling(),
-                     is_share(psa.dense_sampling()), "0 <= dense_sampling <= 1");
+    findings_.fraction("attention.psa.dense_sampling", psa.dense_sampling(),
+                       is_share(psa.dense_sampling()), "0 <= dense_sampling <= 1");
     Decimal sum;
     try {
       for (const double share : psa.quota()) sum = sum + Decimal::from_double(share);

@@ -102,6 +102,12 @@ class VideoPanel {
     choose_arrangement(height);
   }
 
+  // "4 of 36 blocks", and whether the query block is one of them, which its colour hides.
+  std::string summary() const {
+    const auto selected = std::count_if(row_.begin(), row_.end(), [](uint8_t x) { return x != 0; });
+    return fmt::format("{} of {} blocks, {}itself", selected, row_.size(),
+                       row_[subject_.query_block] != 0 ? "with " : "without ");
+  }
   int width() const { return std::max(columns_ * frame_width(), 300); }
   int height() const {
     return rows() * frame_height() + (prefix_tokens() > 0 ? prefix_height() : 0);
@@ -235,8 +241,8 @@ media::Image draw_selection(const PictureSubject& subject) {
   canvas.text(map_left, kMargin + kLine + 4, "query block down, key block across", kFaint,
               kTextScale);
   canvas.text(video_left, kMargin + kLine + 4,
-              fmt::format("what query block {} attends to", subject.query_block), kFaint,
-              kTextScale);
+              fmt::format("query block {} attends to {}", subject.query_block, video.summary()),
+              kFaint, kTextScale);
   map.draw(canvas, map_left, top);
   video.draw(canvas, video_left, top - kCaption);
   int x = kMargin;

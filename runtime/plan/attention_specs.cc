@@ -190,4 +190,13 @@ parallel::AttentionSpec attention_spec(const config::Attention& attention, int64
   return spec;
 }
 
+parallel::AttentionSpec sampling_attention_spec(const config::Attention& attention, int64_t step,
+                                                int index, int count) {
+  if (attention.method() == config::Attention::PSA &&
+      index < Decimal::from_double(attention.psa().dense_sampling()).floor_times(count)) {
+    return {};
+  }
+  return attention_spec(attention, step);
+}
+
 }  // namespace sprocket::runtime

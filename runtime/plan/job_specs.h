@@ -26,6 +26,11 @@ parallel::TokenLayoutSpec token_layout_spec(const config::Attention& attention,
 // The attention at a step: the schedules are evaluated.
 parallel::AttentionSpec attention_spec(const config::Attention& attention, int64_t step);
 
+// The attention in the sampler: that of a training step, but dense in evaluation `index` of `count`
+// as long as PSA's dense_sampling says so: in the first floor(dense_sampling * count).
+parallel::AttentionSpec sampling_attention_spec(const config::Attention& attention, int64_t step,
+                                                int index, int count);
+
 // `threads` is the rank's resolved number of threads.
 parallel::StrategySpec strategy_spec(const config::Job& job, int threads);
 

@@ -9,6 +9,7 @@
 
 #include "base/philox.h"
 #include "parallel/tensor_buffer.h"
+#include "runtime/plan/job_specs.h"
 #include "runtime/sample/noise_schedule.h"
 #include "runtime/train/text_input.h"
 
@@ -61,7 +62,9 @@ std::vector<float> sample_latent(Network& network, const config::Sampling& sampl
 
   for (int i = 0; i < sampling.steps(); ++i) {
     const at::Tensor timestep = at::full({batch}, schedule.timesteps[i], at::kFloat);
-    at::Tensor v = network.velocity(x.expand({batch, -1, -1}), timestep, text, shape, request.step);
+    at::Tensor v = network.velocity(
+        x.expand({batch, -1, -1}), timestep, text, shape,
+        sampling_attention_spec(network.job().attention(), request.step, i, sampling.steps()));
     if (guided) {
       const at::Tensor with_text = v.narrow(0, 0, 1), without = v.narrow(0, 1, 1);
       v = without + (with_text - without) * sampling.guidance();

@@ -97,10 +97,10 @@ at::Tensor Network::own_patches(const at::Tensor& latent_BCTHW, const data::Late
 }
 
 at::Tensor Network::velocity(const at::Tensor& patches, const at::Tensor& timestep,
-                             const at::Tensor& text, const data::LatentShape& shape, int64_t step) {
+                             const at::Tensor& text, const data::LatentShape& shape,
+                             const parallel::AttentionSpec& spec) {
   for (parallel::AttentionSlot& slot : slots_) slot.clear();
-  return model_.forward(patches, timestep, text, attention_spec(job_.attention(), step), attention(shape),
-                        slots_);
+  return model_.forward(patches, timestep, text, spec, attention(shape), slots_);
 }
 
 }  // namespace sprocket::runtime

@@ -49,11 +49,10 @@ class Network {
   at::Tensor own_patches(const at::Tensor& latent_BCTHW, const data::LatentShape& shape,
                          models::FeatureOrder order);
 
-  // The velocity of this rank's tokens (WanModel::forward) with the attention of `step`. Gradient
-  // mode is the caller's. The selections and statistics of the call are in slots() until the next
-  // one.
+  // The velocity of this rank's tokens (WanModel::forward) with the given attention. Gradient mode
+  // is the caller's. The selections and statistics of the call are in slots() until the next one.
   at::Tensor velocity(const at::Tensor& patches, const at::Tensor& timestep, const at::Tensor& text,
-                      const data::LatentShape& shape, int64_t step);
+                      const data::LatentShape& shape, const parallel::AttentionSpec& spec);
   const std::vector<parallel::AttentionSlot>& slots() const { return slots_; }
 
  private:

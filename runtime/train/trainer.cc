@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "runtime/jobs/rank_agreement.h"
+#include "runtime/plan/job_specs.h"
 #include "runtime/train/flow.h"
 #include "runtime/train/text_input.h"
 
@@ -70,7 +71,8 @@ double Trainer::accumulate(const MicroBatch& batch, int64_t step) {
   const at::Tensor patches =
       network_.own_patches(batch.noisy_BCTHW, batch.shape, models::FeatureOrder::kChannelFirst);
   const at::Tensor velocity =
-      network_.velocity(patches, batch.timestep_B, batch.text_BND, batch.shape, step);
+      network_.velocity(patches, batch.timestep_B, batch.text_BND, batch.shape,
+                        attention_spec(network_.job().attention(), step));
   at::Tensor error;
   double sum = 0;
   {

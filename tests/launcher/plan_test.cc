@@ -74,6 +74,22 @@ TEST(DryRun, BytesAreTheClosedForms) {
   for (const RankTraffic& rank : sent("", 1)) EXPECT_TRUE(rank.rows.empty());
 }
 
+TEST(SamplingAttention, PsaStartsDense) {
+  const auto dense_until = [](const std::string& attention, int count) {
+    const config::Attention options = load("attention { " + attention + " }", 1).job.attention();
+    int index = 0;
+    while (index < count && sampling_attention_spec(options, 0, index, count).method ==
+                                parallel::MethodKind::kDense) {
+      ++index;
+    }
+    return index;
+  };
+  EXPECT_EQ(dense_until("method: PSA", 50), 12);
+  EXPECT_EQ(dense_until("method: PSA psa { dense_sampling: 0 }", 50), 0);
+  EXPECT_EQ(dense_until("method: PSA psa { dense_sampling: 1 }", 50), 50);
+  EXPECT_EQ(dense_until("method: VSA", 50), 0);
+}
+
 TEST(DryRun, ReportsJobMeshTrafficAndMemory) {
   const config::LoadedJob loaded = load(
       "model { dim: 256 heads: 4 layers: 2 }\n"

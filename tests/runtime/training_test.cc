@@ -86,6 +86,51 @@ INSTANTIATE_TEST_SUITE_P(
              std::get<1>(info.param).name;
     });
 
+struct MethodCase {
+  std::string name;
+  Overrides overrides;
+};
+
+void PrintTo(const MethodCase& c, std::ostream* out) { *out << c.name; }
+
+class EveryMethod : public ::testing::TestWithParam<MethodCase> {};
+
+TEST_P(EveryMethod, TrainsTheSameOnTwoRanksAndWithRecomputation) {
+  TemporaryFolder one, two, again;
+  const Overrides& method = GetParam().overrides;
+  const TrainResult expected = train(tiny_job(one.path().string(), 1, method));
+  const TrainResult found = train(tiny_job(two.path().string(), 2, method));
+  ASSERT_EQ(found.losses.size(), 20u);
+  for (size_t step = 0; step < 20; ++step) {
+    EXPECT_NEAR(found.losses[step], expected.losses[step], 1e-5 * expected.losses[step])
+        << "step " << step;
+  }
+  EXPECT_LT(expected.losses.back(), expected.losses.front());
+  const TrainResult recomputed = train(tiny_job(
+      again.path().string(), 2, with(method, {"training.activation_checkpointing: BLOCK"})));
+  EXPECT_EQ(recomputed.losses, found.losses);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Methods, EveryMethod,
+    ::testing::Values(
+        MethodCase{"vsa_fine_gate_subblock",
+                   {"attention.method: VSA attention.vsa.fine_gate: true",
+                    "attention.vsa { sparsity { start: 0.5 } score: SUBBLOCK query_parts: 2 "
+                    "key_parts: 2 }"}},
+        MethodCase{"bsa", {"attention.method: BSA attention.bsa.sparsity { start: 0.5 }"}},
+        MethodCase{"bsa_mass_redundant",
+                   {"attention.method: BSA attention.bsa { rule: MASS mass: 0.6 min_blocks: 2 "
+                    "redundancy_threshold: 0.2 }"}},
+        MethodCase{"psa", {"attention.method: PSA attention.block_tokens: 8"}},
+        MethodCase{"asa",
+                   {"attention.method: ASA attention.block_tokens: 8",
+                    "attention.asa { samples: 4 max_keep: 0.5 global_width: 3 }"}},
+        MethodCase{"sliding_tile",
+                   {"attention.method: SLIDING_TILE",
+                    "attention.sliding_tile.window { t: 1 h: 1 w: 3 }"}}),
+    [](const auto& info) { return info.param.name; });
+
 TEST(Training, TwoRunsAreBitwiseEqual) {
   TemporaryFolder a, b;
   const TrainResult first = train(tiny_job(a.path().string(), 2, kVsa));
