@@ -23,7 +23,7 @@ def one_run(ranks, folder):
     metrics = os.path.join(folder, "run/metrics.jsonl")
     command = ["mpirun", "--bind-to", "none", "--oversubscribe", "-np", str(ranks),
                os.path.join(ROOT, "build/bin/sprocket"), "train", "--config", "configs/quickstart.txtpb",
-               "--output", os.path.join(folder, "run"), "--set", "training.steps: 2"]
+               "--output", os.path.join(folder, "run"), "--set", "training { steps: 2 optimizer { warmup_steps: 0 } }"]
     if os.geteuid() == 0:
         command.insert(1, "--allow-run-as-root")
     start = time.monotonic()
