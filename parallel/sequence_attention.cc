@@ -112,8 +112,8 @@ at::Tensor attention_forward(Invocation& run, AttentionSlot& slot, std::vector<a
                      coverage_of(segments, needs_of(*run.selection.table)),
                      static_cast<int64_t>(run.selection.table->kv_block.size())};
 
-  run.call.query = {shard.q, context.blocks.own_offsets(), run.selection.table, {}, place.scale,
-                    place.threads};
+  run.call.query = {
+      shard.q, context.blocks.own_offsets(), run.selection.table, {}, place.scale, place.threads};
   if (run.selection.pruning) prune(*run.selection.pruning, run.call.query);
   run.call.k_BLHD = expand_rows(run.key_side->keys, shard.k, place.threads);
   run.call.v_BLHD = expand_rows(run.key_side->keys, shard.v, place.threads);
@@ -213,6 +213,8 @@ class SequenceAttentionFunction : public torch::autograd::Function<SequenceAtten
   }
 };
 
+at::Tensor detached(const at::Tensor& x) { return x.defined() ? x.detach() : x; }
+
 std::optional<at::Tensor> optional_of(const at::Tensor& x) {
   return x.defined() ? std::optional(x) : std::nullopt;
 }
@@ -237,6 +239,10 @@ at::Tensor SequenceAttention::forward(const at::Tensor& q, const at::Tensor& k, 
   if (q.size(2) % context_->mesh.shape().ulysses != 0) {
     throw ConfigError(fmt::format("parallel.ulysses: {} does not divide model.heads: {}",
                                   context_->mesh.shape().ulysses, q.size(2)));
+  }
+  if (slot.keep_inputs) {
+    slot.inputs = {
+        detached(q), detached(k), detached(v), {detached(gates.coarse), detached(gates.fine)}};
   }
   auto invocation = c10::make_intrusive<Invocation>();
   invocation->context = context_;

@@ -41,22 +41,30 @@ struct Selection {
   std::shared_ptr<const kernels::SegmentTable> global_table;  // ASA; query block -> global tokens
 };
 
+// Gates of VSA's branches; undefined where the method has none (AttentionSpec::coarse_gated,
+// fine_gated). Shaped like q.
+struct AttentionGates {
+  at::Tensor coarse, fine;
+};
+
+// What a forward was called with, detached.
+struct AttentionInputs {
+  at::Tensor q, k, v;
+  AttentionGates gates;
+};
+
 // A layer's memory between forward, recomputation and backward of one micro-batch. A selection is
 // made once: a second forward with the same slot (activation recomputation) reuses it.
 class AttentionSlot {
  public:
   void clear() { selection = {}; }
-  int layer = 0;          // tokens are sampled by it
-  bool keep_lse = false;  // fill `lse`
+  int layer = 0;             // tokens are sampled by it
+  bool keep_lse = false;     // fill `lse`
+  bool keep_inputs = false;  // fill `inputs`
   Selection selection;
   AttentionStatistics statistics;
   at::Tensor lse;  // of the last forward: [B, L_rank, H], accumulator type, natural logarithm
-};
-
-// Gates of VSA's branches; undefined where the method has none (AttentionSpec::coarse_gated,
-// fine_gated). Shaped like q.
-struct AttentionGates {
-  at::Tensor coarse, fine;
+  AttentionInputs inputs;  // of the last forward, sharing its memory
 };
 
 class SequenceAttention {

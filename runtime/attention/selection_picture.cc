@@ -233,16 +233,17 @@ media::Image draw_selection(const PictureSubject& subject) {
   const int map_left = kMargin + kAxis, top = kMargin + 2 * kLine + 2 * kCaption;
   const int video_left = map_left + map.side() + kGap;
   const int body = std::max(map.side(), video.height());
+  const std::string caption =
+      fmt::format("query block {} attends to {}", subject.query_block, video.summary());
   const int width =
       kMargin + std::max({video_left - kMargin + video.width(),
+                          video_left - kMargin + Canvas::text_width(caption, kTextScale),
                           Canvas::text_width(subject.title, kTextScale), legend_width(legend)});
   Canvas canvas(width + kMargin, top + body + kLine + 2 * kMargin, kPaper);
   canvas.text(kMargin, kMargin, subject.title, kInk, kTextScale);
   canvas.text(map_left, kMargin + kLine + 4, "query block down, key block across", kFaint,
               kTextScale);
-  canvas.text(video_left, kMargin + kLine + 4,
-              fmt::format("query block {} attends to {}", subject.query_block, video.summary()),
-              kFaint, kTextScale);
+  canvas.text(video_left, kMargin + kLine + 4, caption, kFaint, kTextScale);
   map.draw(canvas, map_left, top);
   video.draw(canvas, video_left, top - kCaption);
   int x = kMargin;
