@@ -89,14 +89,22 @@ SPROCKET_INLINE void store_first(T* to, V value, int64_t count) {
   std::memcpy(static_cast<void*>(to), padded, count * sizeof(T));
 }
 
+// Lane i + half is added to lane i, half by half. By shuffles, because a way through memory costs
+// more than the products of a short row.
 template <class A>
 SPROCKET_INLINE A sum_of_lanes(Lanes<A> value) {
-  A lanes[kLanes<A>];
-  store(lanes, value);
-  for (int width = kLanes<A> / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  const auto fold = [](auto v) __attribute__((always_inline)) {
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+  };
+  const auto sum_of_four = [](auto v) __attribute__((always_inline)) {
+    return (v[0] + v[2]) + (v[1] + v[3]);
+  };
+  if constexpr (kLanes<A> == 16) {
+    return sum_of_four(fold(__builtin_shufflevector(value, value, 0, 1, 2, 3, 4, 5, 6, 7) +
+                            __builtin_shufflevector(value, value, 8, 9, 10, 11, 12, 13, 14, 15)));
+  } else {
+    return sum_of_four(fold(value));
   }
-  return lanes[0];
 }
 
 template <class A>

@@ -146,20 +146,6 @@ BlockShape describe_block(std::span<const TokenPosition> positions, const Prunin
   return shape;
 }
 
-// sum_of_lanes without a way through memory, which would cost more than the products of a row.
-SPROCKET_INLINE float tree_sum(Lanes<float> v) {
-  const auto a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-                 __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  const auto b =
-      __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
-  return (b[0] + b[2]) + (b[1] + b[3]);
-}
-SPROCKET_INLINE double tree_sum(Lanes<double> v) {
-  const auto a =
-      __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
-  return (a[0] + a[2]) + (a[1] + a[3]);
-}
-
 // dots[i] = row i . row partner[i] (0 for no partner, -1), squares[i] = row i . row i
 template <class T>
 struct DotKernel {
@@ -175,8 +161,8 @@ struct DotKernel {
                            dot += value * load(y + j, lanes);
                            square += value * value;
                          }));
-      dots[i] = partner[i] < 0 ? A{0} : tree_sum(dot);
-      squares[i] = tree_sum(square);
+      dots[i] = partner[i] < 0 ? A{0} : sum_of_lanes<A>(dot);
+      squares[i] = sum_of_lanes<A>(square);
     }
   }
 };

@@ -308,6 +308,26 @@ TEST(LanesTest, ExpIsAccurateFromUnderflowToOverflow) {
   }
 }
 
+template <class A>
+struct SumKernel {
+  SPROCKET_INLINE static void run(const A* x, A* sum) { *sum = sum_of_lanes<A>(load(x)); }
+};
+
+TYPED_TEST(CoarseTest, SumOfLanesIsOneTree) {
+  using A = TypeParam;
+  const auto x = normal_values<A>(kLanes<A>, 20);
+  std::vector<A> tree = x;
+  for (int half = kLanes<A> / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) tree[i] += tree[i + half];
+  }
+  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+    const IsaLimit limit(isa);
+    A sum = 0;
+    run_on_isa<SumKernel<A>>(x.data(), &sum);
+    EXPECT_EQ(sum, tree[0]);
+  }
+}
+
 struct BFloat16Kernel {
   SPROCKET_INLINE static void run(const float* x, BFloat16* y) { store(y, load(x)); }
 };
