@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "base/error.h"
-#include "kernels/coarse_attention_rows.h"
 #include "kernels/lanes.h"
 #include "kernels/panel_product.h"
 
@@ -154,55 +153,6 @@ void coarse_scores(const A* qc, const A* kc, int batch_heads, int query_blocks, 
                    kv_blocks, head_dim, scale, scores, threads);
 }
 
-template <class A>
-void coarse_softmax(A* scores, int64_t rows, int kv_blocks, int threads) {
-#pragma omp parallel for num_threads(threads)
-  for (int64_t row = 0; row < rows; ++row) {
-    run_on_isa<internal::RowSoftmaxKernel<A>>(scores + row * kv_blocks,
-                                              static_cast<int64_t>(kv_blocks),
-                                              static_cast<internal::SoftmaxRow<A>*>(nullptr));
-  }
-}
-
-template <class A>
-void coarse_output(const A* p, const A* vc, int batch_heads, int query_blocks, int kv_blocks,
-                   int head_dim, A* out, int threads) {
-  const int64_t p_size = static_cast<int64_t>(query_blocks) * kv_blocks;
-  const int64_t kv_size = static_cast<int64_t>(kv_blocks) * head_dim;
-  panel_product<A>({p, p_size, kv_blocks, 1}, {vc, kv_size, head_dim, 1}, batch_heads, query_blocks,
-                   head_dim, kv_blocks, 1, out, threads);
-}
-
-template <class A>
-void coarse_backward(const A* qc, const A* kc, const A* vc, const A* p, const A* dout,
-                     int batch_heads, int query_blocks, int kv_blocks, int head_dim, double scale,
-                     A* dqc, A* dkc, A* dvc, int threads) {
-  const int64_t q_size = static_cast<int64_t>(query_blocks) * head_dim;
-  const int64_t kv_size = static_cast<int64_t>(kv_blocks) * head_dim;
-  const int64_t p_size = static_cast<int64_t>(query_blocks) * kv_blocks;
-  const int64_t rows = static_cast<int64_t>(batch_heads) * query_blocks;
-
-  panel_product<A>({p, p_size, 1, kv_blocks}, {dout, q_size, head_dim, 1}, batch_heads, kv_blocks,
-                   head_dim, query_blocks, 1, dvc, threads);
-  std::vector<A> ds(batch_heads * p_size);
-  panel_product<A>({dout, q_size, head_dim, 1}, {vc, kv_size, 1, head_dim}, batch_heads,
-                   query_blocks, kv_blocks, head_dim, 1, ds.data(), threads);
-#pragma omp parallel for num_threads(threads)
-  for (int64_t row = 0; row < rows; ++row) {
-    const A* p_row = p + row * kv_blocks;
-    A* ds_row = ds.data() + row * kv_blocks;
-    A delta;
-    run_on_isa<internal::RowDeltaKernel<A>>(p_row, static_cast<const A*>(ds_row),
-                                            static_cast<int64_t>(kv_blocks), &delta);
-    run_on_isa<internal::RowGradientKernel<A>>(p_row, ds_row, static_cast<int64_t>(kv_blocks),
-                                               delta);
-  }
-  panel_product<A>({ds.data(), p_size, kv_blocks, 1}, {kc, kv_size, head_dim, 1}, batch_heads,
-                   query_blocks, head_dim, kv_blocks, scale, dqc, threads);
-  panel_product<A>({ds.data(), p_size, 1, kv_blocks}, {qc, q_size, head_dim, 1}, batch_heads,
-                   kv_blocks, head_dim, query_blocks, scale, dkc, threads);
-}
-
 #define SPROCKET_INSTANTIATE_POOLING(T)                                                            \
   template void pool_blocks<T>(HeadView<const T>, std::span<const int64_t>, int, int, int,         \
                                Accumulator<T>*, int);                                              \
@@ -213,14 +163,11 @@ void coarse_backward(const A* qc, const A* kc, const A* vc, const A* p, const A*
 SPROCKET_INSTANTIATE_POOLING(double)
 SPROCKET_INSTANTIATE_POOLING(float)
 SPROCKET_INSTANTIATE_POOLING(BFloat16)
+#undef SPROCKET_INSTANTIATE_POOLING
 
-#define SPROCKET_INSTANTIATE_COARSE(A)                                                         \
-  template void coarse_scores<A>(const A*, const A*, int, int, int, int, double, A*, int);     \
-  template void coarse_softmax<A>(A*, int64_t, int, int);                                      \
-  template void coarse_output<A>(const A*, const A*, int, int, int, int, A*, int);             \
-  template void coarse_backward<A>(const A*, const A*, const A*, const A*, const A*, int, int, \
-                                   int, int, double, A*, A*, A*, int);
-SPROCKET_INSTANTIATE_COARSE(float)
-SPROCKET_INSTANTIATE_COARSE(double)
+template void coarse_scores<float>(const float*, const float*, int, int, int, int, double, float*,
+                                   int);
+template void coarse_scores<double>(const double*, const double*, int, int, int, int, double,
+                                    double*, int);
 
 }  // namespace sprocket::kernels

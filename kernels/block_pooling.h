@@ -1,5 +1,5 @@
-// Block means, their gradients, and the coarse attention over them (VSA, arXiv 2505.13389; see
-// docs/attention.md). Pooled tensors are contiguous [B, H, N, D] in the accumulator type.
+// Block means, their gradients and their scores (VSA, arXiv 2505.13389; see docs/attention.md).
+// Pooled tensors are contiguous [B, H, N, D] in the accumulator type.
 #pragma once
 
 #include <cstdint>
@@ -38,20 +38,5 @@ void add_pooling_gradient(const Accumulator<T>* dpooled, std::span<const int64_t
 template <class A>
 void coarse_scores(const A* qc, const A* kc, int batch_heads, int query_blocks, int kv_blocks,
                    int head_dim, double scale, A* scores, int threads);
-
-// In place: rows of scores become softmax probabilities.
-template <class A>
-void coarse_softmax(A* scores, int64_t rows, int kv_blocks, int threads);
-
-// out[bh, i, :] = sum_j p[bh, i, j] vc[bh, j, :]
-template <class A>
-void coarse_output(const A* p, const A* vc, int batch_heads, int query_blocks, int kv_blocks,
-                   int head_dim, A* out, int threads);
-
-// Gradients of softmax(scale qc kc^T) vc given p and dout [bh, i, :]; overwrites dqc, dkc, dvc.
-template <class A>
-void coarse_backward(const A* qc, const A* kc, const A* vc, const A* p, const A* dout,
-                     int batch_heads, int query_blocks, int kv_blocks, int head_dim, double scale,
-                     A* dqc, A* dkc, A* dvc, int threads);
 
 }  // namespace sprocket::kernels

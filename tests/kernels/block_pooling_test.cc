@@ -188,18 +188,11 @@ TYPED_TEST(CoarseTest, AnElementDoesNotDependOnWhatElseIsComputed) {
   const auto q = normal_values<A>(nq * dim, 5), k = normal_values<A>(nk * dim, 6);
   std::vector<A> all(nq * nk);
   coarse_scores(q.data(), k.data(), 1, nq, nk, dim, 0.125, all.data(), 1);
-  std::vector<A> p = all, out(nq * dim);
-  coarse_softmax(p.data(), nq, nk, 1);
-  coarse_output(p.data(), k.data(), 1, nq, nk, dim, out.data(), 1);
   for (const auto& [first, last] : {std::pair{0, 1}, {1, 9}, {5, 6}, {7, 203}, {190, 211}}) {
     const int rows = last - first;
-    std::vector<A> part(rows * nk), part_out(rows * dim);
+    std::vector<A> part(rows * nk);
     coarse_scores(q.data() + first * dim, k.data(), 1, rows, nk, dim, 0.125, part.data(), 3);
     EXPECT_EQ(part, std::vector<A>(all.begin() + first * nk, all.begin() + last * nk));
-    coarse_softmax(part.data(), rows, nk, 3);
-    EXPECT_EQ(part, std::vector<A>(p.begin() + first * nk, p.begin() + last * nk));
-    coarse_output(part.data(), k.data(), 1, rows, nk, dim, part_out.data(), 2);
-    EXPECT_EQ(part_out, std::vector<A>(out.begin() + first * dim, out.begin() + last * dim));
   }
   for (const auto& [first, last] : {std::pair{0, 1}, {3, 50}, {60, 97}}) {
     const int columns = last - first;
@@ -209,68 +202,6 @@ TYPED_TEST(CoarseTest, AnElementDoesNotDependOnWhatElseIsComputed) {
       for (int j = 0; j < columns; ++j) {
         ASSERT_EQ(part[i * columns + j], all[i * nk + first + j]);
       }
-    }
-  }
-}
-
-TYPED_TEST(CoarseTest, SoftmaxRows) {
-  using A = TypeParam;
-  for (const int n : {1, 15, 16, 33, 100}) {
-    auto scores = normal_values<A>(3 * n, 8);
-    for (A& score : scores) score *= 8;
-    auto p = scores;
-    coarse_softmax(p.data(), 3, n, 2);
-    for (int row = 0; row < 3; ++row) {
-      double largest = -1e30, sum = 0;
-      for (int j = 0; j < n; ++j) largest = std::max<double>(largest, scores[row * n + j]);
-      for (int j = 0; j < n; ++j) sum += std::exp(scores[row * n + j] - largest);
-      for (int j = 0; j < n; ++j) {
-        const double difference = scores[row * n + j] - largest;
-        // exp: 4 units (lanes.h) and the rounded argument; the sum: one unit per lane's addition.
-        const double bound = (16 + std::abs(difference) + n / 8.0) * kUnit<A>;
-        const double expected = std::exp(difference) / sum;
-        EXPECT_NEAR(p[row * n + j], expected, bound * expected);
-      }
-    }
-  }
-}
-
-TEST(CoarseBackwardTest, EqualsFiniteDifferences) {
-  const int bh = 2, nq = 5, nk = 9, dim = 7;
-  const double scale = 0.4;
-  std::vector<std::vector<double>> inputs{normal_values<double>(bh * nq * dim, 10),
-                                          normal_values<double>(bh * nk * dim, 11),
-                                          normal_values<double>(bh * nk * dim, 12)};
-  const auto weight = normal_values<double>(bh * nq * dim, 13);
-  std::vector<double> p(bh * nq * nk), out(bh * nq * dim);
-  const auto loss = [&] {
-    coarse_scores(inputs[0].data(), inputs[1].data(), bh, nq, nk, dim, scale, p.data(), 1);
-    coarse_softmax(p.data(), bh * nq, nk, 1);
-    coarse_output(p.data(), inputs[2].data(), bh, nq, nk, dim, out.data(), 1);
-    double sum = 0;
-    for (size_t i = 0; i < out.size(); ++i) sum += out[i] * weight[i];
-    return sum;
-  };
-  loss();
-  std::vector<std::vector<double>> gradients(3), threaded(3);
-  for (int i = 0; i < 3; ++i) gradients[i] = threaded[i] = std::vector<double>(inputs[i].size(), 5);
-  coarse_backward(inputs[0].data(), inputs[1].data(), inputs[2].data(), p.data(), weight.data(), bh,
-                  nq, nk, dim, scale, gradients[0].data(), gradients[1].data(), gradients[2].data(),
-                  1);
-  coarse_backward(inputs[0].data(), inputs[1].data(), inputs[2].data(), p.data(), weight.data(), bh,
-                  nq, nk, dim, scale, threaded[0].data(), threaded[1].data(), threaded[2].data(),
-                  3);
-  EXPECT_EQ(gradients, threaded);
-  const double h = 1e-5;  // truncation h^2 = 1e-10, rounding 1e-16 / h = 1e-11
-  for (int which = 0; which < 3; ++which) {
-    for (size_t i = 0; i < inputs[which].size(); ++i) {
-      const double kept = inputs[which][i];
-      inputs[which][i] = kept + h;
-      const double above = loss();
-      inputs[which][i] = kept - h;
-      const double below = loss();
-      inputs[which][i] = kept;
-      EXPECT_NEAR(gradients[which][i], (above - below) / (2 * h), 1e-8);
     }
   }
 }

@@ -404,6 +404,35 @@ TYPED_TEST(CoarseAttentionTest, OutputIsTheSoftmaxOverAllBlocks) {
   }
 }
 
+// With unit vectors for keys and values, the scores are the queries and the output is their
+// softmax.
+TYPED_TEST(CoarseAttentionTest, SoftmaxOfRowsOfAnyLength) {
+  using A = TypeParam;
+  for (const int n : {1, 15, 16, 33, 100}) {
+    Inputs<A> in(n, 0, 1, false, n);
+    in.batch = in.heads = 1, in.scale = 1;
+    in.q.resize(n * n);
+    for (A& score : in.q) score *= 8;
+    in.k_means.assign(n * n, A{0});
+    for (int i = 0; i < n; ++i) in.k_means[i * n + i] = 1;
+    in.v = in.k_means;
+    const Result<A> result = run(in, 0, n);
+    for (int row = 0; row < n; ++row) {
+      const A* scores = &in.q[row * n];
+      const double largest = *std::max_element(scores, scores + n);
+      double sum = 0;
+      for (int j = 0; j < n; ++j) sum += std::exp(scores[j] - largest);
+      for (int j = 0; j < n; ++j) {
+        const double difference = scores[j] - largest;
+        // exp: 4 units (lanes.h) and the rounded argument; the sum: one unit per lane's addition.
+        const double bound = (16 + std::abs(difference) + n / 8.0) * kUnit<A>;
+        const double expected = std::exp(difference) / sum;
+        ASSERT_NEAR(result.out[row * n + j], expected, bound * expected);
+      }
+    }
+  }
+}
+
 TYPED_TEST(CoarseAttentionTest, SubBlockScoresSelectAndLeaveTheOutputAlone) {
   using A = TypeParam;
   for (const auto& [q_parts, k_parts] :
@@ -482,7 +511,7 @@ template <class A>
 Inputs<A> budgeted(std::vector<int32_t> first_block, const char* coverage, int head_group, int k,
                    PrefixRule rule) {
   Inputs<A> in(first_block.back(), first_block.front(), k, true);
-  in.heads = 4, in.batch = 1;
+  in.heads = 4;
   in.rule = rule;
   const int64_t count = int64_t{in.bh()} * in.blocks * in.dim;
   in.q = coarse_values<A>(count, 21), in.k_means = coarse_values<A>(count, 22);
@@ -534,23 +563,61 @@ TEST_P(CoarseBudgetTest, SubBlockScoresUnderABudget) {
 }
 
 TEST_P(CoarseBudgetTest, ADomainImportsNoMoreThanItsBudget) {
-  const auto in = budgeted<float>({4, 12, 20, 28, 36}, GetParam(), 0, 6, PrefixRule::kExempt);
-  const auto result = run(in, 0, 36);
-  for (int g = 0; g < 4; ++g) {
-    std::set<std::pair<int, int>> needed;
-    for (int h = 0; h < 4; ++h) {
-      for (int i = 4 + 8 * g; i < 12 + 8 * g; ++i) {
-        for (const int j : row_of(result, h * 36 + i)) {
-          if (j >= 4 && (j < 4 + 8 * g || j >= 12 + 8 * g)) needed.emplace(h, j);
+  for (const int k : {6, 32}) {
+    const auto in = budgeted<float>({4, 12, 20, 28, 36}, GetParam(), 0, k, PrefixRule::kExempt);
+    const auto result = run(in, 0, 36);
+    for (int b = 0; b < in.batch; ++b) {
+      for (int first = 4; first < 36; first += 8) {
+        std::set<std::pair<int, int>> needed;
+        for (int h = 0; h < 4; ++h) {
+          for (int i = first; i < first + 8; ++i) {
+            for (const int j : row_of(result, (b * 4 + h) * 36 + i)) {
+              if (j >= 4 && (j < first || j >= first + 8)) needed.emplace(h, j);
+            }
+          }
+        }
+        const int64_t pairs = static_cast<int64_t>(needed.size());
+        const int64_t budget = in.budget->max_coverage.floor_times(4 * 24);
+        EXPECT_LE(pairs, budget);
+        // Rows that may select everything take every import.
+        if (k == 32) {
+          EXPECT_EQ(pairs, budget);
         }
       }
     }
-    EXPECT_LE(static_cast<int64_t>(needed.size()), in.budget->max_coverage.floor_times(4 * 24));
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Coverages, CoarseBudgetTest,
                          testing::Values("0", "0.1", "0.25", "0.5", "0.99", "1"));
+
+TEST(CoarseBudgetLimitsTest, FullCoverageAndOneDomainAreThePlainRule) {
+  for (const PrefixRule rule : {PrefixRule::kExempt, PrefixRule::kCompete}) {
+    for (auto in : {budgeted<float>({3, 8, 16, 23}, "1", 0, 4, rule),
+                    budgeted<float>({3, 3, 23, 23}, "0.1", 0, 4, rule)}) {
+      const auto result = run(in, 0, 23);
+      expect_rows(result, Naive(in).plain_rows());
+      in.budget.reset();
+      EXPECT_EQ(run(in, 0, 23).table, result.table);
+    }
+  }
+}
+
+TEST(CoarseBudgetLimitsTest, ABudgetAboveTheNaturalCoverageChangesNothing) {
+  auto in = budgeted<float>({0, 10, 20, 30}, "0.5", 0, 2, PrefixRule::kExempt);
+  for (int row = 0; row < in.bh() * 30; ++row) {
+    in.q[row * in.dim] = 1;
+    in.k_means[row * in.dim] = row % 30 >= 12 && row % 30 < 18 ? 200 : 0;
+  }
+  expect_rows(run(in, 0, 30), Naive(in).plain_rows());
+}
+
+TEST(CoarseBudgetLimitsTest, WithoutImportsASmallDomainGivesShortRows) {
+  const auto in = budgeted<float>({2, 4, 14}, "0", 0, 5, PrefixRule::kExempt);
+  const auto result = run(in, 0, 14);
+  EXPECT_THAT(row_of(result, 2), testing::ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(row_of(result, 4), testing::SizeIs(7));
+}
 
 TEST(CoarseBudgetLimitsTest, NanScoresGiveFullRows) {
   auto in = budgeted<float>({2, 6, 10}, "0.25", 0, 3, PrefixRule::kExempt);
@@ -618,6 +685,12 @@ TEST(CoarseLimitsTest, BrokenPreconditionsAreBugs) {
     p.query_blocks = 4;
     s.budget = DomainBudget{{2, 4, 8}, half, 0};
   });
+  expect_bug([&](P& p, S& s) {
+    p.first_query_block = 3;
+    p.query_blocks = 5;
+    s.budget = DomainBudget{{2, 4, 8}, half, 0};
+  });
+  expect_bug([&](P&, S& s) { s.budget = DomainBudget{{2, 4, 8}, Decimal() - half, 0}; });
   const std::vector<int32_t> counts(8, 3);
   expect_bug([&](P& p, S&) { p.k_sub = {2, p.kc, counts}; });
   expect_bug([&](P& p, S&) { p.q_sub = {3, p.qc, counts}; });
