@@ -36,30 +36,13 @@ GlobalBranch::GlobalBranch(const MethodContext& context, int width, bool by_bloc
     : context_(context), tokens_(make_global_tokens(context.layout, width, by_block)) {
   map_.kv_blocks = static_cast<int>(tokens_.segments.size());
   for (const kernels::GlobalSegment& segment : tokens_.segments) {
-    map_.blocks.push_back(
-        {0, segment.groups, segment.first_group, segment.bias});
+    map_.blocks.push_back({0, segment.groups, segment.first_group, segment.bias});
   }
 }
 
 kernels::SegmentTable GlobalBranch::table(const kernels::SegmentTable& selected,
                                           bool exclude_selected) const {
-  if (!exclude_selected) {
-    return kernels::make_dense_table(selected.batch, selected.heads, selected.query_blocks,
-                                     map_.kv_blocks);
-  }
-  kernels::SegmentTable table{
-      selected.batch, selected.heads, selected.query_blocks, map_.kv_blocks, {0}, {}};
-  for (int64_t row = 0; row < selected.rows(); ++row) {
-    auto next = selected.kv_block.begin() + selected.row_offsets[row];
-    const auto end = selected.kv_block.begin() + selected.row_offsets[row + 1];
-    for (int32_t id = 0; id < map_.kv_blocks; ++id) {
-      const int32_t block = tokens_.segments[id].block;
-      while (next != end && *next < block) ++next;
-      if (next == end || *next != block) table.kv_block.push_back(id);
-    }
-    table.row_offsets.push_back(static_cast<int64_t>(table.kv_block.size()));
-  }
-  return table;
+  return kernels::global_table(selected, tokens_, exclude_selected, context_.threads);
 }
 
 std::vector<int64_t> GlobalBranch::counts(const at::Tensor& example) const {
