@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/error.h"
 #include "kernels/row_means.h"
@@ -50,10 +51,6 @@ int64_t GlobalTokens::tokens_of(int64_t group) const {
   return std::min(group_tokens, tokens - group * group_tokens);
 }
 
-bool GlobalTokens::fits_blocks() const {
-  return std::find(group_block.begin(), group_block.end(), -1) == group_block.end();
-}
-
 GlobalTokens make_global_tokens(std::span<const int64_t> video_offsets, int first_block,
                                 int64_t group_tokens, int segment_groups, bool by_block) {
   SPROCKET_CHECK(!video_offsets.empty() && group_tokens >= 1 && segment_groups >= 1,
@@ -63,13 +60,11 @@ GlobalTokens make_global_tokens(std::span<const int64_t> video_offsets, int firs
   const int64_t start = video_offsets.front();
   global.tokens = video_offsets.back() - start;
   global.group_tokens = group_tokens;
-  global.group_block.resize((global.tokens + group_tokens - 1) / group_tokens);
   size_t block = 0;
   for (int64_t group = 0; group < global.groups(); ++group) {
     const int64_t first = group * group_tokens, last = first + global.tokens_of(group);
     while (video_offsets[block + 1] - start <= first) ++block;
     const bool fits = last <= video_offsets[block + 1] - start;
-    global.group_block[group] = fits ? first_block + static_cast<int32_t>(block) : -1;
     if (by_block && !fits) {
       throw ConfigError(fmt::format(
           "global tokens can leave out selected blocks only where no pooled group lies in two "
@@ -78,7 +73,7 @@ GlobalTokens make_global_tokens(std::span<const int64_t> video_offsets, int firs
           group_tokens, group, first, last - 1, video_offsets[block + 1] - start));
     }
     const double bias = std::log(static_cast<double>(last - first));
-    const int32_t segment_block = by_block ? global.group_block[group] : -1;
+    const int32_t segment_block = by_block ? first_block + static_cast<int32_t>(block) : -1;
     if (!global.segments.empty()) {
       GlobalSegment& open = global.segments.back();
       if (open.groups < segment_groups && open.bias == bias && open.block == segment_block) {
@@ -124,45 +119,40 @@ void add_group_gradient(HeadView<const A> d_groups, const GlobalTokens& global, 
                     });
 }
 
-SegmentTable append_global_segments(const SegmentTable& selected, const GlobalTokens& global,
-                                    bool exclude_selected, int threads) {
-  SPROCKET_CHECK(!exclude_selected || std::all_of(global.segments.begin(), global.segments.end(),
-                                                  [](const auto& s) { return s.block >= 0; }),
-                 "global segments are not made by block");
+SegmentTable global_table(const SegmentTable& selected, const GlobalTokens& global,
+                          bool exclude_selected, int threads) {
   const int32_t segments = static_cast<int32_t>(global.segments.size());
-  SegmentTable table = selected;
-  table.kv_blocks = selected.kv_blocks + segments;
+  if (!exclude_selected) {
+    return make_dense_table(selected.batch, selected.heads, selected.query_blocks, segments);
+  }
+  SPROCKET_CHECK(std::all_of(global.segments.begin(), global.segments.end(),
+                             [](const auto& segment) { return segment.block >= 0; }),
+                 "global segments are not made by block");
+  SegmentTable table{selected.batch, selected.heads, selected.query_blocks, segments, {}, {}};
   const int64_t rows = table.rows();
-  std::vector<int32_t> kept(rows, segments);
-  const auto for_each_kept = [&](std::span<const int32_t> ids, auto&& visit) {
-    for (int32_t s = 0; s < segments; ++s) {
-      const int32_t block = global.segments[s].block;
-      if (exclude_selected && std::binary_search(ids.begin(), ids.end(), block)) continue;
-      visit(selected.kv_blocks + s);
+  table.row_offsets.assign(rows + 1, 0);
+  // Blocks ascend on both sides.
+  const auto for_each_kept = [&](int64_t row, auto&& visit) {
+    const int32_t* next = selected.kv_block.data() + selected.row_offsets[row];
+    const int32_t* const end = selected.kv_block.data() + selected.row_offsets[row + 1];
+    for (int32_t id = 0; id < segments; ++id) {
+      const int32_t block = global.segments[id].block;
+      while (next != end && *next < block) ++next;
+      if (next == end || *next != block) visit(id);
     }
   };
-  const auto ids_of = [&](int64_t row) -> std::span<const int32_t> {
-    return {selected.kv_block.data() + selected.row_offsets[row],
-            selected.kv_block.data() + selected.row_offsets[row + 1]};
-  };
-  if (exclude_selected) {
 #pragma omp parallel for num_threads(threads)
-    for (int64_t row = 0; row < rows; ++row) {
-      kept[row] = 0;
-      for_each_kept(ids_of(row), [&](int32_t) { ++kept[row]; });
-    }
-  }
-  int64_t added = 0;
   for (int64_t row = 0; row < rows; ++row) {
-    added += kept[row];
-    table.row_offsets[row + 1] = selected.row_offsets[row + 1] + added;
+    int64_t kept = 0;
+    for_each_kept(row, [&](int32_t) { ++kept; });
+    table.row_offsets[row + 1] = kept;
   }
+  std::partial_sum(table.row_offsets.begin(), table.row_offsets.end(), table.row_offsets.begin());
   table.kv_block.resize(table.row_offsets[rows]);
 #pragma omp parallel for num_threads(threads)
   for (int64_t row = 0; row < rows; ++row) {
-    const auto ids = ids_of(row);
-    int32_t* to = std::copy(ids.begin(), ids.end(), table.kv_block.data() + table.row_offsets[row]);
-    for_each_kept(ids, [&](int32_t id) { *to++ = id; });
+    int32_t* to = table.kv_block.data() + table.row_offsets[row];
+    for_each_kept(row, [&](int32_t id) { *to++ = id; });
   }
   return table;
 }

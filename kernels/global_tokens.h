@@ -30,12 +30,9 @@ struct GlobalSegment {
 struct GlobalTokens {
   int64_t tokens = 0;  // of the video
   int64_t group_tokens = 1;
-  std::vector<int32_t> group_block;     // [groups] block that holds the whole group, or -1
   std::vector<GlobalSegment> segments;  // cover the groups in ascending order
-  int64_t groups() const { return static_cast<int64_t>(group_block.size()); }
+  int64_t groups() const { return (tokens + group_tokens - 1) / group_tokens; }
   int64_t tokens_of(int64_t group) const;
-  // Whether a pooled row can be left out where its tokens are selected: no group straddles blocks.
-  bool fits_blocks() const;
 };
 
 // video_offsets: [video blocks + 1] first token of each, from any start; first_block: id of the
@@ -66,10 +63,10 @@ void add_group_gradient(HeadView<const A> d_groups, const GlobalTokens& global, 
                         int64_t count, int batch, int heads, int head_dim, HeadView<A> dx,
                         int threads);
 
-// `selected` with the segments of `global` behind its ids: id selected.kv_blocks + s is segment s.
+// Which segments the query blocks of `selected` attend to; ids are indices of global.segments.
 // Every row gets all of them or, with `exclude_selected` (global made by_block), those of blocks
-// that the row has not selected. The ids of `selected` are block ids.
-SegmentTable append_global_segments(const SegmentTable& selected, const GlobalTokens& global,
-                                    bool exclude_selected, int threads);
+// that the row of `selected`, whose ids are block ids, does not list.
+SegmentTable global_table(const SegmentTable& selected, const GlobalTokens& global,
+                          bool exclude_selected, int threads);
 
 }  // namespace sprocket::kernels

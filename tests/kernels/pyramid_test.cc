@@ -256,8 +256,7 @@ TEST(GlobalTokensTest, GroupsSegmentsAndBlocks) {
   const std::vector<int64_t> offsets{100, 112, 112, 124, 134};
   const GlobalTokens global = make_global_tokens(offsets, 5, 4, 3, false);
   EXPECT_EQ(global.tokens, 34);
-  EXPECT_THAT(global.group_block, ElementsAre(5, 5, 5, 7, 7, 7, 8, 8, 8));
-  EXPECT_TRUE(global.fits_blocks());
+  EXPECT_EQ(global.groups(), 9);
   EXPECT_EQ(global.tokens_of(7), 4);
   EXPECT_EQ(global.tokens_of(8), 2);
   const double four = std::log(4.0), two = std::log(2.0);
@@ -268,8 +267,8 @@ TEST(GlobalTokensTest, GroupsSegmentsAndBlocks) {
               ElementsAre(GlobalSegment{0, 3, 5, four}, GlobalSegment{3, 3, 7, four},
                           GlobalSegment{6, 2, 8, four}, GlobalSegment{8, 1, 8, two}));
   const GlobalTokens straddling = make_global_tokens(offsets, 0, 5, 100, false);
-  EXPECT_THAT(straddling.group_block, ElementsAre(0, 0, -1, 2, -1, 3, 3));
-  EXPECT_FALSE(straddling.fits_blocks());
+  EXPECT_THAT(straddling.segments,
+              ElementsAre(GlobalSegment{0, 6, -1, std::log(5.0)}, GlobalSegment{6, 1, -1, four}));
   EXPECT_EQ(make_global_tokens(std::vector<int64_t>{7}, 0, 4, 3, true).groups(), 0);
 }
 
@@ -392,21 +391,21 @@ TEST(GlobalTokensTest, GradientEqualsFiniteDifferences) {
   }
 }
 
-TEST(AppendGlobalSegmentsTest, EveryRowOrOnlyWhatIsNotSelected) {
+TEST(GlobalTableTest, EverySegmentOrOnlyThoseOfBlocksNotSelected) {
   const GlobalTokens global =
       make_global_tokens(std::vector<int64_t>{0, 8, 16, 22}, 1, 4, 64, true);
   ASSERT_EQ(global.segments.size(), 4u);  // blocks 1, 2, 3 and the short group of block 3
-  const SegmentTable selected{1, 1, 3, 4, {0, 2, 2, 6}, {0, 2, 0, 1, 2, 3}};
-  const SegmentTable all = append_global_segments(selected, global, false, 2);
-  EXPECT_EQ(all.kv_blocks, 8);
-  EXPECT_THAT(all.row_offsets, ElementsAre(0, 6, 10, 18));
-  EXPECT_THAT(all.kv_block, ElementsAre(0, 2, 4, 5, 6, 7, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7));
-  const SegmentTable rest = append_global_segments(selected, global, true, 2);
-  EXPECT_THAT(rest.row_offsets, ElementsAre(0, 5, 9, 13));
-  EXPECT_THAT(rest.kv_block, ElementsAre(0, 2, 4, 6, 7, 4, 5, 6, 7, 0, 1, 2, 3));
+  const SegmentTable selected{2, 1, 2, 4, {0, 2, 2, 6, 7}, {0, 2, 0, 1, 2, 3, 3}};
+  EXPECT_EQ(global_table(selected, global, false, 2), make_dense_table(2, 1, 2, 4));
+  for (const int threads : {1, 3}) {
+    const SegmentTable rest = global_table(selected, global, true, threads);
+    EXPECT_EQ(rest, (SegmentTable{2, 1, 2, 4, {0, 3, 7, 7, 9}, {0, 2, 3, 0, 1, 2, 3, 0, 1}}));
+  }
+  const SegmentTable no_rows{1, 0, 2, 4, {0}, {}};
+  EXPECT_THAT(global_table(no_rows, global, true, 2).row_offsets, ElementsAre(0));
   const GlobalTokens loose =
       make_global_tokens(std::vector<int64_t>{0, 8, 16, 22}, 1, 4, 64, false);
-  EXPECT_THROW(append_global_segments(selected, loose, true, 1), InternalError);
+  EXPECT_THROW(global_table(selected, loose, true, 1), InternalError);
 }
 
 }  // namespace
