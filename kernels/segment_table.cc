@@ -29,28 +29,4 @@ SegmentTable make_dense_table(int batch, int heads, int query_blocks, int kv_blo
   return table;
 }
 
-InverseTable invert(const SegmentTable& table) {
-  const int64_t heads = static_cast<int64_t>(table.batch) * table.heads;
-  InverseTable inverse;
-  inverse.row_offsets.assign(heads * table.kv_blocks + 1, 0);
-  inverse.query_block.resize(table.kv_block.size());
-  const auto for_each_entry = [&](auto&& visit) {
-    for (int64_t row = 0; row < table.rows(); ++row) {
-      const int64_t head = row / table.query_blocks;
-      for (int64_t i = table.row_offsets[row]; i < table.row_offsets[row + 1]; ++i) {
-        visit(head * table.kv_blocks + table.kv_block[i],
-              static_cast<int32_t>(row % table.query_blocks));
-      }
-    }
-  };
-  for_each_entry([&](int64_t target, int32_t) { ++inverse.row_offsets[target + 1]; });
-  std::partial_sum(inverse.row_offsets.begin(), inverse.row_offsets.end(),
-                   inverse.row_offsets.begin());
-  std::vector<int64_t> next(inverse.row_offsets.begin(), inverse.row_offsets.end() - 1);
-  for_each_entry([&](int64_t target, int32_t query_block) {
-    inverse.query_block[next[target]++] = query_block;
-  });
-  return inverse;
-}
-
 }  // namespace sprocket::kernels

@@ -30,14 +30,6 @@ struct SegmentTable {
 // Every query block attends to every KV block.
 SegmentTable make_dense_table(int batch, int heads, int query_blocks, int kv_blocks);
 
-// KV block -> query blocks: row index = (batch * heads + head) * kv_blocks + block; ascending query
-// block inside a row. Counting sort, exact size, deterministic.
-struct InverseTable {
-  std::vector<int64_t> row_offsets;  // [batch * heads * kv_blocks + 1]
-  std::vector<int32_t> query_block;
-};
-InverseTable invert(const SegmentTable& table);
-
 // Where a KV block's rows are. rows == 0: the block is not available in this pass and is skipped.
 struct KvBlock {
   int32_t buffer = 0;     // index into the KV buffers of the call
