@@ -154,31 +154,43 @@ SelectedRows rows_of(const SelectedPlan& plan) { return {plan.send_rows, plan.re
 SelectedRows selected_rows_bound(const TokenLayout& layout, const OuterShards& shards,
                                  int64_t batch, int64_t heads_here, const AttentionSpec& spec) {
   const int64_t group = spec.vsa.budget_head_group == 0 ? heads_here : spec.vsa.budget_head_group;
-  const bool budgeted = spec.method == MethodKind::kVsa && layout.spec.domains > 1;
+  const int prefix = layout.prefix_blocks();
+  // Prefix queries attend to everything.
+  const auto budgeted = [&](int consumer) {
+    return spec.method == MethodKind::kVsa && layout.spec.domains > 1 &&
+           shards.blocks[consumer] >= std::min(prefix, shards.blocks[consumer + 1]);
+  };
 
-  // (head, block) pairs that the domains of `consumer` may import from anywhere, in one sample.
+  // (head, video block) pairs that the domains of `consumer` may import from anywhere, in one
+  // sample.
   const auto import_pairs = [&](int consumer) {
     int64_t pairs = 0;
     for (int g = 0; g < layout.spec.domains; ++g) {
       const int first = layout.domain_blocks[g], last = layout.domain_blocks[g + 1];
       if (first < shards.blocks[consumer] || last > shards.blocks[consumer + 1]) continue;
-      pairs += spec.vsa.max_coverage.floor_times(group * (layout.blocks() - (last - first))) *
-               (heads_here / group);
+      const int64_t remote = layout.blocks() - prefix - (last - first);
+      pairs += spec.vsa.max_coverage.floor_times(group * remote) * (heads_here / group);
     }
     return pairs;
   };
-  // Rows of the largest pairs that `consumer` can get from the given ranks.
+  // Rows of the largest pairs that `consumer` can get from the given ranks, and of all prefix
+  // blocks.
   const auto most_rows = [&](int consumer, const std::vector<int>& owners) {
+    const bool limited = budgeted(consumer);
     std::vector<int64_t> block_rows;
+    int64_t rows = 0;
     for (int owner : owners) {
       for (int block = shards.blocks[owner]; block < shards.blocks[owner + 1]; ++block) {
-        block_rows.push_back(shards.block_rows(block));
+        if (limited && block < prefix) {
+          rows += heads_here * shards.block_rows(block);
+        } else {
+          block_rows.push_back(shards.block_rows(block));
+        }
       }
     }
     std::sort(block_rows.rbegin(), block_rows.rend());
     int64_t pairs =
-        budgeted ? import_pairs(consumer) : heads_here * static_cast<int64_t>(block_rows.size());
-    int64_t rows = 0;
+        limited ? import_pairs(consumer) : heads_here * static_cast<int64_t>(block_rows.size());
     for (int64_t block : block_rows) {
       const int64_t heads = std::min(pairs, heads_here);
       rows += heads * block;

@@ -1,12 +1,10 @@
 // fp64: every strategy and hybrid on N ranks equals one whole computation to 1e-10, forward and all
 // gradients.
-#include <map>
-
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "tests/comm/thread_ranks.h"
-#include "tests/parallel/attention_case.h"
+#include "tests/parallel/method_reference.h"
 
 namespace sprocket::parallel::testing {
 namespace {
@@ -16,15 +14,10 @@ constexpr double kExact = 1e-10;
 class Parity : public ::testing::TestWithParam<int> {};
 
 TEST_P(Parity, EveryStrategyEqualsTheWholeComputation) {
-  std::map<std::string, AttentionResult> references;
+  static References references;
   for (const auto& c : parity_cases(GetParam())) {
     const AttentionTensors inputs = make_inputs(c);
-    // The reference depends on the method and the layout, not on the mesh.
-    const std::string key =
-        c.name().substr(0, c.name().find(' ')) + std::to_string(c.layout.grid.tokens());
-    auto [found, fresh] = references.try_emplace(key);
-    if (fresh) found->second = reference(c, inputs);
-    const AttentionResult& whole = found->second;
+    const Reference& whole = references.of(c, inputs);
     comm::testing::run_ranks(GetParam(), [&](comm::Communicator& world) {
       check_case(c, inputs, whole, world, kExact);
     });
@@ -41,7 +34,7 @@ TEST(ParityOptions, CoarseBranchAddedOrAbsent) {
     c.spec.vsa.coarse = coarse;
     c.mesh = {1, 3, 2};
     const AttentionTensors inputs = make_inputs(c);
-    const AttentionResult whole = reference(c, inputs);
+    const Reference whole = make_reference(c, inputs);
     comm::testing::run_ranks(
         6, [&](comm::Communicator& world) { check_case(c, inputs, whole, world, kExact); });
   }
@@ -56,7 +49,7 @@ TEST(ParityOptions, RasterSlabsAndBudgetPerHead) {
   c.spec.vsa.budget_head_group = 1;
   c.mesh = {1, 2, 3};
   const AttentionTensors inputs = make_inputs(c);
-  const AttentionResult whole = reference(c, inputs);
+  const Reference whole = make_reference(c, inputs);
   comm::testing::run_ranks(
       6, [&](comm::Communicator& world) { check_case(c, inputs, whole, world, kExact); });
 }
@@ -84,9 +77,7 @@ TEST(ParityOptions, AFullBudgetIsThePlainMethodBitForBit) {
   comm::testing::run_ranks(1, [&](comm::Communicator& world) {
     const Mesh mesh(world.split(0, 0, "world"), plain.mesh);
     const AttentionResult a = run_sharded(plain, inputs, mesh), b = run_sharded(full, inputs, mesh);
-    EXPECT_EQ(*a.table, *b.table);
-    EXPECT_TRUE(a.out.equal(b.out));
-    EXPECT_TRUE(a.dk.equal(b.dk));
+    EXPECT_TRUE(bitwise_equal(a, b));
   });
 }
 
@@ -110,11 +101,7 @@ TEST(ParityOptions, TwoRunsAreBitwiseEqual) {
       });
     }
     for (int rank = 0; rank < 4; ++rank) {
-      EXPECT_TRUE(runs[0][rank].out.equal(runs[1][rank].out)) << c.name();
-      EXPECT_TRUE(runs[0][rank].dq.equal(runs[1][rank].dq)) << c.name();
-      EXPECT_TRUE(runs[0][rank].dk.equal(runs[1][rank].dk)) << c.name();
-      EXPECT_TRUE(runs[0][rank].dv.equal(runs[1][rank].dv)) << c.name();
-      EXPECT_TRUE(runs[0][rank].dgate.equal(runs[1][rank].dgate)) << c.name();
+      EXPECT_TRUE(bitwise_equal(runs[0][rank], runs[1][rank])) << c.name();
     }
   }
 }
@@ -128,12 +115,12 @@ TEST(ParityOptions, LowPrecisionIsAsGoodAsOnOneRank) {
       c.dtype = dtype;
       c.strategy.outer = kind;
       const AttentionTensors inputs = make_inputs(c);
-      const AttentionResult whole = reference(c, inputs);
+      const Reference whole = make_reference(c, inputs);
       double alone = 0;
       comm::testing::run_ranks(1, [&](comm::Communicator& world) {
         const Mesh mesh(world.split(0, 0, "world"), c.mesh);
         const ShardPlan plan = make_shard_plan(make_token_layout(c.layout), c.mesh);
-        alone = largest_difference(whole, run_sharded(c, inputs, mesh), plan, 0);
+        alone = largest_difference(whole.result, run_sharded(c, inputs, mesh), plan, 0);
       });
       ASSERT_GT(alone, 0);
       c.mesh = {1, 3, 2};
