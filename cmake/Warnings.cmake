@@ -7,6 +7,11 @@ target_compile_options(
   INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers>
             # -Wrestrict: false alarms of GCC 12 on std::string (GCC bug 105329).
             "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${SPROCKET_WERROR}>>:-Werror;-Wno-restrict>")
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
+  # False alarms of GCC 13 inside fmt 9 and on std::vector<bool>.
+  target_compile_options(
+    sprocket_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-dangling-reference -Wno-array-bounds>)
+endif()
 if(SPROCKET_SANITIZE)
   target_compile_options(sprocket_options INTERFACE -fsanitize=${SPROCKET_SANITIZE}
                                                     -fno-omit-frame-pointer)
