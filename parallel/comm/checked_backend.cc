@@ -13,6 +13,18 @@
 namespace sprocket::comm {
 namespace {
 
+const char* reduction_name(ReduceOp op) {
+  switch (op) {
+    case ReduceOp::kSum:
+      return "sum";
+    case ReduceOp::kMax:
+      return "max";
+    case ReduceOp::kMin:
+      return "min";
+  }
+  return "?";
+}
+
 // What a rank says to each other one. Only int64_t members: it travels as such.
 struct Declaration {
   int64_t op = 0;
@@ -24,21 +36,24 @@ struct Declaration {
   int64_t sent_to_you = 0;
   int64_t expected_from_you = 0;
 
-  bool agrees(const Declaration& other) const {
-    const bool same_type = dtype == other.dtype || dtype < 0 || other.dtype < 0;
-    return op == other.op && sequence == other.sequence && same_type && detail == other.detail &&
+  // Everything but the dtype.
+  bool same_call(const Declaration& other) const {
+    return op == other.op && sequence == other.sequence && detail == other.detail &&
            digest == other.digest;
   }
   std::string describe() const {
-    std::string text = fmt::format("{} seq {}", name_of(static_cast<OpKind>(op)), sequence);
+    const auto kind = static_cast<OpKind>(op);
+    std::string text = fmt::format("{} seq {}", name_of(kind), sequence);
     if (dtype >= 0) {
       text += fmt::format(" of {} {}", elements, name_of(static_cast<DType>(dtype)));
     }
-    if (detail >= 0) {
-      const bool broadcast = static_cast<OpKind>(op) == OpKind::kBroadcast;
-      text += fmt::format(", {} {}", broadcast ? "root" : "reduction", detail);
+    if (kind == OpKind::kBroadcast) text += fmt::format(", root {}", detail);
+    if (kind == OpKind::kAllReduce) {
+      text += fmt::format(", {}", reduction_name(static_cast<ReduceOp>(detail)));
     }
-    if (digest != 0) text += fmt::format(", counts {:016x}", static_cast<uint64_t>(digest));
+    if (kind == OpKind::kAllGather || kind == OpKind::kReduceScatter) {
+      text += fmt::format(", counts {:016x}", static_cast<uint64_t>(digest));
+    }
     return text;
   }
 };
@@ -62,28 +77,47 @@ Declaration declare(const Call& call, const Buffer& buffer, std::span<const int6
   return own;
 }
 
-// All ranks compare the same declarations, so all come to the same verdict: the largest party is
-// right, of equally large ones that of the smallest rank.
-void check_agreement(const std::vector<Declaration>& said) {
-  std::vector<int> disagreeing;
-  size_t largest = 0;
-  int reference = 0;
+// Of the ranks that `eligible` admits the first one of the largest party, the ranks that `same`
+// puts together; of equally large parties that of the smallest rank. -1 when none is eligible.
+template <class Eligible, class Same>
+int speaker_of_the_most(const std::vector<Declaration>& said, Eligible&& eligible, Same&& same) {
+  int speaker = -1;
+  int64_t largest = 0;
   for (int r = 0; r < static_cast<int>(said.size()); ++r) {
-    const size_t party = std::count_if(said.begin(), said.end(),
-                                       [&](const auto& other) { return said[r].agrees(other); });
+    if (!eligible(said[r])) continue;
+    const int64_t party = std::count_if(said.begin(), said.end(), [&](const Declaration& other) {
+      return eligible(other) && same(said[r], other);
+    });
     if (party > largest) {
       largest = party;
-      reference = r;
+      speaker = r;
     }
   }
+  return speaker;
+}
+
+// All ranks compare the same declarations, so all come to the same verdict. Who has no elements
+// goes along with any dtype, but has no say in it.
+void check_agreement(const std::vector<Declaration>& said) {
+  const auto any = [](const Declaration&) { return true; };
+  int reference = speaker_of_the_most(
+      said, any, [](const Declaration& a, const Declaration& b) { return a.same_call(b); });
+  const Declaration& call = said[reference];
+  const int typed = speaker_of_the_most(
+      said, [&](const Declaration& d) { return d.same_call(call) && d.dtype >= 0; },
+      [](const Declaration& a, const Declaration& b) { return a.dtype == b.dtype; });
+  if (typed >= 0) reference = typed;
+  std::vector<int> disagreeing;
   for (int r = 0; r < static_cast<int>(said.size()); ++r) {
-    if (!said[reference].agrees(said[r])) disagreeing.push_back(r);
+    const bool other_type = said[r].dtype >= 0 && typed >= 0 && said[r].dtype != said[typed].dtype;
+    if (!said[r].same_call(call) || other_type) disagreeing.push_back(r);
   }
   if (disagreeing.empty()) return;
   std::string text = "ranks disagree:";
   for (const int r : disagreeing) text += fmt::format(" rank {} calls {},", r, said[r].describe());
-  text += fmt::format(" while {} of {} ranks, among them rank {}, call {}", largest, said.size(),
-                      reference, said[reference].describe());
+  text += fmt::format(" while {} of {} ranks, among them rank {}, call {}",
+                      said.size() - disagreeing.size(), said.size(), reference,
+                      said[reference].describe());
   throw BackendError(text, disagreeing.front());
 }
 

@@ -2,6 +2,7 @@
 // more. Every rank meets a CommError that names the rank at fault.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <string>
 #include <vector>
@@ -11,8 +12,10 @@
 namespace sprocket::comm::testing {
 
 struct DivergingBody {
-  std::string name;
+  std::string name;  // "all_gather: another dtype"
   std::function<void(Communicator&)> run;
+  // Of the decorator; short where a rank does not come at all.
+  std::chrono::milliseconds patience;
 };
 const std::vector<DivergingBody>& diverging_bodies();
 

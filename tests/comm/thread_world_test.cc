@@ -58,9 +58,7 @@ class DivergingWorld : public ::testing::TestWithParam<int> {};
 TEST_P(DivergingWorld, NamesTheRank) {
   for (const auto& body : diverging_bodies()) {
     SCOPED_TRACE(body.name);
-    const bool hurried = body.name == "OneDoesNotCome";
-    run_ranks(checked_world(GetParam(), std::chrono::milliseconds(hurried ? 200 : 60'000)),
-              body.run);
+    run_ranks(checked_world(GetParam(), body.patience), body.run);
   }
 }
 
