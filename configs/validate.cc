@@ -85,6 +85,14 @@ class Checker {
     findings_.number("parallel.timeout_seconds", parallel.timeout_seconds(),
                      parallel.timeout_seconds() > 0 && parallel.timeout_seconds() <= 1e6,
                      "0 < timeout_seconds <= 1e6");
+    findings_.number("parallel.gather_above", parallel.gather_above(),
+                     parallel.gather_above() >= 0 && parallel.gather_above() <= 1,
+                     "0 <= gather_above <= 1");
+    if (parallel.single_pass() && parallel.strategy() == Parallel::RING) {
+      findings_.add({"parallel.single_pass", "parallel.strategy"},
+                    "true under RING, whose keys are never in one place; legal with single_pass: "
+                    "SELECTED, ALL_GATHER");
+    }
     const int64_t heads = job_.model().heads();
     if (ulysses && heads > 0 && heads <= kLargestExtent && heads % parallel.ulysses() != 0) {
       findings_.add({"parallel.ulysses", "model.heads"},

@@ -61,6 +61,16 @@ struct KvGradBuffer {
   HeadView<Accumulator<T>> dv;
 };
 
+// Called now and then, between tiles, by the thread that made the call: for what has to be advanced
+// while it computes, messages under way. Nothing when `call` is null.
+struct Progress {
+  void (*call)(void* argument) = nullptr;
+  void* argument = nullptr;
+  void operator()() const {
+    if (call) call(argument);
+  }
+};
+
 // What forward and backward share.
 template <class T>
 struct SegmentAttentionProblem {
@@ -75,6 +85,7 @@ struct SegmentAttentionProblem {
   // [batch * heads * query_blocks] the first rows of each query block that take part; empty: all.
   // The others attend to nothing and have no gradient.
   std::span<const int32_t> query_rows = {};
+  Progress progress;
 };
 
 enum class Direction { kForward, kBackward };

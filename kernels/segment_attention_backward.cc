@@ -86,7 +86,8 @@ class TiledBackward final : public HeadWork {
 
   void begin(int64_t batch_head) override { plan_.build(batch_head); }
 
-  void load_keys(int first_block, int last_block, int) override {
+  void load_keys(int first_block, int last_block, int worker) override {
+    if (worker == 0) problem().progress();
     for (int id = first_block; id < last_block; ++id) {
       packed_.load(problem(), plan_, id);
       for (const KeyTile& keys : plan_.key_tiles(id)) {
@@ -108,6 +109,7 @@ class TiledBackward final : public HeadWork {
     ListWalk walk(plan_, tiles, cell.first_key, cell.last_key);
     if (!walk.done()) load_group(cell, scratch);
     for (; !walk.done(); walk.advance()) {
+      if (worker == 0) problem().progress();
       const auto keys = plan_.key_tiles(walk.block());
       const auto following = plan_.key_tiles(walk.following());
       for (size_t j = 0; j < keys.size(); ++j) {

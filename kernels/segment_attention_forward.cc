@@ -71,6 +71,7 @@ class TiledForward final : public HeadWork {
   void begin(int64_t batch_head) override { plan_.build(batch_head); }
 
   void load_keys(int first_block, int last_block, int worker) override {
+    if (worker == 0) problem().progress();
     for (int id = first_block; id < last_block; ++id) {
       packed_.load(problem(), plan_, id);
       if constexpr (kPairs) {
@@ -92,6 +93,7 @@ class TiledForward final : public HeadWork {
       if (attends[i]) start(tiles[i], scratch, scratch.group[i]);
     }
     for (ListWalk walk(plan_, tiles, cell.first_key, cell.last_key); !walk.done(); walk.advance()) {
+      if (worker == 0) problem().progress();
       const auto keys = plan_.key_tiles(walk.block());
       const auto following = plan_.key_tiles(walk.following());
       for (size_t j = 0; j < keys.size(); ++j) {

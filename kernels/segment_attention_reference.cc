@@ -62,6 +62,7 @@ class ReferenceForward final : public HeadWork {
 
   void run(const Cell& cell, int worker) override {
     for (const QueryTile& tile : tiles_of(cell)) {
+      if (worker == 0) arguments_.problem.progress();
       for (int64_t row = tile.first_row; row < tile.first_row + tile.rows; ++row) {
         attend(row, plan_.listed(tile.block, cell.first_key, cell.last_key),
                weights_ + worker * most_keys_);
@@ -146,8 +147,9 @@ class ReferenceBackward final : public HeadWork {
   void load_keys(int, int, int) override {}
 
   // Adds to the caller's gradients directly.
-  void run(const Cell& cell, int) override {
+  void run(const Cell& cell, int worker) override {
     for (const QueryTile& tile : tiles_of(cell)) {
+      if (worker == 0) arguments_.problem.progress();
       const auto listed = plan_.listed(tile.block, cell.first_key, cell.last_key);
       for (int64_t row = tile.first_row; row < tile.first_row + tile.rows; ++row) {
         const int64_t index = plan_.batch_head() * arguments_.problem.query_offsets.back() + row;

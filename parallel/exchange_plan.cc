@@ -21,9 +21,9 @@ ExchangePlan gather_plan(const std::vector<int64_t>& counts, int self) {
   ExchangePlan plan;
   plan.send_count = counts[self];
   for (int peer = 0; peer < size; ++peer) {
-    plan.send.push_back({peer, 0, counts[self]});
-    plan.receive.push_back({peer, plan.receive_count, counts[peer]});
-    plan.receive_count += counts[peer];
+    plan.send.push_back({peer, 0, peer == self ? 0 : counts[self]});
+    plan.receive.push_back({peer, plan.receive_count, peer == self ? 0 : counts[peer]});
+    plan.receive_count += plan.receive.back().count;
   }
   return plan;
 }

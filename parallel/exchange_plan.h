@@ -28,7 +28,7 @@ struct PlanTraffic {
 PlanTraffic traffic_of(const ExchangePlan& plan, int self);
 
 // Every rank r holds counts[r] elements and receives everybody else's: the receive buffer is in
-// rank order, with the own part copied.
+// rank order, without the own part.
 ExchangePlan gather_plan(const std::vector<int64_t>& counts, int self);
 
 // Step s of a ring: the shard (self - s) goes to self + 1, the shard (self - s - 1) arrives from

@@ -114,6 +114,7 @@ at::Tensor attention_forward(Invocation& run, AttentionSlot& slot, std::vector<a
 
   run.call.query = {
       shard.q, context.blocks.own_offsets(), run.selection.table, {}, place.scale, place.threads};
+  if (context.strategy.overlap) run.call.query.progress = &context.mesh.outer();
   if (run.selection.pruning) prune(*run.selection.pruning, run.call.query);
   run.call.k_BLHD = expand_rows(run.key_side->keys, shard.k, place.threads);
   run.call.v_BLHD = expand_rows(run.key_side->keys, shard.v, place.threads);

@@ -26,6 +26,16 @@ struct StrategySpec {
   OuterStrategyKind outer = OuterStrategyKind::kSelected;
   bool keep_remote_kv = true;  // false: the backward fetches remote K and V again
   int threads = 1;
+  // Messages travel while kernels compute. The same bits either way.
+  bool overlap = true;
+  // kSelected, kAllGather: wait for all keys and attend to them in one pass in block order. Output,
+  // LSE and dQ then have the bits of one rank; nothing travels meanwhile.
+  bool single_pass = false;
+  // kSelected, kAllGather: gradients of remote K and V travel in the accumulator type.
+  bool wide_gradients = false;
+  // kSelected: where the ranks together need more than this share of the remote rows, a layer
+  // gathers everything instead. The same bits either way.
+  double gather_above = 0.95;
 };
 
 struct AttentionStatistics {

@@ -237,36 +237,45 @@ std::vector<TrafficRow> attention_traffic(const TokenLayout& layout, const Shard
   const auto to_all = [&](int64_t count) { return std::vector<int64_t>(ranks, count); };
   Rows rows{out, "sp.outer"};
   add_summaries(rows, layout, shards, shape, heads, accumulator);
+  const int64_t gradient = strategy.wide_gradients ? accumulator : element;
+  const auto add_gather = [&] {
+    const auto fetch = [&](Phase phase) {
+      rows.add("k, v", OpKind::kExchange, phase, to_all(shard_elements[self]), self, element);
+    };
+    fetch(Phase::kForward);
+    if (!strategy.keep_remote_kv) fetch(Phase::kBackward);
+    rows.add("gradients of k, v", OpKind::kExchange, Phase::kBackward, shard_elements, self,
+             gradient);
+  };
+  const auto add_selected = [&] {
+    const auto elements = [&](std::vector<int64_t> counts) {
+      for (auto& count : counts) count *= 2 * shape.head_dim;
+      return counts;
+    };
+    const auto fetch = [&](Phase phase) {
+      rows.add("selected k, v", OpKind::kExchange, phase, elements(selected.sent), self, element);
+    };
+    fetch(Phase::kForward);
+    if (!strategy.keep_remote_kv) fetch(Phase::kBackward);
+    rows.add("gradients of selected k, v", OpKind::kExchange, Phase::kBackward,
+             elements(selected.received), self, gradient);
+  };
   switch (strategy.outer) {
     case OuterStrategyKind::kRing:
       add_ring(rows, shard_elements, self, element, accumulator);
       break;
     case OuterStrategyKind::kAllGather:
-      rows.add("k, v", OpKind::kExchange, Phase::kForward, to_all(shard_elements[self]), self,
-               element);
-      if (!strategy.keep_remote_kv) {
-        rows.add("k, v", OpKind::kExchange, Phase::kBackward, to_all(shard_elements[self]), self,
-                 element);
-      }
-      rows.add("gradients of k, v", OpKind::kExchange, Phase::kBackward, shard_elements, self,
-               element);
+      add_gather();
       break;
     case OuterStrategyKind::kSelected: {
       const int64_t segments = static_cast<int64_t>(keys.block_offsets.size()) - 1;
       const int64_t bitmap = (shape.batch * heads * segments + 7) / 8;
       rows.add("need bitmaps", OpKind::kAllGather, Phase::kForward, to_all(bitmap), self, 1);
-      const auto elements = [&](std::vector<int64_t> counts) {
-        for (auto& count : counts) count *= 2 * shape.head_dim;
-        return counts;
-      };
-      rows.add("selected k, v", OpKind::kExchange, Phase::kForward, elements(selected.sent), self,
-               element);
-      if (!strategy.keep_remote_kv) {
-        rows.add("selected k, v", OpKind::kExchange, Phase::kBackward, elements(selected.sent),
-                 self, element);
+      if (selected.gathered) {
+        add_gather();
+      } else {
+        add_selected();
       }
-      rows.add("gradients of selected k, v", OpKind::kExchange, Phase::kBackward,
-               elements(selected.received), self, element);
       break;
     }
   }

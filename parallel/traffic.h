@@ -41,6 +41,7 @@ struct AttentionShape {
 // K rows (one head each) that cross the network for the selected strategy, by peer.
 struct SelectedRows {
   std::vector<int64_t> sent, received;
+  bool gathered = false;  // the layer gathered everything instead (StrategySpec::gather_above)
 };
 SelectedRows rows_of(const SelectedPlan& plan);
 

@@ -32,12 +32,11 @@ std::unique_ptr<OuterStrategy> make_outer_strategy(const StrategySpec& spec, Out
   SPROCKET_CHECK_EQ(shards.ranks(), group.size());
   if (group.size() == 1) return make_local_strategy(std::move(shards), group);
   switch (spec.outer) {
-    case OuterStrategyKind::kAllGather:
-      return make_all_gather_strategy(std::move(shards), group, spec.keep_remote_kv);
     case OuterStrategyKind::kRing:
-      return make_ring_strategy(std::move(shards), group);
+      return make_ring_strategy(std::move(shards), group, spec);
+    case OuterStrategyKind::kAllGather:
     case OuterStrategyKind::kSelected:
-      return make_selected_strategy(std::move(shards), group, spec.keep_remote_kv);
+      return make_fetching_strategy(std::move(shards), group, spec);
   }
   throw InternalError("unknown outer strategy");
 }

@@ -61,12 +61,11 @@ class OuterStrategy {
 
 // One rank: everything is here.
 std::unique_ptr<OuterStrategy> make_local_strategy(OuterShards shards, comm::Communicator& group);
-std::unique_ptr<OuterStrategy> make_ring_strategy(OuterShards shards, comm::Communicator& group);
-std::unique_ptr<OuterStrategy> make_all_gather_strategy(OuterShards shards,
-                                                        comm::Communicator& group,
-                                                        bool keep_remote_kv);
-std::unique_ptr<OuterStrategy> make_selected_strategy(OuterShards shards, comm::Communicator& group,
-                                                      bool keep_remote_kv);
+std::unique_ptr<OuterStrategy> make_ring_strategy(OuterShards shards, comm::Communicator& group,
+                                                  const StrategySpec& spec);
+// kAllGather and kSelected.
+std::unique_ptr<OuterStrategy> make_fetching_strategy(OuterShards shards, comm::Communicator& group,
+                                                      const StrategySpec& spec);
 
 // Local when the group has one rank.
 std::unique_ptr<OuterStrategy> make_outer_strategy(const StrategySpec& spec, OuterShards shards,

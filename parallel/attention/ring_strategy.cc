@@ -14,8 +14,11 @@ namespace {
 
 class RingStrategy : public OuterStrategy {
  public:
-  RingStrategy(OuterShards shards, comm::Communicator& group)
-      : shards_(std::move(shards)), group_(group), timeline_(group.options().timeline) {
+  RingStrategy(OuterShards shards, comm::Communicator& group, bool overlap)
+      : shards_(std::move(shards)),
+        group_(group),
+        timeline_(group.options().timeline),
+        overlap_(overlap) {
     for (int rank = 0; rank < shards_.ranks(); ++rank) {
       maps_.push_back(empty_map(shards_));
       add_shard_blocks(shards_, rank, 0, maps_.back());
@@ -35,23 +38,30 @@ class RingStrategy : public OuterStrategy {
                 const at::Tensor& lse_BHL, const at::Tensor& delta_BHL, const at::Tensor& dq_BLHD,
                 const at::Tensor& dk_BLHD, const at::Tensor& dv_BLHD) override {
     const std::vector<int64_t> counts = shard_elements(call);
-    at::Tensor dkv = at::zeros(
-        {2, call.k_BLHD.size(0), call.k_BLHD.size(1), call.k_BLHD.size(2), call.k_BLHD.size(3)},
-        dk_BLHD.options());
+    const auto options = dk_BLHD.options();
+    // The sums of a shard follow its K and V one step behind: while this rank computes its own
+    // contribution, the sum of those before it arrives.
+    at::Tensor sum, former;
+    comm::Work moving;
     int step = 0;
     travel(call, [&](int shard, const at::Tensor& kv) {
+      at::Tensor dkv = shard_tensor(call, shard, options).zero_();
       {
         Timeline::Scope scope(timeline_, Activity::kCompute, "attention.ring_step");
         backward_pass(call.query, {{kv[0], kv[1]}}, maps_[shard], dout_BLHD, lse_BHL, delta_BHL,
                       dq_BLHD, {{dkv[0], dkv[1]}});
       }
+      moving.wait_host();
+      if (sum.defined()) dkv.add_(sum);
+      former = dkv;
       const ExchangePlan plan = ring_step_plan(counts, shards_.self, step++);
-      at::Tensor arriving = shard_tensor(call, shard_before(shard), dkv.options());
-      group_.exchange(buffer_of(dkv), plan.send, buffer_of(arriving), plan.receive).wait_host();
-      dkv = arriving;
+      sum = shard_tensor(call, shard_before(shard), options);
+      moving = group_.exchange(buffer_of(former), plan.send, buffer_of(sum), plan.receive);
+      if (!overlap_) moving.wait_host();
     });
-    dk_BLHD.add_(dkv[0]);
-    dv_BLHD.add_(dkv[1]);
+    moving.wait_host();
+    dk_BLHD.add_(sum[0]);
+    dv_BLHD.add_(sum[1]);
   }
 
  private:
@@ -89,6 +99,7 @@ class RingStrategy : public OuterStrategy {
         const ExchangePlan plan = ring_step_plan(counts, shards_.self, step);
         arriving = shard_tensor(call, shard_before(shard), kv.options());
         moving = group_.exchange(buffer_of(kv), plan.send, buffer_of(arriving), plan.receive);
+        if (!overlap_) moving.wait_host();
       }
       use(shard, kv);
       moving.wait_host();
@@ -100,13 +111,15 @@ class RingStrategy : public OuterStrategy {
   OuterShards shards_;
   comm::Communicator& group_;
   Timeline* timeline_;
+  bool overlap_;
   std::vector<kernels::KvBlockMap> maps_;
 };
 
 }  // namespace
 
-std::unique_ptr<OuterStrategy> make_ring_strategy(OuterShards shards, comm::Communicator& group) {
-  return std::make_unique<RingStrategy>(std::move(shards), group);
+std::unique_ptr<OuterStrategy> make_ring_strategy(OuterShards shards, comm::Communicator& group,
+                                                  const StrategySpec& spec) {
+  return std::make_unique<RingStrategy>(std::move(shards), group, spec.overlap);
 }
 
 }  // namespace sprocket::parallel

@@ -17,10 +17,36 @@ std::vector<kernels::KvBuffer<T>> views_of(const std::vector<KvTensors>& kv) {
   return views;
 }
 
+// Advances messages from inside the kernel, at most once in an interval: a call costs microseconds,
+// and what a network delivers meanwhile fits into its buffers.
+class MessageProgress {
+ public:
+  explicit MessageProgress(comm::Communicator* group) : group_(group) {}
+
+  kernels::Progress callback() {
+    if (group_ == nullptr) return {};
+    return {[](void* self) { static_cast<MessageProgress*>(self)->advance(); }, this};
+  }
+
+ private:
+  static constexpr int64_t kIntervalNs = 200'000;
+
+  void advance() {
+    const int64_t now = monotonic_ns();
+    if (now < next_ns_) return;
+    group_->progress();
+    next_ns_ = monotonic_ns() + kIntervalNs;
+  }
+
+  comm::Communicator* group_;
+  int64_t next_ns_ = 0;
+};
+
 template <class T>
 kernels::SegmentAttentionProblem<T> problem_of(const QuerySide& query,
                                                const std::vector<kernels::KvBuffer<T>>& kv,
-                                               const kernels::KvBlockMap& map) {
+                                               const kernels::KvBlockMap& map,
+                                               MessageProgress& progress) {
   kernels::SegmentAttentionProblem<T> problem;
   problem.head_dim = static_cast<int>(query.q_BLHD.size(3));
   problem.scale = query.scale;
@@ -31,6 +57,7 @@ kernels::SegmentAttentionProblem<T> problem_of(const QuerySide& query,
   problem.map = &map;
   problem.threads = query.threads;
   problem.query_rows = query.query_rows;
+  problem.progress = progress.callback();
   return problem;
 }
 
@@ -58,7 +85,8 @@ void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
     using T = decltype(zero);
     using A = kernels::Accumulator<T>;
     const auto views = views_of<T>(kv);
-    const auto problem = problem_of<T>(query, views, map);
+    MessageProgress progress(query.progress);
+    const auto problem = problem_of<T>(query, views, map, progress);
     const Workspace<T> workspace(problem, kernels::Direction::kForward);
     kernels::segment_attention_forward<T>(problem, head_view<A>(out_BLHD),
                                           static_cast<A*>(lse_BHL.data_ptr()), true,
@@ -91,7 +119,8 @@ void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
     std::vector<kernels::KvGradBuffer<T>> gradients;
     for (const auto& buffer : dkv)
       gradients.push_back({head_view<A>(buffer.k), head_view<A>(buffer.v)});
-    const auto problem = problem_of<T>(query, views, map);
+    MessageProgress progress(query.progress);
+    const auto problem = problem_of<T>(query, views, map, progress);
     const Workspace<T> workspace(problem, kernels::Direction::kBackward);
     kernels::segment_attention_backward<T>(problem, const_head_view<T>(dout_BLHD),
                                            static_cast<const A*>(lse_BHL.data_ptr()),

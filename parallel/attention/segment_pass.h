@@ -11,6 +11,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "kernels/segment_attention.h"
+#include "parallel/comm/communicator.h"
 
 namespace sprocket::parallel {
 
@@ -26,6 +27,7 @@ struct QuerySide {
   std::vector<int32_t> query_rows;  // [B * H * query blocks] rows in use; empty: all
   double scale = 1;
   int threads = 1;
+  comm::Communicator* progress = nullptr;  // advanced while the kernel computes; null: nothing is
 };
 
 // Merges the attention over the mapped blocks into (out, lse), which start as (0, -inf).

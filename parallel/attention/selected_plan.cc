@@ -57,6 +57,23 @@ SelectedPlan plan_selected_exchange(const OuterShards& shards, const std::vector
   return plan;
 }
 
+bool gathers_everything(const OuterShards& shards, const std::vector<NeedBitmap>& needs,
+                        double share) {
+  int64_t needed = 0, remote = 0;
+  for (int rank = 0; rank < shards.ranks(); ++rank) {
+    for (int owner = 0; owner < shards.ranks(); ++owner) {
+      if (owner == rank) continue;
+      remote += needs[rank].batch_heads * shards.tokens(owner);
+      for (int64_t batch_head = 0; batch_head < needs[rank].batch_heads; ++batch_head) {
+        for (int block = shards.blocks[owner]; block < shards.blocks[owner + 1]; ++block) {
+          if (needs[rank].get(batch_head, block)) needed += shards.block_rows(block);
+        }
+      }
+    }
+  }
+  return static_cast<double>(needed) > share * static_cast<double>(remote);
+}
+
 double coverage_of(const OuterShards& shards, const NeedBitmap& need) {
   const int64_t own = shards.blocks[shards.self + 1] - shards.blocks[shards.self];
   const int64_t remote = need.batch_heads * (need.blocks - own);

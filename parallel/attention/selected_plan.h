@@ -52,6 +52,11 @@ struct SelectedPlan {
 SelectedPlan plan_selected_exchange(const OuterShards& shards, const std::vector<NeedBitmap>& needs,
                                     int64_t head_dim);
 
+// Whether the ranks together need more than `share` of the rows that are remote to them: what a
+// selected exchange saves is then not worth its packing by block. The same answer on every rank.
+bool gathers_everything(const OuterShards& shards, const std::vector<NeedBitmap>& needs,
+                        double share);
+
 // Needed remote (batch x head, block) pairs of a rank over all its remote pairs; 0 when there are
 // none.
 double coverage_of(const OuterShards& shards, const NeedBitmap& need);

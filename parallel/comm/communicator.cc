@@ -157,6 +157,8 @@ std::unique_ptr<Communicator> Communicator::split(int colour, int key, std::stri
       std::move(backend), std::move(name), parent.options_, parent.unfinished_)));
 }
 
+void Communicator::progress() noexcept { group_->unfinished_->advance(nullptr); }
+
 void Communicator::check() {
   try {
     group_->backend_->check();

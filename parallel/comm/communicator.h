@@ -118,6 +118,9 @@ class Communicator {
                               std::span<const Segment> receive_segments,
                               StreamView stream = StreamView::host());
   void barrier();
+  // Advances all unfinished operations of this family of communicators; never blocks. For a rank
+  // that computes for long while messages travel: some transports move only while they are called.
+  void progress() noexcept;
   // Collective. Ranks with the same colour (>= 0) form a group, ordered by (key, rank). The new
   // group has its own recorder and sequence numbers; aborting this group aborts it too, not the
   // reverse.

@@ -21,6 +21,7 @@
 #include "runtime/attention/stage_times.h"
 #include "runtime/jobs/run_on_mesh.h"
 #include "runtime/media/png.h"
+#include "runtime/metrics/memory.h"
 #include "runtime/plan/job_specs.h"
 
 namespace sprocket::runtime {
@@ -67,6 +68,20 @@ struct CallResult {
   parallel::AttentionStatistics statistics;
   CallTimes times;
 };
+
+int64_t size_of(const at::Tensor& x) { return x.defined() ? static_cast<int64_t>(x.nbytes()) : 0; }
+
+int64_t size_of(const std::map<std::string, at::Tensor>& tensors) {
+  int64_t bytes = 0;
+  for (const auto& [name, x] : tensors) bytes += size_of(x);
+  return bytes;
+}
+
+// The growth at its peak, beyond tensors that the caller sees.
+std::optional<int64_t> beyond(const MemoryGrowth& growth, int64_t tensors) {
+  const std::optional<int64_t> peak = growth.peak_bytes();
+  return peak ? std::optional(*peak - tensors) : std::nullopt;
+}
 
 class AttentionJob {
  public:
@@ -182,6 +197,7 @@ class AttentionJob {
   void open_output();
   void draw(const SelectionRecord& record) const;
   std::string report(const CallResult& result, const CallTimes& times);
+  std::string memory_text() const;
   bool dumps_kept() const {
     return options_.dump_selection && spec_.method == parallel::MethodKind::kBsa;
   }
@@ -205,6 +221,8 @@ class AttentionJob {
   std::map<std::string, at::Tensor> permuted_;  // inputs in block order, results in the input's
   std::unique_ptr<OutputTensors> output_;       // on rank 0
   std::unique_ptr<parallel::SequenceAttention> attention_;
+  // Of the first call: bytes in use at its peak beyond inputs, output and gradients.
+  std::optional<int64_t> forward_memory_, backward_memory_;
 };
 
 std::shared_ptr<const kernels::SegmentTable> AttentionJob::global_table(
@@ -235,7 +253,10 @@ CallResult AttentionJob::call() {
   slot.selection = replayed_;
   std::map<std::string, at::Tensor> x;  // in block order
   const c10::AutoGradMode gradients(options_.backward);
+  const bool first = permuted_.empty();
+  std::optional<MemoryGrowth> growth;
   world_.barrier();
+  if (first) growth.emplace();
   timeline->take();
   timeline->set_recording(true);
 
@@ -250,12 +271,20 @@ CallResult AttentionJob::call() {
                     .set_requires_grad(options_.backward);
     }
     out = attention_->forward(x["q"], x["k"], x["v"], {x["gate"], x["gate_fine"]}, spec_, slot);
+    if (first) forward_memory_ = beyond(*growth, size_of(permuted_) + size_of(out));
     result.out = permute("out", out.detach(), tokens_.to_input);
   }
   const int64_t middle = monotonic_ns();
   if (options_.backward) {
     const PhaseScope phase(timeline, Phase::kBackward);
     out.backward(permute("grad_out", inputs_["grad_out"], tokens_.to_block));
+    if (first) {
+      int64_t tensors = size_of(permuted_) + size_of(out);
+      for (const auto& [name, tensor] : x) {
+        if (tensor.defined()) tensors += size_of(tensor.grad());
+      }
+      backward_memory_ = beyond(*growth, tensors);
+    }
     for (const auto& [input, gradient] : kGradients) {
       if (x[input].defined()) {
         result.gradients[gradient] = permute(gradient, x[input].grad(), tokens_.to_input);
@@ -374,6 +403,14 @@ void AttentionJob::draw(const SelectionRecord& record) const {
   media::write_png(options_.draw, draw_selection(subject));
 }
 
+std::string AttentionJob::memory_text() const {
+  if (!forward_memory_) return "";
+  const auto mib = [](int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  std::string text = fmt::format("{:.1f} MiB forward", mib(*forward_memory_));
+  if (backward_memory_) text += fmt::format(", {:.1f} MiB with backward", mib(*backward_memory_));
+  return text + ", beyond inputs, output and gradients, at the peak of rank 0";
+}
+
 std::string AttentionJob::report(const CallResult& result, const CallTimes& times) {
   const double share = static_cast<double>(part_.own_heads * part_.own_blocks) /
                        static_cast<double>(part_.heads * layout_.blocks());
@@ -420,6 +457,7 @@ std::string AttentionJob::report(const CallResult& result, const CallTimes& time
   line("FLOPs",
        fmt::format("{:.4g} forward{}", forward_flops,
                    options_.backward ? fmt::format(", {:.4g} backward", backward_flops) : ""));
+  if (const auto memory = memory_text(); !memory.empty()) line("memory", memory);
   text += '\n' + stage_table(largest_times(ranks), forward_flops, backward_flops);
   text += options_.repeat > 0
               ? fmt::format("  Medians of {} calls after a warm-up", options_.repeat)

@@ -30,6 +30,7 @@ constexpr Stage kStages[] = {
     {"coarse", "coarse branch"},
     {"combine", "branches and gates"},
     {"delta", "row sums for the backward"},
+    {"plan", "what goes to which rank"},
     {"sum", "gradients from other ranks"},
     {"copy", "packing of messages"},
     {"communication", "waiting for other ranks"},

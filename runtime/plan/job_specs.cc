@@ -57,7 +57,14 @@ parallel::TokenLayoutSpec token_layout_spec(const config::Job& job,
 }
 
 parallel::StrategySpec strategy_spec(const config::Job& job, int threads) {
-  return {outer_of(job.parallel().strategy()), job.parallel().keep_remote_kv(), threads};
+  const config::Parallel& parallel = job.parallel();
+  return {.outer = outer_of(parallel.strategy()),
+          .keep_remote_kv = parallel.keep_remote_kv(),
+          .threads = threads,
+          .overlap = parallel.overlap(),
+          .single_pass = parallel.single_pass(),
+          .wide_gradients = parallel.gradient_wire() == config::Parallel::ACCUMULATOR,
+          .gather_above = parallel.gather_above()};
 }
 
 DType compute_dtype(const config::Job& job) {

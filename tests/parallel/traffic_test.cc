@@ -29,8 +29,9 @@ Sums predicted(const AttentionCase& c, const TokenLayout& layout, const ShardPla
   std::vector<NeedBitmap> needs;
   for (int r = 0; r < c.mesh.outer; ++r)
     needs.push_back(needs_of(*results[r * degree + rank % degree].selection.table));
-  const SelectedRows rows = rows_of(plan_selected_exchange(shards, needs, c.head_dim));
-  const AttentionShape shape{c.batch, c.heads, c.head_dim, DType::kF32, c.spec};
+  SelectedRows rows = rows_of(plan_selected_exchange(shards, needs, c.head_dim));
+  rows.gathered = gathers_everything(shards, needs, c.strategy.gather_above);
+  const AttentionShape shape{c.batch, c.heads, c.head_dim, DType::kBF16, c.spec};
   Sums sums;
   for (const auto& row : attention_traffic(layout, plan, rank, shape, c.strategy, rows)) {
     auto& [bytes, messages] = sums[{row.group, row.op, row.phase}];
@@ -43,9 +44,11 @@ Sums predicted(const AttentionCase& c, const TokenLayout& layout, const ShardPla
 class Traffic : public ::testing::TestWithParam<int> {};
 
 TEST_P(Traffic, CountedEqualsClosedForm) {
+  int number = 0;
   for (auto c : parity_cases(GetParam())) {
-    c.dtype = at::kFloat;
+    c.dtype = at::kBFloat16;
     c.keep_lse = false;
+    c.strategy.wide_gradients = ++number % 2 == 0;
     const AttentionTensors inputs = make_inputs(c);
     const TokenLayout layout = make_token_layout(c.layout);
     const ShardPlan plan = make_shard_plan(layout, c.mesh);
