@@ -1,39 +1,17 @@
 #include "configs/load.h"
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include <fmt/format.h>
 #include <google/protobuf/text_format.h>
 
 #include "base/error.h"
 #include "configs/defaults.h"
+#include "configs/text_file.h"
 #include "configs/validate.h"
 
 namespace sprocket::config {
 namespace {
-
-std::string read_text(const std::string& file) {
-  namespace fs = std::filesystem;
-  constexpr uintmax_t kLargestFile = 1 << 20;
-  const std::string expected =
-      fmt::format("{}: expected a job description in text format, found ", file);
-  std::error_code error;
-  const fs::file_status status = fs::status(file, error);
-  if (!fs::exists(status)) throw ConfigError(expected + "no such file");
-  if (!fs::is_regular_file(status)) throw ConfigError(expected + "no regular file");
-  const uintmax_t size = fs::file_size(file, error);
-  if (error || size > kLargestFile) {
-    throw ConfigError(expected + fmt::format("{} bytes; a job has at most {}", size, kLargestFile));
-  }
-  std::ifstream stream(file, std::ios::binary);
-  std::ostringstream text;
-  text << stream.rdbuf();
-  if (!stream) throw ConfigError(expected + "a file that cannot be read");
-  return text.str();
-}
 
 // A text-format string literal.
 std::string quoted(const std::string& value) {
@@ -170,7 +148,7 @@ LoadedJob parse_job(const std::string& text, const std::string& name,
 
 LoadedJob load_job(const std::string& file, const std::vector<std::string>& overrides,
                    const LoadOptions& options) {
-  return parse_job(read_text(file), file, overrides, options);
+  return parse_job(read_text_file(file, "a job description"), file, overrides, options);
 }
 
 }  // namespace sprocket::config

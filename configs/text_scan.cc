@@ -1,5 +1,6 @@
 #include "configs/text_scan.h"
 
+#include <cctype>
 #include <limits>
 #include <optional>
 #include <string_view>
@@ -175,9 +176,12 @@ class Scanner {
   bool read_entry(const Descriptor& type, const std::string& prefix,
                   std::map<std::string, Token>& seen, bool dotted) {
     const Token name = token();
-    const std::string path = prefix + name.text;
+    std::string path = prefix + name.text;
     const Location location = here();
     const FieldDescriptor* field = type.FindFieldByName(name.text);
+    if (field && field->is_repeated() && field->message_type()) {
+      path += fmt::format("[{}]", repeated_[path]++);
+    }
     ++next_;
     if (field == nullptr) {
       while (is_symbol(".") && token(1).type == Tokenizer::TYPE_IDENTIFIER) next_ += 2;
@@ -392,7 +396,10 @@ class Scanner {
     } else if (!homes.empty()) {
       message += fmt::format("; did you mean {}?", fmt::join(homes, " or "));
     }
-    return message + fmt::format("; fields of {}: {}", prefix.empty() ? "a job" : path_of(prefix),
+    std::string root = root_.name();
+    root.front() = static_cast<char>(std::tolower(root.front()));
+    return message + fmt::format("; fields of {}: {}",
+                                 prefix.empty() ? fmt::format("a {}", root) : path_of(prefix),
                                  fmt::join(names, ", "));
   }
 
@@ -405,6 +412,7 @@ class Scanner {
   std::vector<Token> tokens_;
   size_t next_ = 0;
   std::map<std::string, std::map<std::string, Token>> flag_seen_;
+  std::map<std::string, int> repeated_;  // messages read so far, by path
   Scan scan_;
 };
 

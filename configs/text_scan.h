@@ -40,7 +40,7 @@ struct Source {
 struct Scan {
   std::string accepted;  // text format: the entries without problems
   std::map<std::string, Location>
-      locations;                   // of every accepted field, by path ("sampling.prompt")
+      locations;  // of every accepted field, by path ("sampling.prompt", "link[1].class")
   std::set<std::string> rejected;  // paths of fields whose value was refused
   std::vector<Problem> problems;   // in the order of the text
   bool complete = true;            // false: the grammar broke and the rest is unread

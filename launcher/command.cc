@@ -51,18 +51,22 @@ CLI::App& add_command(CLI::App& parent, const std::string& name, const std::stri
   return command;
 }
 
-void add_job_flags(CLI::App& command, JobFlags& flags) {
-  command.add_option("--config", flags.config, "The job description (docs/config.md). Required.")
+void add_job_choice(CLI::App& command, std::string& config, std::vector<std::string>& sets) {
+  command.add_option("--config", config, "The job description (docs/config.md). Required.")
       ->option_text("FILE")
       ->required();
   command
       .add_option(
-          "--set", flags.sets,
+          "--set", sets,
           "Changes a field of the job, for example --set 'parallel.ulysses: 2'. Text format with "
           "dotted paths; may be given several times.")
       ->option_text("'PATH: VALUE'")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+void add_job_flags(CLI::App& command, JobFlags& flags) {
+  add_job_choice(command, flags.config, flags.sets);
   command.add_option("--output", flags.output, "Folder of the run; replaces output.directory.")
       ->option_text("DIR");
   command.add_flag(
@@ -100,6 +104,7 @@ std::unique_ptr<CLI::App> make_command_line(Action& action) {
   add_sample_command(*app, action);
   add_attention_command(*app, action);
   add_data_command(*app, action);
+  add_plan_command(*app, action);
   add_doctor_command(*app, action);
   return app;
 }

@@ -21,6 +21,7 @@ void add_train_command(CLI::App& parent, Action& action);
 void add_sample_command(CLI::App& parent, Action& action);
 void add_attention_command(CLI::App& parent, Action& action);
 void add_data_command(CLI::App& parent, Action& action);
+void add_plan_command(CLI::App& parent, Action& action);
 void add_doctor_command(CLI::App& parent, Action& action);
 
 // The whole command line, without what main does around it.
@@ -29,6 +30,9 @@ std::unique_ptr<CLI::App> make_command_line(Action& action);
 // A subcommand in the house layout. `description`: the first line goes into the parent's list.
 CLI::App& add_command(CLI::App& parent, const std::string& name, const std::string& description,
                       const std::string& usage, const std::string& footer);
+
+// --config and --set alone.
+void add_job_choice(CLI::App& command, std::string& config, std::vector<std::string>& sets);
 
 // --config, --set, --dry-run, --output, --verbose: the same for every job.
 struct JobFlags {

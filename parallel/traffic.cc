@@ -18,9 +18,11 @@ struct Rows {
   void add(const char* what, comm::OpKind op, Phase phase, const std::vector<int64_t>& counts,
            int self, int64_t bytes_per_element) {
     TrafficRow row{group, what, op, phase};
+    row.bytes_to.resize(counts.size());
     for (int peer = 0; peer < static_cast<int>(counts.size()); ++peer) {
       if (peer == self || counts[peer] == 0) continue;
-      row.bytes += counts[peer] * bytes_per_element;
+      row.bytes_to[peer] = counts[peer] * bytes_per_element;
+      row.bytes += row.bytes_to[peer];
       ++row.messages;
     }
     out.push_back(std::move(row));
@@ -69,6 +71,8 @@ void add_ring(Rows& rows, const std::vector<int64_t>& shard_elements, int self, 
       row.bytes += count * bytes;
       row.messages += count > 0;
     }
+    row.bytes_to.resize(ranks);
+    row.bytes_to[(self + 1) % ranks] = row.bytes;
     rows.out.push_back(std::move(row));
   };
   hop("k, v", Phase::kForward, ranks - 1, element);

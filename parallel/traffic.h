@@ -28,6 +28,7 @@ struct TrafficRow {
   Phase phase;        // kForward or kBackward
   int64_t bytes = 0;  // sent by this rank to others
   int64_t messages = 0;
+  std::vector<int64_t> bytes_to = {};  // [group size] of them, by peer; a ring's over all its steps
 };
 
 struct AttentionShape {

@@ -5,7 +5,7 @@
 #include <fstream>
 #include <string>
 
-#include "runtime/metrics/flops.h"
+#include "runtime/plan/flops.h"
 #include "runtime/train/step_outcome.h"
 
 namespace sprocket::runtime {

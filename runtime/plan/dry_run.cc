@@ -1,24 +1,18 @@
 #include "runtime/plan/dry_run.h"
 
 #include <algorithm>
-#include <locale>
 
 #include <fmt/format.h>
 
 #include "configs/defaults.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/plan/memory_estimate.h"
+#include "runtime/plan/units.h"
 
 namespace sprocket::runtime {
 namespace {
 
 constexpr int kMostRanksListed = 64;
-
-std::string grouped(int64_t number) {
-  std::string text = std::to_string(number);
-  for (auto at = static_cast<int64_t>(text.size()) - 3; at > 0; at -= 3) text.insert(at, ",");
-  return text;
-}
 
 std::string size(int64_t bytes) {
   const auto value = static_cast<double>(bytes);

@@ -32,7 +32,7 @@ TEST(Help, IsFrozen) {
       commands.emplace_back((name == "sprocket" ? "" : name + "_") + child->get_name(), child);
     }
   }
-  EXPECT_EQ(commands.size(), 9u);
+  EXPECT_EQ(commands.size(), 10u);
   const bool update =
       ::testing::GTEST_FLAG(filter) == "Help.IsFrozen" && std::getenv("UPDATE_GOLDEN");
   for (const auto& [name, command] : commands) {
@@ -153,6 +153,7 @@ TEST(Cli, EveryShippedJobDryRuns) {
   for (const auto& entry : std::filesystem::directory_iterator(SPROCKET_SOURCE_DIR "/configs")) {
     if (entry.path().extension() != ".txtpb") continue;
     if (entry.path().filename().string().starts_with("attention_")) continue;  // no model
+    if (entry.path().filename().string().starts_with("cluster_")) continue;
     ++count;
     const std::string job = "train --config " + entry.path().string() + " --dry-run --ranks ";
     const std::string ranks = documented_ranks(entry.path());
@@ -167,6 +168,21 @@ TEST(Cli, EveryShippedJobDryRuns) {
     }
   }
   EXPECT_GE(count, 6);
+}
+
+TEST(Cli, PlansForAClusterWithoutMpi) {
+  const ProcessResult plan = run_sprocket(
+      "plan --config configs/quickstart.txtpb --cluster configs/cluster_ethernet.txtpb --top 3");
+  EXPECT_EQ(plan.code, 0) << plan.err;
+  EXPECT_THAT(plan.out, AllOf(HasSubstr("Plan of configs/quickstart.txtpb on 4 small machines"),
+                              HasSubstr("Recommended: "), HasSubstr("Shard layouts")));
+  const ProcessResult none = run_sprocket(
+      "plan --config configs/quickstart.txtpb --cluster configs/cluster_nowhere.txtpb");
+  EXPECT_EQ(none.code, kConfigCode);
+  EXPECT_THAT(none.err, HasSubstr("expected a cluster description in text format, found no such"));
+  const ProcessResult lone = run_sprocket("plan --config x --cluster y --coverage 0.1");
+  EXPECT_EQ(lone.code, kConfigCode);
+  EXPECT_THAT(lone.err, HasSubstr("--coverage requires --density"));
 }
 
 TEST(Cli, DoctorSaysThatThisMachineCanRun) {

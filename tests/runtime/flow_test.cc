@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "configs/defaults.h"
-#include "runtime/metrics/flops.h"
+#include "runtime/plan/flops.h"
 #include "runtime/metrics/progress.h"
 #include "runtime/sample/noise_schedule.h"
 

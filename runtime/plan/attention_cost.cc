@@ -1,0 +1,248 @@
+#include "runtime/plan/attention_cost.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+namespace sprocket::runtime {
+namespace {
+
+void add(PhaseCost& sum, const PhaseCost& part) {
+  sum.kernels += part.kernels;
+  sum.copies += part.copies;
+  sum.transfer += part.transfer;
+  sum.exposed += part.exposed;
+}
+
+class Layer {
+ public:
+  Layer(const DeviceModel& device, const AttentionWork& work) : device_(device), work_(work) {}
+
+  PhaseCost forward() const {
+    const AttentionTransfers& t = work_.transfers;
+    const double inputs = 3 + work_.gates;
+    return slowest({
+        [&](int r) { return exchange_heads(r, inputs, t.ulysses_in); },
+        [&](int r) { return select(r); },
+        [&](int r) { return fine_forward(r); },
+        [&](int r) {
+          PhaseCost part = finish(r);
+          add(part, exchange_heads(r, 1, t.ulysses_out));
+          return part;
+        },
+    });
+  }
+
+  PhaseCost backward() const {
+    const AttentionTransfers& t = work_.transfers;
+    const double inputs = 3 + work_.gates;
+    return slowest({
+        [&](int r) { return exchange_heads(r, 1, t.ulysses_gradient_out); },
+        [&](int r) {
+          PhaseCost part = begin_backward(r);
+          add(part, fine_backward(r));
+          return part;
+        },
+        [&](int r) { return summary_gradients(r); },
+        [&](int r) {
+          PhaseCost part = convert_gradients(r);
+          add(part, exchange_heads(r, inputs, t.ulysses_gradient_in));
+          return part;
+        },
+    });
+  }
+
+ private:
+  using Part = std::function<PhaseCost(int)>;
+
+  PhaseCost slowest(const std::vector<Part>& parts) const {
+    PhaseCost sum;
+    for (const Part& part : parts) {
+      PhaseCost longest;
+      for (int rank = 0; rank < static_cast<int>(work_.ranks.size()); ++rank) {
+        const PhaseCost cost = part(rank);
+        if (cost.seconds() > longest.seconds()) longest = cost;
+      }
+      add(sum, longest);
+    }
+    return sum;
+  }
+
+  const RankWork& rank(int r) const { return work_.ranks[r]; }
+
+  // Bytes read and written; a copy of n bytes moves 2 n.
+  PhaseCost moved(double bytes, int calls = 1) const {
+    return {0, bytes / (2 * device_.copy) + calls * device_.call, 0, 0};
+  }
+  PhaseCost kernel(double operations, double rate) const {
+    if (operations == 0) return {};
+    return {operations / rate + device_.call, 0, 0, 0};
+  }
+  PhaseCost pass(double pairs, bool backward) const {
+    return backward ? kernel(10.0 * work_.head_dim * pairs, device_.attention_backward)
+                    : kernel(4.0 * work_.head_dim * pairs, device_.attention_forward);
+  }
+  static PhaseCost alone(const Transfers& transfers, int r) {
+    if (transfers.empty()) return {};
+    return {0, 0, transfers[r].seconds, transfers[r].seconds};
+  }
+  static PhaseCost beside(PhaseCost kernels, const Transfers& transfers, int r) {
+    if (transfers.empty()) return kernels;
+    const TransferTime& transfer = transfers[r];
+    kernels.transfer += transfer.seconds;
+    kernels.exposed +=
+        transfer.seconds - transfer.overlap * std::min(kernels.kernels, transfer.seconds);
+    return kernels;
+  }
+
+  double local_pairs(int r) const { return rank(r).pairs[r / work_.ulysses_degree]; }
+  double remote_pairs(int r) const {
+    return std::accumulate(rank(r).pairs.begin(), rank(r).pairs.end(), 0.0) - local_pairs(r);
+  }
+
+  PhaseCost exchange_heads(int r, double tensors, const Transfers& transfers) const {
+    if (work_.ulysses_degree == 1) return {};
+    const double bytes = tensors * work_.element;
+    PhaseCost cost = moved(2 * bytes * rank(r).own_elements);
+    add(cost, alone(transfers, r));
+    add(cost, moved(2 * bytes * rank(r).shard_elements));
+    return cost;
+  }
+
+  PhaseCost select(int r) const {
+    PhaseCost cost;
+    if (rank(r).summary_elements > 0) cost = moved(rank(r).summary_elements * work_.element);
+    add(cost, alone(work_.transfers.summaries, r));
+    add(cost, kernel(rank(r).selection_operations, device_.selection));
+    return cost;
+  }
+
+  PhaseCost fine_forward(int r) const {
+    const RankWork& own = rank(r);
+    const Transfers& fetch = work_.transfers.fetch;
+    // The output starts as zeros.
+    PhaseCost cost = moved(own.shard_elements * work_.accumulator);
+    switch (work_.outer) {
+      case OuterKind::kLocal:
+        add(cost, pass(local_pairs(r), false));
+        break;
+      case OuterKind::kRing:
+        add(cost, moved(2 * 2 * own.key_elements * work_.element));
+        for_each_ring_step(r, [&](int owner, bool last) {
+          add(cost, beside(pass(own.pairs[owner], false), last ? Transfers{} : fetch, r));
+        });
+        break;
+      case OuterKind::kAllGather:
+        add(cost, moved(2 * 2 * own.key_elements * work_.element));
+        add(cost, beside(pass(local_pairs(r), false), fetch, r));
+        add(cost, pass(remote_pairs(r), false));
+        break;
+      case OuterKind::kSelected:
+        add(cost, moved(2 * own.sent_elements * work_.element));
+        add(cost, beside(pass(local_pairs(r), false), fetch, r));
+        add(cost, pass(remote_pairs(r), false));
+        break;
+    }
+    return cost;
+  }
+
+  PhaseCost finish(int r) const {
+    const double elements = rank(r).shard_elements;
+    if (work_.branches) {
+      return moved(elements * (work_.accumulator + (1 + work_.gates) * work_.element));
+    }
+    if (work_.element == work_.accumulator) return {};
+    return moved(elements * (work_.accumulator + work_.element));
+  }
+
+  PhaseCost begin_backward(int r) const {
+    const RankWork& own = rank(r);
+    // Row sums of output times gradient; the gradients of q, k and v start as zeros.
+    PhaseCost cost = moved(own.shard_elements * (work_.accumulator + work_.element));
+    add(cost, moved((own.shard_elements + 2 * own.key_elements) * work_.accumulator));
+    if (work_.branches)
+      add(cost, moved(own.shard_elements * (1 + 2 * work_.gates) * work_.element));
+    return cost;
+  }
+
+  PhaseCost fine_backward(int r) const {
+    const RankWork& own = rank(r);
+    const AttentionTransfers& t = work_.transfers;
+    const double a = work_.accumulator, e = work_.element;
+    const PhaseCost local = pass(local_pairs(r), true), remote = pass(remote_pairs(r), true);
+    PhaseCost cost;
+    switch (work_.outer) {
+      case OuterKind::kLocal:
+        return local;
+      case OuterKind::kRing:
+        add(cost, moved(2 * own.key_elements * (2 * e + a)));
+        for_each_ring_step(r, [&](int owner, bool last) {
+          add(cost, beside(pass(own.pairs[owner], true), last ? Transfers{} : t.fetch_again, r));
+          add(cost, alone(t.give_back, r));
+        });
+        add(cost, moved(3 * 2 * own.key_elements * a));
+        return cost;
+      case OuterKind::kAllGather: {
+        const double gathered = 2 * own.key_elements * work_.outer_degree;
+        add(cost, moved(2 * 2 * own.key_elements * e));
+        add(cost, alone(t.fetch_again, r));
+        add(cost, moved(gathered * (2 * a + e)));
+        add(cost, remote);
+        add(cost, beside(local, t.give_back, r));
+        add(cost, moved(gathered * (e + 2 * a)));
+        return cost;
+      }
+      case OuterKind::kSelected: {
+        const double own_rows = 2 * own.key_elements;
+        add(cost, moved(own_rows * a));
+        if (t.fetch_again.empty()) {
+          add(cost, moved(own.received_elements * (2 * a + e)));
+          add(cost, remote);
+          add(cost, beside(local, t.give_back, r));
+        } else {
+          add(cost, moved(2 * own.sent_elements * e));
+          add(cost, beside(local, t.fetch_again, r));
+          add(cost, moved(own.received_elements * (2 * a + e)));
+          add(cost, remote);
+          add(cost, alone(t.give_back, r));
+        }
+        add(cost, moved(own.sent_elements * (e + 2 * a) + 3 * own_rows * a));
+        return cost;
+      }
+    }
+    return cost;
+  }
+
+  PhaseCost summary_gradients(int r) const {
+    PhaseCost cost = kernel(rank(r).selection_gradient_operations, device_.selection);
+    if (work_.transfers.summary_gradients.empty() && rank(r).selection_gradient_operations == 0) {
+      return cost;
+    }
+    add(cost, alone(work_.transfers.summary_gradients, r));
+    add(cost, moved(3 * 2 * rank(r).shard_elements * work_.accumulator));
+    return cost;
+  }
+
+  PhaseCost convert_gradients(int r) const {
+    if (work_.element == work_.accumulator) return {};
+    return moved(3 * rank(r).shard_elements * (work_.accumulator + work_.element));
+  }
+
+  template <class Step>
+  void for_each_ring_step(int r, Step&& step) const {
+    const int ranks = work_.outer_degree, self = r / work_.ulysses_degree;
+    for (int i = 0; i < ranks; ++i) step((self - i + ranks) % ranks, i + 1 == ranks);
+  }
+
+  const DeviceModel& device_;
+  const AttentionWork& work_;
+};
+
+}  // namespace
+
+AttentionCost attention_cost(const DeviceModel& device, const AttentionWork& work) {
+  const Layer layer(device, work);
+  return {layer.forward(), layer.backward()};
+}
+
+}  // namespace sprocket::runtime

@@ -1,0 +1,30 @@
+// Floating-point operations of a training step, from the model's structure. A multiply-add counts
+// two; pooled and scalar work, below a percent, is left out.
+#pragma once
+
+#include <cstdint>
+
+#include "configs/job.pb.h"
+
+namespace sprocket::runtime {
+
+// Forward of one sample, of which a rank holds `tokens` video tokens and all of the text.
+struct ForwardFlops {
+  double block_linear = 0;           // linear layers of one transformer block
+  double block_cross_attention = 0;  // its attention to the text
+  double edges = 0;                  // embeddings and head
+};
+ForwardFlops forward_flops(const config::Job& job, double tokens);
+
+struct StepFlops {
+  // As if attention were dense and nothing were recomputed: forward plus twice the forward.
+  double dense_equivalent = 0;
+  // What the kernels do: the selected share of attention, five products in its backward for two in
+  // its forward, and the second forward of activation checkpointing.
+  double executed = 0;
+};
+
+// Of `samples` videos of `tokens` tokens each. density: mean share of the selected pairs.
+StepFlops step_flops(const config::Job& job, int64_t samples, int64_t tokens, double density);
+
+}  // namespace sprocket::runtime

@@ -1,0 +1,96 @@
+#include "runtime/plan/step_cost.h"
+
+#include <algorithm>
+
+#include "configs/attention_rules.h"
+#include "parallel/comm/operation_traffic.h"
+#include "runtime/plan/flops.h"
+#include "runtime/plan/job_specs.h"
+#include "runtime/plan/memory_estimate.h"
+
+namespace sprocket::runtime {
+namespace {
+
+constexpr double kFloat = 4;
+
+// Bytes that the norms, residuals and the activation of one block read and write in a forward.
+double elementwise_bytes(const config::Job& job, double rows) {
+  const double e = static_cast<double>(size_of(compute_dtype(job)));
+  const double dim = job.model().dim(), ffn = job.model().ffn_dim();
+  const double layer_norms = 3 * (kFloat + e), residuals = 3 * (2 * kFloat + e);
+  const double head_norms = 3 * 2 * e;  // q, k and the cross-attention's q
+  return rows * (dim * (layer_norms + residuals + head_norms) + ffn * 2 * e);
+}
+
+// Every rank sends its part of the sum to all others and gets theirs: two exchanges, each with a
+// message for every other rank.
+double gradient_sum_seconds(const ClusterModel& cluster, double bytes, int world) {
+  if (world == 1) return 0;
+  const double part = bytes / world;
+  Flow rank, node;
+  const int inside = std::min(cluster.devices, world) - 1, between = world - 1 - inside;
+  rank.add_sent(LinkClass::kInsideNode, part * inside, inside);
+  rank.add_sent(LinkClass::kBetweenNodes, part * between, between);
+  rank.received = rank.sent;
+  for (int which = 0; which < kLinkClasses; ++which) {
+    node.sent[which] = node.received[which] = rank.sent[which] * cluster.devices;
+  }
+  // The sum reads the parts of all ranks and writes the own one.
+  const double sum = (bytes + part) / (2 * cluster.device.copy);
+  return 2 * transfer_time(cluster, rank, node).seconds + sum;
+}
+
+}  // namespace
+
+BlockRuns block_runs(const config::Job& job) {
+  const config::Training& training = job.training();
+  const int64_t micro_batches =
+      training.global_batch() / (int64_t{training.micro_batch()} * job.parallel().data());
+  const int64_t blocks = micro_batches * job.model().layers();
+  const bool again = training.activation_checkpointing() == config::Training::BLOCK;
+  return {again ? 2 * blocks : blocks, blocks};
+}
+
+GradientTraffic gradient_traffic(int64_t parameters, int world) {
+  const comm::OperationTraffic traffic =
+      comm::all_reduce_traffic(world - 1, world, parameters, sizeof(float));
+  return {traffic.bytes_sent, traffic.messages_sent};
+}
+
+StepCost step_cost(const config::Job& job, const ClusterModel& cluster,
+                   const AttentionCost& attention, int64_t own_tokens) {
+  const DeviceModel& device = cluster.device;
+  const auto batch = static_cast<double>(job.training().micro_batch());
+  const auto tokens = static_cast<double>(own_tokens);
+  const ForwardFlops flops = forward_flops(job, tokens);
+  const double elementwise = elementwise_bytes(job, batch * tokens) / (2 * device.copy);
+  const double forward = batch * flops.block_linear / device.linear +
+                         batch * flops.block_cross_attention / device.attention_forward +
+                         elementwise;
+  // Two products for one; five for two in attention.
+  const double backward = batch * 2 * flops.block_linear / device.linear +
+                          batch * 2.5 * flops.block_cross_attention / device.attention_backward +
+                          2 * elementwise;
+  StepCost cost;
+  cost.layer_forward = forward + attention.forward.seconds();
+  cost.layer_backward = backward + attention.backward.seconds();
+
+  const BlockRuns runs = block_runs(job);
+  const double layers = job.model().layers();
+  const double micro_batches = static_cast<double>(runs.backwards) / layers;
+  const double edges = 3 * batch * flops.edges / device.linear;
+  const auto parameters = static_cast<double>(parameter_count(job));
+  const int world = job.parallel().data() * job.parallel().outer() * job.parallel().ulysses();
+  cost.gradient_sum = gradient_sum_seconds(cluster, kFloat * parameters, world);
+  // Gradients are zeroed, their norm is taken, and the update reads four arrays and writes three.
+  cost.optimizer = kFloat * parameters * (1 + 1 + 7) / (2 * device.copy);
+  const auto forwards = static_cast<double>(runs.forwards),
+             backwards = static_cast<double>(runs.backwards);
+  cost.exposed = forwards * attention.forward.exposed + backwards * attention.backward.exposed +
+                 cost.gradient_sum;
+  cost.seconds = forwards * cost.layer_forward + backwards * cost.layer_backward +
+                 micro_batches * edges + cost.gradient_sum + cost.optimizer;
+  return cost;
+}
+
+}  // namespace sprocket::runtime

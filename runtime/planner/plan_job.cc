@@ -1,0 +1,80 @@
+#include "runtime/planner/plan_job.h"
+
+#include <span>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "runtime/media/output_file.h"
+#include "runtime/plan/job_specs.h"
+#include "runtime/plan/plan_report.h"
+#include "runtime/plan/units.h"
+
+namespace sprocket::runtime {
+namespace {
+
+const std::vector<int> kLayoutRanks = {2, 4, 8};
+const std::vector<double> kBudgets = {0.1, 0.2, 0.3};
+
+std::string head_text(const config::LoadedJob& loaded, const config::LatentShape& shape,
+                      const std::string& shape_source, const LayerPlanner& planner, int64_t step) {
+  const config::Job& job = loaded.job;
+  const ClusterModel& cluster = planner.cluster();
+  const parallel::TokenLayout& layout = planner.layout();
+  std::string text = fmt::format("Plan of {} on {}\n", loaded.name, cluster.name);
+  const auto line = [&](const char* label, const std::string& value) {
+    text += fmt::format("  {:<10} {}\n", label, value);
+  };
+  line("cluster",
+       fmt::format("{} node{} x {} device{} of {}", cluster.nodes, cluster.nodes == 1 ? "" : "s",
+                   cluster.devices, cluster.devices == 1 ? "" : "s",
+                   gibibytes_text(cluster.device.memory)));
+  line("model", fmt::format("{} parameters, {} layers, {} heads of {}, {}",
+                            grouped(parameter_count(job)), job.model().layers(),
+                            job.model().heads(), job.model().dim() / job.model().heads(),
+                            config::Compute::Precision_Name(job.compute().precision())));
+  line("video", fmt::format("latent {} x {} x {} x {} ({}): {} tokens in {} blocks, order {}",
+                            shape.channels, shape.t, shape.h, shape.w, shape_source,
+                            grouped(layout.tokens()), layout.blocks(),
+                            config::Attention::Order_Name(job.attention().order())));
+  line("attention", fmt::format("{} as in step {}",
+                                config::Attention::Method_Name(job.attention().method()), step));
+  line("selection", planner.source().description);
+  return text + '\n';
+}
+
+}  // namespace
+
+std::string run_plan(const config::LoadedJob& loaded, const config::LatentShape& shape,
+                     const std::string& shape_source, const config::Cluster& cluster,
+                     const PlanOptions& options) {
+  const config::Job& job = loaded.job;
+  config::check_latent_shape(loaded, shape, shape_source);
+  // Schedules have reached their end.
+  const int64_t step = job.training().steps() - 1;
+  const parallel::TokenLayout layout = parallel::make_token_layout(token_layout_spec(job, shape));
+  LayerPlanner planner(job, shape, step, selection_source(job, layout, step, options.selection),
+                       cluster_model(cluster, job.compute().precision()));
+  const std::vector<Candidate> candidates = make_candidates(loaded, shape, planner);
+  if (!options.csv.empty()) {
+    const std::string csv = candidates_csv(candidates);
+    media::write_output_file(options.csv, std::as_bytes(std::span(csv)));
+  }
+  ReportOptions report;
+  report.top = options.top;
+  report.all = options.all;
+  report.of_job = job.parallel();
+  if (job.parallel().outer() == 0) {
+    report.of_job.set_outer(planner.cluster().world() /
+                            (job.parallel().data() * job.parallel().ulysses()));
+  }
+  std::string text = head_text(loaded, shape, shape_source, planner, step);
+  text += candidates_text(candidates, planner.cluster(), report);
+  if (const auto& table = planner.source().unbudgeted) {
+    text +=
+        '\n' + coverage_text(coverage_by_order(layout, *table, kLayoutRanks, kBudgets), kBudgets);
+  }
+  return text;
+}
+
+}  // namespace sprocket::runtime
