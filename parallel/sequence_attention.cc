@@ -1,5 +1,6 @@
 #include "parallel/sequence_attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -12,6 +13,7 @@
 #include "base/error.h"
 #include "parallel/attention/attention_method.h"
 #include "parallel/attention/key_shards.h"
+#include "parallel/attention/prefix_branch.h"
 #include "parallel/attention/pruned_queries.h"
 #include "parallel/attention/selected_plan.h"
 #include "parallel/tensor_buffer.h"
@@ -33,18 +35,24 @@ class SequenceAttention::Context {
         plan(make_shard_plan(this->layout, mesh.shape())),
         strategy(strategy),
         timeline(mesh.timeline()),
-        blocks{this->layout.block_offsets, plan.outer_blocks, mesh.coordinate().outer, {}},
+        blocks{this->layout.block_offsets, plan.outer_blocks, mesh.coordinate().outer, {}, {}},
         ulysses(mesh.ulysses(), ulysses_rows()) {}
 
   // Made at the first use of its widths.
   KeySide& key_side(const std::vector<int>& widths) {
     auto [found, fresh] = key_sides_.try_emplace(widths);
     if (fresh) {
-      found->second.keys = make_key_shards(blocks, widths);
+      found->second.keys = make_key_shards(blocks, this->layout.prefix_blocks(), widths);
       found->second.outer =
           make_outer_strategy(strategy, found->second.keys.segments, mesh.outer());
     }
     return found->second;
+  }
+
+  bool has_prefix_branch() const { return layout.prefix_blocks() > 0 && blocks.ranks() > 1; }
+  int own_prefix_blocks() const {
+    return std::max(0, std::min(layout.prefix_blocks(), blocks.blocks[blocks.self + 1]) -
+                           blocks.blocks[blocks.self]);
   }
 
   const Mesh& mesh;
@@ -77,8 +85,9 @@ struct Invocation : torch::CustomClassHolder {
   std::unique_ptr<AttentionMethod> method;
   KeySide* key_side = nullptr;
   Selection selection;
-  OuterCall call;        // the query side (kept queries only) and the own KV rows
-  at::Tensor fine, lse;  // of the query side
+  std::unique_ptr<PrefixBranch> prefix;  // null: no prefix, or one outer rank
+  OuterCall call;                        // the query side (kept queries only) and the own KV rows
+  at::Tensor fine, lse;                  // of the query side
   std::unique_ptr<OuterStrategy::Memory> memory;
 };
 
@@ -92,6 +101,12 @@ MethodContext method_context(const Context& context, const at::Tensor& q, int la
           layer,
           1.0 / std::sqrt(static_cast<double>(q.size(3))),
           context.strategy.threads};
+}
+
+// Rows that the outer strategy moves or leaves: those of the own video tokens.
+at::Tensor video_rows(const Invocation& run, const at::Tensor& x_BLHD) {
+  const int64_t prefix = run.prefix ? run.prefix->own_rows() : 0;
+  return x_BLHD.narrow(1, prefix, x_BLHD.size(1) - prefix);
 }
 
 at::Tensor attention_forward(Invocation& run, AttentionSlot& slot, std::vector<at::Tensor> inputs,
@@ -108,16 +123,23 @@ at::Tensor attention_forward(Invocation& run, AttentionSlot& slot, std::vector<a
   slot.selection = run.method->prepare(shard, slot.selection);
   run.selection = slot.selection;
   const OuterShards& segments = run.key_side->keys.segments;
-  slot.statistics = {run.method->density(run.selection),
-                     coverage_of(segments, needs_of(*run.selection.table)),
+  const bool merges = !context.strategy.single_pass;
+  auto table = run.selection.table;
+  if (context.has_prefix_branch()) {
+    run.prefix = std::make_unique<PrefixBranch>(context.layout, context.blocks, run.key_side->keys,
+                                                context.mesh.outer(), merges);
+    run.prefix->gather(shard.q, shard.k, shard.v);
+    run.call.replicated = run.prefix->keys();
+    if (merges) table = without_prefix_queries(table, context.own_prefix_blocks());
+  }
+  slot.statistics = {run.method->density(run.selection), coverage_of(segments, needs_of(*table)),
                      static_cast<int64_t>(run.selection.table->kv_block.size())};
 
-  run.call.query = {
-      shard.q, context.blocks.own_offsets(), run.selection.table, {}, place.scale, place.threads};
+  run.call.query = {shard.q, context.blocks.own_offsets(), table, {}, place.scale, place.threads};
   if (context.strategy.overlap) run.call.query.progress = &context.mesh.outer();
   if (run.selection.pruning) prune(*run.selection.pruning, run.call.query);
-  run.call.k_BLHD = expand_rows(run.key_side->keys, shard.k, place.threads);
-  run.call.v_BLHD = expand_rows(run.key_side->keys, shard.v, place.threads);
+  run.call.k_BLHD = expand_rows(run.key_side->keys, video_rows(run, shard.k), place.threads);
+  run.call.v_BLHD = expand_rows(run.key_side->keys, video_rows(run, shard.v), place.threads);
 
   const at::Tensor& q = run.call.query.q_BLHD;
   const auto options = q.options().dtype(accumulator_type(q.scalar_type()));
@@ -125,7 +147,11 @@ at::Tensor attention_forward(Invocation& run, AttentionSlot& slot, std::vector<a
   run.lse = at::full({q.size(0), q.size(2), q.size(1)}, -std::numeric_limits<double>::infinity(),
                      options);
   run.method->attend_first(run.call.query, run.fine, run.lse);
+  if (run.prefix && merges) {
+    run.prefix->start_forward(run.call.query, {run.call.k_BLHD, run.call.v_BLHD});
+  }
   run.memory = run.key_side->outer->forward(run.call, run.fine, run.lse);
+  if (run.prefix && merges) run.prefix->finish_forward(run.fine, run.lse);
 
   at::Tensor fine = run.fine, lse = run.lse;
   if (run.selection.pruning) {
@@ -138,6 +164,16 @@ at::Tensor attention_forward(Invocation& run, AttentionSlot& slot, std::vector<a
             -1);
   }
   return context.ulysses.gather_heads({run.method->finish(fine)})[0];
+}
+
+// The video's rows behind as many zero rows.
+at::Tensor with_prefix_rows(const at::Tensor& video_BLHD, int64_t rows) {
+  if (rows == 0) return video_BLHD;
+  std::vector<int64_t> shape = video_BLHD.sizes().vec();
+  shape[1] += rows;
+  const at::Tensor all = at::zeros(shape, video_BLHD.options());
+  all.narrow(1, rows, video_BLHD.size(1)).copy_(video_BLHD);
+  return all;
 }
 
 // Gradients of q, k, v and of the gates there are.
@@ -158,13 +194,28 @@ std::vector<at::Tensor> attention_backward(Invocation& run, const at::Tensor& do
     delta = row_delta(run.fine, dfine, threads);
   }
   const auto options = run.fine.options();
-  const at::Tensor dq = at::zeros_like(run.fine), dk = at::zeros(run.call.k_BLHD.sizes(), options),
-                   dv = at::zeros(run.call.v_BLHD.sizes(), options);
-  run.key_side->outer->backward(run.call, *run.memory, dfine, run.lse, delta, dq, dk, dv);
+  OuterGradients outer{at::zeros_like(run.fine),
+                       at::zeros(run.call.k_BLHD.sizes(), options),
+                       at::zeros(run.call.v_BLHD.sizes(), options),
+                       {}};
+  if (run.prefix) {
+    const at::IntArrayRef sizes = run.call.replicated.k.sizes();
+    outer.replicated = {at::zeros(sizes, options), at::zeros(sizes, options)};
+    if (!context.strategy.single_pass) {
+      run.prefix->backward(query, {run.call.k_BLHD, run.call.v_BLHD}, dfine, run.lse, delta,
+                           {outer.dk_BLHD, outer.dv_BLHD}, outer.replicated);
+    }
+  }
+  run.key_side->outer->backward(run.call, *run.memory, dfine, run.lse, delta, outer);
 
-  gradients.dk = gather_row_gradients(run.key_side->keys, dk, threads);
-  gradients.dv = gather_row_gradients(run.key_side->keys, dv, threads);
-  gradients.dq = dq;
+  gradients.dk = gather_row_gradients(run.key_side->keys, outer.dk_BLHD, threads);
+  gradients.dv = gather_row_gradients(run.key_side->keys, outer.dv_BLHD, threads);
+  gradients.dq = outer.dq_BLHD;
+  if (run.prefix) {
+    gradients.dk = with_prefix_rows(gradients.dk, run.prefix->own_rows());
+    gradients.dv = with_prefix_rows(gradients.dv, run.prefix->own_rows());
+    run.prefix->give_back(outer.replicated, gradients.dq, gradients.dk, gradients.dv);
+  }
   run.method->add_gradients(query, dfine, run.lse, delta, gradients);
   if (run.selection.pruning) {
     gradients.dq = scatter_gradients(*run.selection.pruning, gradients.dq, threads);

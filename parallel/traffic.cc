@@ -6,6 +6,7 @@
 #include "kernels/block_samples.h"
 #include "parallel/attention/global_branch.h"
 #include "parallel/attention/key_shards.h"
+#include "parallel/attention/prefix_branch.h"
 
 namespace sprocket::parallel {
 namespace {
@@ -142,15 +143,48 @@ void add_summaries(Rows& rows, const TokenLayout& layout, const OuterShards& sha
   }
 }
 
+// What the prefix's queries and keys send instead of the video's keys (prefix_branch.h).
+void add_prefix(Rows& rows, const TokenLayout& layout, const OuterShards& shards,
+                const AttentionShape& shape, const StrategySpec& strategy, int64_t heads,
+                int64_t element, int64_t accumulator) {
+  using comm::OpKind;
+  if (layout.prefix_tokens() == 0) return;
+  const std::vector<int64_t> prefix = prefix_rows(layout, shards);
+  const int self = shards.self;
+  const int64_t row = shape.batch * heads, dim = shape.head_dim;
+  const auto to_all = [&](int64_t per_row) {
+    return std::vector<int64_t>(shards.ranks(), prefix[self] * row * per_row);
+  };
+  const auto to_owners = [&](int64_t per_row) {
+    std::vector<int64_t> counts = prefix;
+    for (int64_t& count : counts) count *= row * per_row;
+    return counts;
+  };
+  const bool merges = !strategy.single_pass;
+  rows.add(merges ? "prefix q, k, v" : "prefix k, v", OpKind::kAllGather, Phase::kForward,
+           to_all((merges ? 3 : 2) * dim), self, element);
+  if (merges) {
+    rows.add("prefix partial outputs", OpKind::kExchange, Phase::kForward, to_owners(dim + 1), self,
+             accumulator);
+    rows.add("prefix gradient of out", OpKind::kAllGather, Phase::kBackward, to_all(dim), self,
+             element);
+    rows.add("prefix row sums", OpKind::kAllGather, Phase::kBackward, to_all(2), self, accumulator);
+  }
+  rows.add("gradients of the prefix", OpKind::kExchange, Phase::kBackward,
+           to_owners((merges ? 3 : 2) * dim), self, accumulator);
+}
+
 }  // namespace
 
 OuterShards key_segments(const TokenLayout& layout, const ShardPlan& plan, int outer_index,
                          const AttentionSpec& spec) {
-  return make_key_shards(outer_shards(layout, plan, outer_index), spec.widths()).segments;
+  return make_key_shards(outer_shards(layout, plan, outer_index), layout.prefix_blocks(),
+                         spec.widths())
+      .segments;
 }
 
 OuterShards outer_shards(const TokenLayout& layout, const ShardPlan& plan, int outer_index) {
-  return {layout.block_offsets, plan.outer_blocks, outer_index, {}};
+  return {layout.block_offsets, plan.outer_blocks, outer_index, {}, {}};
 }
 
 SelectedRows rows_of(const SelectedPlan& plan) { return {plan.send_rows, plan.receive_rows}; }
@@ -241,6 +275,7 @@ std::vector<TrafficRow> attention_traffic(const TokenLayout& layout, const Shard
   const auto to_all = [&](int64_t count) { return std::vector<int64_t>(ranks, count); };
   Rows rows{out, "sp.outer"};
   add_summaries(rows, layout, shards, shape, heads, accumulator);
+  add_prefix(rows, layout, shards, shape, strategy, heads, element, accumulator);
   const int64_t gradient = strategy.wide_gradients ? accumulator : element;
   const auto add_gather = [&] {
     const auto fetch = [&](Phase phase) {

@@ -25,6 +25,7 @@ class FetchingStrategy : public OuterStrategy {
         spec_(spec),
         own_map_(empty_map(shards_)) {
     add_shard_blocks(shards_, shards_.self, shards_.self, own_map_);
+    add_replicated_blocks(shards_, shards_.ranks(), own_map_);
   }
 
   std::unique_ptr<Memory> forward(const OuterCall& call, const at::Tensor& out_BLHD,
@@ -35,8 +36,9 @@ class FetchingStrategy : public OuterStrategy {
     Pool pool = fetch(call, keys);
     const auto pass = [&](const char* name, const kernels::KvBlockMap& map) {
       Timeline::Scope scope(timeline_, Activity::kCompute, name);
-      forward_pass(call.query, buffers(keys, pool.rows, {call.k_BLHD, call.v_BLHD}), map, out_BLHD,
-                   lse_BHL);
+      forward_pass(call.query,
+                   buffers(keys, pool.rows, {call.k_BLHD, call.v_BLHD}, call.replicated), map,
+                   out_BLHD, lse_BHL);
     };
     if (spec_.single_pass) {
       pool.moving.wait_host();
@@ -52,8 +54,8 @@ class FetchingStrategy : public OuterStrategy {
   }
 
   void backward(const OuterCall& call, Memory& memory, const at::Tensor& dout_BLHD,
-                const at::Tensor& lse_BHL, const at::Tensor& delta_BHL, const at::Tensor& dq_BLHD,
-                const at::Tensor& dk_BLHD, const at::Tensor& dv_BLHD) override {
+                const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+                const OuterGradients& gradients) override {
     auto& fetched = static_cast<Fetched&>(memory);
     const RemoteKeys& keys = *fetched.keys;
     at::Tensor rows = fetched.pool;
@@ -62,13 +64,14 @@ class FetchingStrategy : public OuterStrategy {
       again.moving.wait_host();
       rows = again.rows;
     }
+    const at::Tensor &dk_BLHD = gradients.dk_BLHD, &dv_BLHD = gradients.dv_BLHD;
     const at::Tensor d_rows = at::zeros({keys.fetch().receive_count}, dk_BLHD.options());
     const at::Tensor own_dk = at::zeros_like(dk_BLHD), own_dv = at::zeros_like(dv_BLHD);
-    const auto kv = buffers(keys, rows, {call.k_BLHD, call.v_BLHD});
-    const auto dkv = buffers(keys, d_rows, {own_dk, own_dv});
+    const auto kv = buffers(keys, rows, {call.k_BLHD, call.v_BLHD}, call.replicated);
+    const auto dkv = buffers(keys, d_rows, {own_dk, own_dv}, gradients.replicated);
     const auto pass = [&](const char* name, const kernels::KvBlockMap& map) {
       Timeline::Scope scope(timeline_, Activity::kCompute, name);
-      backward_pass(call.query, kv, map, dout_BLHD, lse_BHL, delta_BHL, dq_BLHD, dkv);
+      backward_pass(call.query, kv, map, dout_BLHD, lse_BHL, delta_BHL, gradients.dq_BLHD, dkv);
     };
 
     if (spec_.single_pass) {
@@ -156,11 +159,12 @@ class FetchingStrategy : public OuterStrategy {
     return group_.exchange(buffer_of(sent), plan.send, buffer_of(received), plan.receive);
   }
 
-  // Buffer r: the rows of rank r.
+  // Buffer r: the rows of rank r; behind them the replicated ones.
   std::vector<KvTensors> buffers(const RemoteKeys& keys, const at::Tensor& pool,
-                                 const KvTensors& own) const {
+                                 const KvTensors& own, const KvTensors& replicated) const {
     std::vector<KvTensors> buffers = keys.views(pool);
     buffers[shards_.self] = own;
+    if (replicated.k.defined()) buffers.push_back(replicated);
     return buffers;
   }
 

@@ -1,5 +1,7 @@
 #include "parallel/attention/key_shards.h"
 
+#include <algorithm>
+
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
@@ -12,15 +14,28 @@ int size(const at::Tensor& x, int dim) { return static_cast<int>(x.size(dim)); }
 
 }  // namespace
 
-KeyShards make_key_shards(const OuterShards& blocks, const std::vector<int>& widths) {
+KeyShards make_key_shards(const OuterShards& all, int prefix_blocks,
+                          const std::vector<int>& widths) {
+  OuterShards blocks = all;
+  const int replicated = blocks.ranks() > 1 ? prefix_blocks : 0;
+  for (int32_t& block : blocks.blocks) block = std::max(block, replicated);
   KeyShards keys;
   keys.whole = kernels::make_pyramid_layout(blocks.block_offsets, widths);
   keys.own = kernels::make_pyramid_layout(blocks.own_offsets(), widths);
-  keys.segments = {keys.whole.segment_rows_offsets, {}, blocks.self, {}};
+  keys.segments = {keys.whole.segment_rows_offsets, {}, blocks.self, {}, {}};
   for (const int32_t block : blocks.blocks) {
     keys.segments.blocks.push_back(keys.whole.first_segment[block]);
   }
   if (widths.size() > 1) keys.segments.bias = keys.whole.bias;
+  keys.segments.replicated_row.assign(keys.whole.first_segment[replicated], -1);
+  for (int block = 0; block < replicated; ++block) {
+    int64_t row = blocks.block_offsets[block];
+    const kernels::SegmentRange tokens = keys.whole.segments_of(block, 1);
+    for (int segment = tokens.first; segment < tokens.first + tokens.count; ++segment) {
+      keys.segments.replicated_row[segment] = row;
+      row += keys.segments.block_rows(segment);
+    }
+  }
   return keys;
 }
 

@@ -18,11 +18,11 @@ class LocalStrategy : public OuterStrategy {
   }
 
   void backward(const OuterCall& call, Memory&, const at::Tensor& dout_BLHD,
-                const at::Tensor& lse_BHL, const at::Tensor& delta_BHL, const at::Tensor& dq_BLHD,
-                const at::Tensor& dk_BLHD, const at::Tensor& dv_BLHD) override {
+                const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+                const OuterGradients& gradients) override {
     Timeline::Scope scope(timeline_, Activity::kCompute, "attention.local");
     backward_pass(call.query, {{call.k_BLHD, call.v_BLHD}}, map_, dout_BLHD, lse_BHL, delta_BHL,
-                  dq_BLHD, {{dk_BLHD, dv_BLHD}});
+                  gradients.dq_BLHD, {{gradients.dk_BLHD, gradients.dv_BLHD}});
   }
 
  private:

@@ -27,6 +27,14 @@ void add_shard_blocks(const OuterShards& shards, int rank, int buffer, kernels::
   }
 }
 
+void add_replicated_blocks(const OuterShards& shards, int buffer, kernels::KvBlockMap& map) {
+  for (int block = 0; block < std::ssize(shards.replicated_row); ++block) {
+    if (shards.replicated_row[block] < 0) continue;
+    map.blocks[block] = {buffer, shards.block_rows(block), shards.replicated_row[block],
+                         shards.block_bias(block)};
+  }
+}
+
 std::unique_ptr<OuterStrategy> make_outer_strategy(const StrategySpec& spec, OuterShards shards,
                                                    comm::Communicator& group) {
   SPROCKET_CHECK_EQ(shards.ranks(), group.size());

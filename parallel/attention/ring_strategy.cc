@@ -23,22 +23,24 @@ class RingStrategy : public OuterStrategy {
       maps_.push_back(empty_map(shards_));
       add_shard_blocks(shards_, rank, 0, maps_.back());
     }
+    add_replicated_blocks(shards_, 1, maps_[shards_.self]);
   }
 
   std::unique_ptr<Memory> forward(const OuterCall& call, const at::Tensor& out_BLHD,
                                   const at::Tensor& lse_BHL) override {
     travel(call, [&](int shard, const at::Tensor& kv) {
       Timeline::Scope scope(timeline_, Activity::kCompute, "attention.ring_step");
-      forward_pass(call.query, {{kv[0], kv[1]}}, maps_[shard], out_BLHD, lse_BHL);
+      forward_pass(call.query, buffers(shard, kv, call.replicated), maps_[shard], out_BLHD,
+                   lse_BHL);
     });
     return std::make_unique<Memory>();
   }
 
   void backward(const OuterCall& call, Memory&, const at::Tensor& dout_BLHD,
-                const at::Tensor& lse_BHL, const at::Tensor& delta_BHL, const at::Tensor& dq_BLHD,
-                const at::Tensor& dk_BLHD, const at::Tensor& dv_BLHD) override {
+                const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+                const OuterGradients& gradients) override {
     const std::vector<int64_t> counts = shard_elements(call);
-    const auto options = dk_BLHD.options();
+    const auto options = gradients.dk_BLHD.options();
     // The sums of a shard follow its K and V one step behind: while this rank computes its own
     // contribution, the sum of those before it arrives.
     at::Tensor sum, former;
@@ -48,8 +50,9 @@ class RingStrategy : public OuterStrategy {
       at::Tensor dkv = shard_tensor(call, shard, options).zero_();
       {
         Timeline::Scope scope(timeline_, Activity::kCompute, "attention.ring_step");
-        backward_pass(call.query, {{kv[0], kv[1]}}, maps_[shard], dout_BLHD, lse_BHL, delta_BHL,
-                      dq_BLHD, {{dkv[0], dkv[1]}});
+        backward_pass(call.query, buffers(shard, kv, call.replicated), maps_[shard], dout_BLHD,
+                      lse_BHL, delta_BHL, gradients.dq_BLHD,
+                      buffers(shard, dkv, gradients.replicated));
       }
       moving.wait_host();
       if (sum.defined()) dkv.add_(sum);
@@ -60,12 +63,20 @@ class RingStrategy : public OuterStrategy {
       if (!overlap_) moving.wait_host();
     });
     moving.wait_host();
-    dk_BLHD.add_(sum[0]);
-    dv_BLHD.add_(sum[1]);
+    gradients.dk_BLHD.add_(sum[0]);
+    gradients.dv_BLHD.add_(sum[1]);
   }
 
  private:
   int shard_before(int shard) const { return (shard + shards_.ranks() - 1) % shards_.ranks(); }
+
+  // The replicated rows belong to the own shard's step.
+  std::vector<KvTensors> buffers(int shard, const at::Tensor& kv,
+                                 const KvTensors& replicated) const {
+    std::vector<KvTensors> buffers{{kv[0], kv[1]}};
+    if (shard == shards_.self && replicated.k.defined()) buffers.push_back(replicated);
+    return buffers;
+  }
 
   std::vector<int64_t> shard_elements(const OuterCall& call) const {
     std::vector<int64_t> counts;

@@ -76,10 +76,10 @@ bool gathers_everything(const OuterShards& shards, const std::vector<NeedBitmap>
 
 double coverage_of(const OuterShards& shards, const NeedBitmap& need) {
   const int64_t own = shards.blocks[shards.self + 1] - shards.blocks[shards.self];
-  const int64_t remote = need.batch_heads * (need.blocks - own);
+  const int64_t remote = need.batch_heads * (shards.sharded_blocks() - own);
   int64_t needed = 0;
   for (int64_t batch_head = 0; batch_head < need.batch_heads; ++batch_head) {
-    for (int64_t block = 0; block < need.blocks; ++block) {
+    for (int64_t block = shards.blocks.front(); block < shards.blocks.back(); ++block) {
       const bool is_own =
           block >= shards.blocks[shards.self] && block < shards.blocks[shards.self + 1];
       if (!is_own && need.get(batch_head, block)) ++needed;

@@ -228,7 +228,7 @@ class AttentionJob {
 std::shared_ptr<const kernels::SegmentTable> AttentionJob::global_table(
     const kernels::SegmentTable& selected) const {
   const parallel::OuterShards blocks{
-      layout_.block_offsets, shards_.outer_blocks, mesh_.coordinate().outer, {}};
+      layout_.block_offsets, shards_.outer_blocks, mesh_.coordinate().outer, {}, {}};
   const parallel::MethodContext context{layout_, blocks, mesh_.outer()};
   const parallel::GlobalBranch global(context, spec_.asa.global_width, spec_.asa.exclude_selected);
   return std::make_shared<kernels::SegmentTable>(

@@ -125,6 +125,13 @@ kernels::SegmentTable SelectionFile::table(const SelectionPart& part,
             throw InputError(fmt::format("{}: selection[{}, {}, {}, {}] = {}; legal: 0 to {}",
                                          file_.path(), b, h, i, j, level, pyramid.levels()));
           }
+          if (i < layout.prefix_blocks() && level != 1) {
+            throw InputError(
+                fmt::format("{}: selection[{}, {}, {}, {}] = {}; legal: 1, block {} is one of the "
+                            "prefix, whose "
+                            "queries attend to everything",
+                            file_.path(), b, h, i, j, level, i));
+          }
           if (level == 0) continue;
           const kernels::SegmentRange range = pyramid.segments_of(static_cast<int>(j), level);
           for (int32_t id = 0; id < range.count; ++id) table.kv_block.push_back(range.first + id);
@@ -164,6 +171,16 @@ kernels::QueryPruning SelectionFile::pruning(const SelectionPart& part,
         throw InputError(fmt::format("{}: kept: no query of block {} is kept for (b {}, h {})",
                                      file_.path(), part.first_block + i, bh / part.own_heads,
                                      part.first_head + bh % part.own_heads));
+      }
+      const int64_t block = part.first_block + i,
+                    all = pruning.token_offsets[i + 1] - pruning.token_offsets[i];
+      if (block < layout.prefix_blocks() && rows < all) {
+        throw InputError(
+            fmt::format("{}: kept: {} of the {} queries of block {} are kept for (b {}, h {}); "
+                        "legal: all, it is "
+                        "one of the prefix",
+                        file_.path(), rows, all, block, bh / part.own_heads,
+                        part.first_head + bh % part.own_heads));
       }
       pruning.rows.push_back(rows);
       capacity[i] = std::max<int64_t>(capacity[i], rows);

@@ -145,7 +145,7 @@ TEST(StrategyOptions, ASinglePassHasTheBitsOfOneRank) {
 
 TEST(StrategyOptions, ALayerGathersEverythingAboveItsShare) {
   // Three ranks of two, one and one blocks, one head.
-  const OuterShards shards{{0, 4, 8, 12, 16}, {0, 2, 3, 4}, 0, {}};
+  const OuterShards shards{{0, 4, 8, 12, 16}, {0, 2, 3, 4}, 0, {}, {}};
   std::vector<NeedBitmap> needs(3, NeedBitmap(1, 4));
   EXPECT_FALSE(gathers_everything(shards, needs, 0));  // nothing is needed
   needs[0].set(0, 2);
