@@ -1,13 +1,14 @@
 #include "parallel/attention/prefix_branch.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <numeric>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include "parallel/tensor_buffer.h"

@@ -135,7 +135,9 @@ TEST(StrategyOptions, ASinglePassHasTheBitsOfOneRank) {
             EXPECT_TRUE(whole.out.narrow(1, first, count).equal(part.out)) << where;
             EXPECT_TRUE(whole.lse.narrow(1, first, count).equal(part.lse)) << where;
             EXPECT_TRUE(whole.dq.narrow(1, first, count).equal(part.dq)) << where;
-            if (dtype == at::kDouble) EXPECT_LE(largest_difference(whole, part, plan, rank), 1e-10);
+            if (dtype == at::kDouble) {
+              EXPECT_LE(largest_difference(whole, part, plan, rank), 1e-10);
+            }
           }
         }
       }

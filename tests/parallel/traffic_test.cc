@@ -1,9 +1,11 @@
 // What the communicators counted equals the closed forms, exactly, on every rank.
+#include <algorithm>
 #include <map>
 #include <numeric>
 
 #include <gtest/gtest.h>
 
+#include "parallel/attention/prefix_branch.h"
 #include "parallel/traffic.h"
 #include "tests/comm/thread_ranks.h"
 #include "tests/parallel/attention_case.h"
@@ -22,13 +24,25 @@ void add_counted(Sums& sums, const comm::Communicator& group, int64_t first_sequ
   }
 }
 
+// By outer rank, of one Ulysses rank. Prefix queries need nothing.
+std::vector<NeedBitmap> video_needs(const AttentionCase& c, const TokenLayout& layout,
+                                    const ShardPlan& plan, int ulysses_rank,
+                                    const std::vector<AttentionResult>& results) {
+  std::vector<NeedBitmap> needs;
+  for (int r = 0; r < c.mesh.outer; ++r) {
+    const int prefix = std::clamp(layout.prefix_blocks() - plan.outer_blocks[r], 0,
+                                  plan.outer_blocks[r + 1] - plan.outer_blocks[r]);
+    const auto& table = results[r * c.mesh.ulysses + ulysses_rank].selection.table;
+    needs.push_back(needs_of(*without_prefix_queries(table, prefix)));
+  }
+  return needs;
+}
+
 Sums predicted(const AttentionCase& c, const TokenLayout& layout, const ShardPlan& plan, int rank,
                const std::vector<AttentionResult>& results) {
   const int degree = c.mesh.ulysses, outer_index = rank / degree;
   const OuterShards shards = key_segments(layout, plan, outer_index, c.spec);
-  std::vector<NeedBitmap> needs;
-  for (int r = 0; r < c.mesh.outer; ++r)
-    needs.push_back(needs_of(*results[r * degree + rank % degree].selection.table));
+  const auto needs = video_needs(c, layout, plan, rank % degree, results);
   SelectedRows rows = rows_of(plan_selected_exchange(shards, needs, c.head_dim));
   rows.gathered = gathers_everything(shards, needs, c.strategy.gather_above);
   const AttentionShape shape{c.batch, c.heads, c.head_dim, DType::kBF16, c.spec};
@@ -97,9 +111,7 @@ TEST(TrafficBound, HoldsForBudgetedSelections) {
     for (int rank = 0; rank < 4; ++rank) {
       const int degree = c.mesh.ulysses;
       const OuterShards shards = key_segments(layout, plan, rank / degree, c.spec);
-      std::vector<NeedBitmap> needs;
-      for (int r = 0; r < c.mesh.outer; ++r)
-        needs.push_back(needs_of(*results[r * degree + rank % degree].selection.table));
+      const auto needs = video_needs(c, layout, plan, rank % degree, results);
       const SelectedRows actual = rows_of(plan_selected_exchange(shards, needs, c.head_dim));
       const SelectedRows bound =
           selected_rows_bound(layout, shards, c.batch, c.heads / degree, c.spec);
