@@ -1,18 +1,22 @@
 // What a layer's attention is called with in a trained model: the input of `sprocket attention`.
 //
-// Noises the first clip of the run's data set to a level, evaluates the newest checkpoint once on
-// one rank, and writes q and k (after norm and rotary embedding), v and the gates of one layer as
-// fp32, tokens in raster order. The attention is that of the run at the checkpoint's step.
+// Noises the first clip of a data set, by default the run's, to a level, evaluates the newest
+// checkpoint once on one rank, and writes q and k (after norm and rotary embedding), v and the
+// gates of one layer as fp32, tokens in raster order; of several layers, their heads side by side.
+// The attention is that of the run at the checkpoint's step.
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
@@ -32,16 +36,16 @@ namespace {
 using namespace sprocket;
 
 struct Arguments {
-  std::string run, output;
-  int layer = 0;
+  std::string run, data, output;
+  std::vector<int> layers{0};
   double noise = 0.5;
 };
 
-// The inputs of the layer's attention, tokens in block order.
-parallel::AttentionInputs evaluate(const Arguments& a, runtime::Network& network,
-                                   parallel::SequenceAttention& attention,
-                                   const data::Sample& sample, const data::LatentShape& shape,
-                                   int64_t step) {
+// The inputs of every layer's attention, tokens in block order.
+std::vector<parallel::AttentionInputs> evaluate(const Arguments& a, runtime::Network& network,
+                                                parallel::SequenceAttention& attention,
+                                                const data::Sample& sample,
+                                                const data::LatentShape& shape, int64_t step) {
   const config::Job& job = network.job();
   std::vector<float> noise = runtime::draw_noise(shape.elements(), {job.training().seed(), step});
   const auto latent = [&](const std::vector<float>& values) {
@@ -55,32 +59,38 @@ parallel::AttentionInputs evaluate(const Arguments& a, runtime::Network& network
   const models::WanModel model(runtime::wan_config(job), network.parameters(), network.mesh(),
                                compute);
   std::vector<parallel::AttentionSlot> slots(network.layers());
-  slots[a.layer].keep_inputs = true;
+  for (const int layer : a.layers) slots[layer].keep_inputs = true;
   model.forward(network.own_patches(noised, shape, models::FeatureOrder::kChannelFirst),
                 at::full({1}, runtime::kTimesteps * a.noise),
                 runtime::text_tensor(job.model(), sample.text),
                 runtime::attention_spec(job.attention(), step), attention, slots);
-  return slots[a.layer].inputs;
+  std::vector<parallel::AttentionInputs> inputs;
+  for (const int layer : a.layers) inputs.push_back(slots[layer].inputs);
+  return inputs;
 }
 
-void write(const std::string& path, const parallel::AttentionInputs& inputs,
+void write(const std::string& path, const std::vector<parallel::AttentionInputs>& layers,
            const runtime::RankTokens& tokens) {
   std::vector<at::Tensor> raster;
   std::vector<safetensors::TensorToWrite> file;
-  const auto add = [&](const char* name, const at::Tensor& x_BLHD) {
-    if (!x_BLHD.defined()) return;
-    const at::Tensor x = x_BLHD.to(at::kFloat).contiguous();
+  const auto add = [&](const char* name, auto&& tensor_of) {
+    std::vector<at::Tensor> heads;
+    for (const parallel::AttentionInputs& inputs : layers) {
+      if (tensor_of(inputs).defined()) heads.push_back(tensor_of(inputs).to(at::kFloat));
+    }
+    if (heads.empty()) return;
+    const at::Tensor x = at::cat(heads, 2).contiguous();
     raster.push_back(at::empty_like(x));
     runtime::permute_tokens(x, tokens.to_input, 1, raster.back());
     file.push_back({{name, safetensors::ElementType::kF32, x.sizes().vec()},
                     {static_cast<const std::byte*>(raster.back().data_ptr()),
                      static_cast<size_t>(x.numel()) * sizeof(float)}});
   };
-  add("q", inputs.q);
-  add("k", inputs.k);
-  add("v", inputs.v);
-  add("gate", inputs.gates.coarse);
-  add("gate_fine", inputs.gates.fine);
+  add("q", [](const auto& inputs) { return inputs.q; });
+  add("k", [](const auto& inputs) { return inputs.k; });
+  add("v", [](const auto& inputs) { return inputs.v; });
+  add("gate", [](const auto& inputs) { return inputs.gates.coarse; });
+  add("gate_fine", [](const auto& inputs) { return inputs.gates.fine; });
   safetensors::write_file(path, file);
 }
 
@@ -89,11 +99,12 @@ void capture(const Arguments& a) {
   const std::string path = runtime::open_checkpoint(a.run).path;
   const config::Job job = runtime::job_of_checkpoint(path);
   const int64_t step = runtime::read_state(path).step();
-  if (a.layer < 0 || a.layer >= job.model().layers()) {
-    throw ConfigError(fmt::format("--layer: {}; legal: 0 to {}, the layers of {}", a.layer,
+  for (const int layer : a.layers) {
+    if (layer >= 0 && layer < job.model().layers()) continue;
+    throw ConfigError(fmt::format("--layer: {}; legal: 0 to {}, the layers of {}", layer,
                                   job.model().layers() - 1, path));
   }
-  data::LatentDataset dataset(job.data().path());
+  data::LatentDataset dataset(a.data.empty() ? job.data().path() : a.data);
   const data::LatentShape shape = dataset.index().samples.at(0).shape;
   auto world = comm::make_thread_world(1, {});
   const parallel::Mesh mesh(std::move(world.front()), {});
@@ -102,12 +113,11 @@ void capture(const Arguments& a) {
 
   const parallel::TokenLayout& layout = network.layout(shape);
   parallel::SequenceAttention attention(mesh, layout, runtime::strategy_spec(job, 1));
-  const parallel::AttentionInputs inputs =
-      evaluate(a, network, attention, dataset.load(0), shape, step);
-  write(a.output, inputs, runtime::rank_tokens(layout, network.shards(shape), 0));
+  write(a.output, evaluate(a, network, attention, dataset.load(0), shape, step),
+        runtime::rank_tokens(layout, network.shards(shape), 0));
   const parallel::Grid& grid = layout.spec.grid;
-  fmt::print("{}: layer {} of {} at noise {}; problem {{ grid {{ t: {} h: {} w: {} }} }}\n",
-             a.output, a.layer, path, a.noise, grid.t, grid.h, grid.w);
+  fmt::print("{}: layers {} of {} at noise {}; problem {{ grid {{ t: {} h: {} w: {} }} }}\n",
+             a.output, fmt::join(a.layers, ", "), path, a.noise, grid.t, grid.h, grid.w);
 }
 
 }  // namespace
@@ -116,7 +126,8 @@ int main(int argc, char** argv) {
   Arguments a;
   CLI::App app{"Writes the attention inputs of one layer of a trained model"};
   app.add_option("--run", a.run, "folder of a run or of a checkpoint")->required();
-  app.add_option("--layer", a.layer);
+  app.add_option("--data", a.data, "another data set than the run's, of any grid");
+  app.add_option("--layer", a.layers, "one or several");
   app.add_option("--noise", a.noise, "s of (1 - s) x0 + s noise")->check(CLI::Range(0.0, 1.0));
   app.add_option("--output", a.output, "safetensors file")->required();
   CLI11_PARSE(app, argc, argv);

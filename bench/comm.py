@@ -7,7 +7,7 @@
 
 A size is what a rank sends to others in all, in equal parts. `exchange`: one message to and from every other rank, the own
 part left out; `all_to_all`: the own part is copied too. Raw means MPI_Irecv, MPI_Isend, MPI_Waitall and MPI_Alltoall, called
-by the same processes. The three sides take turns, in an order that turns; a turn is some operations in a row, and its time
+by a program of their own that leaves Open MPI as installed. The three sides take turns, in an order that turns; a turn is some operations in a row, and its time
 that of the slowest rank; figures are medians. The slow networks need root (bench/network/slow_network) and are left out
 without it. With more ranks than cores, ranks share cores, which shows on shared memory.
 
@@ -40,8 +40,7 @@ def measure(teams, what, size, count, rounds):
     times = {side: [] for side in SIDES}
 
     def turn(side, counted):
-        request = {"op": "run", "what": what, "count": count, **({} if side == "gloo" else {"side": side})}
-        slowest = max(answer["ms"] for answer in teams["gloo" if side == "gloo" else "mpi"].ask(**request))
+        slowest = max(answer["ms"] for answer in teams[side].ask(op="run", what=what, count=count))
         if counted:
             times[side].append(slowest)
     in_turns(SIDES, rounds, turn)
@@ -66,10 +65,11 @@ def show(records):
 
 
 def run_place(place, arguments, unlock):
-    with place.up(), RankTeam.under_mpirun("comm_bench", place, place.ranks, OURS) as mpi, \
+    with place.up(), RankTeam.under_mpirun("comm_bench", place, place.ranks, OURS) as sprocket, \
+            RankTeam.under_mpirun("comm_bench --raw", place, place.ranks, OURS, "--raw") as raw, \
             RankTeam.python("gloo_comm.py", place, place.ranks, THEIRS, PORT, {"LD_PRELOAD": unlock}) as gloo:
-        teams = {"mpi": mpi, "gloo": gloo}
-        measured_on = {**stamp(), "library": mpi.about[0]["library"], "torch": gloo.about[0]["torch"],
+        teams = {"sprocket": sprocket, "raw": raw, "gloo": gloo}
+        measured_on = {**stamp(), "library": raw.about[0]["library"], "torch": gloo.about[0]["torch"],
                        "ranks_per_core": place.ranks / min(place.ranks, len(CORES))}
         for mib in arguments.mib:
             size = round(mib * MIB)

@@ -1,10 +1,11 @@
 // Sprocket's and Open MPI's side of bench/comm.py, under mpirun with `--pipes FOLDER`
-// (bench/rank_requests.h): the Mpi backend against the same messages written in MPI directly.
+// (bench/rank_requests.h): the Mpi backend, or with `--raw` the same messages written in MPI
+// directly, by a program that leaves Open MPI's settings alone.
 //
 //   {"op": "hello"}                     process id and library
 //   {"op": "prepare", "bytes": N}       a rank sends N bytes in all, equal parts to all others;
 //                                       runs everything once and checks what arrived
-//   {"op": "run", "side": "sprocket" | "raw", "what": "exchange" | "all_to_all", "count": K}
+//   {"op": "run", "what": "exchange" | "all_to_all", "count": K}
 //                                       milliseconds of one of K operations in a row
 // exchange leaves the own part out; all_to_all copies it too.
 #include <mpi.h>
@@ -29,6 +30,7 @@ class Side {
   virtual ~Side() = default;
   virtual void exchange() = 0;
   virtual void all_to_all() = 0;
+  virtual void barrier() = 0;
 };
 
 struct Data {
@@ -60,6 +62,7 @@ struct Data {
 class SprocketSide : public Side {
  public:
   explicit SprocketSide(Data& data) : data_(data), world_(comm::make_mpi_world({})) {}
+  void barrier() override { world_->barrier(); }
   void exchange() override {
     std::vector<comm::Segment> segments;
     for (int peer = 0; peer < data_.ranks; ++peer) {
@@ -79,6 +82,7 @@ class SprocketSide : public Side {
 class RawSide : public Side {
  public:
   explicit RawSide(Data& data) : data_(data) {}
+  void barrier() override { MPI_Barrier(MPI_COMM_WORLD); }
   void exchange() override {
     std::vector<MPI_Request> requests;
     const int count = static_cast<int>(data_.part);
@@ -106,9 +110,14 @@ class RawSide : public Side {
 
 class Server {
  public:
-  explicit Server(const comm::MpiSession& session) : sprocket_(data_), raw_(data_) {
-    data_.rank = session.rank();
-    data_.ranks = session.size();
+  Server(int rank, int ranks, bool raw) {
+    data_.rank = rank;
+    data_.ranks = ranks;
+    if (raw) {
+      side_ = std::make_unique<RawSide>(data_);
+    } else {
+      side_ = std::make_unique<SprocketSide>(data_);
+    }
   }
 
   json answer(const json& request) {
@@ -119,8 +128,7 @@ class Server {
       return json::object();
     }
     if (op == "run") {
-      Side& side = request.at("side") == "raw" ? static_cast<Side&>(raw_) : sprocket_;
-      return {{"ms", milliseconds(side, request.at("what") == "exchange", request.at("count"))}};
+      return {{"ms", milliseconds(request.at("what") == "exchange", request.at("count"))}};
     }
     throw std::invalid_argument("op: expected hello, prepare or run, found " + op);
   }
@@ -130,40 +138,52 @@ class Server {
     const int64_t floats = bytes / (data_.ranks - 1) / static_cast<int64_t>(sizeof(float));
     SPROCKET_CHECK(floats >= 1, "{} bytes are too few for {} ranks", bytes, data_.ranks);
     data_.fill(floats);
-    for (Side* side : {static_cast<Side*>(&sprocket_), static_cast<Side*>(&raw_)}) {
-      side->exchange();
-      data_.check("exchange", false);
-      side->all_to_all();
-      data_.check("all_to_all", true);
-    }
+    side_->exchange();
+    data_.check("exchange", false);
+    side_->all_to_all();
+    data_.check("all_to_all", true);
   }
 
-  static double milliseconds(Side& side, bool exchange, int count) {
-    MPI_Barrier(MPI_COMM_WORLD);
+  double milliseconds(bool exchange, int count) {
+    side_->barrier();
     const int64_t begin = monotonic_ns();
     for (int i = 0; i < count; ++i) {
       if (exchange) {
-        side.exchange();
+        side_->exchange();
       } else {
-        side.all_to_all();
+        side_->all_to_all();
       }
     }
     return static_cast<double>(monotonic_ns() - begin) / 1e6 / count;
   }
 
   Data data_;
-  SprocketSide sprocket_;
-  RawSide raw_;
+  std::unique_ptr<Side> side_;
 };
+
+void serve(const std::string& pipes, int rank, int ranks, bool raw) {
+  Server server(rank, ranks, raw);
+  bench::serve_requests(pipes, rank, [&](const json& request) { return server.answer(request); });
+}
 
 }  // namespace
 
 int main(int argc, char** argv) {
   std::string pipes;
+  bool raw = false;
   CLI::App app{"Sprocket's and Open MPI's side of bench/comm.py"};
   app.add_option("--pipes", pipes, "folder of the ranks' named pipes")->required();
+  app.add_flag("--raw", raw, "MPI without Sprocket");
   CLI11_PARSE(app, argc, argv);
-  const comm::MpiSession session(nullptr, nullptr);
-  Server server(session);
-  bench::serve_requests(pipes, session.rank(), [&](const json& r) { return server.answer(r); });
+  if (raw) {
+    MPI_Init(nullptr, nullptr);
+    int rank = 0, ranks = 0;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+    serve(pipes, rank, ranks, raw);
+    MPI_Finalize();
+  } else {
+    const comm::MpiSession session(nullptr, nullptr);
+    serve(pipes, session.rank(), session.size(), raw);
+  }
 }

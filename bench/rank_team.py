@@ -25,6 +25,7 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 PATIENCE_S = 900  # for one answer
+START_UP_S = 120
 PAUSE_S = 0.05  # between turns: token buckets fill up again, and everybody finds the same
 
 
@@ -91,8 +92,8 @@ class RankTeam:
         self.pin()
 
     @classmethod
-    def under_mpirun(cls, name, place, ranks, program):
-        return cls(name, ranks, lambda folder: [[*place.mpirun(ranks), program, "--pipes", folder]])
+    def under_mpirun(cls, name, place, ranks, *program):
+        return cls(name, ranks, lambda folder: [[*place.mpirun(ranks), *program, "--pipes", folder]])
 
     @classmethod
     def python(cls, name, place, ranks, script, port, environment):
@@ -115,7 +116,7 @@ class RankTeam:
         line = json.dumps(request).encode() + b"\n"
         for pipe in self.requests:
             os.write(pipe, line)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + (START_UP_S if request["op"] == "hello" else PATIENCE_S)
         answers = [self._answer(rank, deadline, request) for rank in range(self.ranks)]
         for rank, answer in enumerate(answers):
             if "error" in answer:
@@ -130,7 +131,7 @@ class RankTeam:
             elif any(process.poll() is not None for process in self.processes):
                 raise RuntimeError(f"{self.name} ended while it was asked for {request}")
             elif time.monotonic() > deadline:
-                raise RuntimeError(f"{self.name}, rank {rank}: no answer to {request} in {PATIENCE_S} s")
+                raise RuntimeError(f"{self.name}, rank {rank}: no answer to {request} in time")
         line, _, self.rest[rank] = self.rest[rank].partition(b"\n")
         return json.loads(line)
 

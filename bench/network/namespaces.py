@@ -82,7 +82,7 @@ class SlowNetwork:
         while self.made:
             remove_namespace(self.made.pop())
         if self.folder is not None:
-            self.folder.cleanup()
+            shutil.rmtree(self.folder, ignore_errors=True)  # Open MPI may still be leaving
             self.folder = None
 
     def address(self, rank):
@@ -99,7 +99,7 @@ class SlowNetwork:
         settings = {"plm": "rsh", "plm_rsh_agent": self.agent, "plm_rsh_no_tree_spawn": "1", "pml": "ob1", "btl": "tcp,self",
                     "btl_tcp_if_include": subnet, "oob_tcp_if_include": subnet, "mpi_yield_when_idle": "1"}
         options = [part for key, value in settings.items() for part in ("--mca", key, value)]
-        return [*self.inside(0), "mpirun", "--allow-run-as-root", "-np", str(self.ranks), "--host", hosts, "--bind-to", "none", *options]
+        return [*self.inside(0), "env", f"TMPDIR={self.folder}/0", "mpirun", "--allow-run-as-root", "-np", str(self.ranks), "--host", hosts, "--bind-to", "none", *options]
 
     def _make_namespaces(self):
         for name in self.names + ([self.hub] if self.ranks > 2 else []):
@@ -131,11 +131,15 @@ class SlowNetwork:
                           "limit", str(QUEUE_BYTES))
 
     def _write_agent(self):
-        """What mpirun calls instead of ssh: `agent ADDRESS COMMAND…` runs the command in that address's namespace."""
-        self.folder = tempfile.TemporaryDirectory(prefix=f"{PREFIX}-network-")
-        self.agent = os.path.join(self.folder.name, "agent")
+        """What mpirun calls instead of ssh: `agent ADDRESS COMMAND…` runs the command in that address's namespace. Open MPI tells
+        nodes apart by host name in its temporary files, and here all have the same: each gets a folder of its own."""
+        self.folder = tempfile.mkdtemp(prefix=f"{PREFIX}-network-")
+        for rank in range(self.ranks):
+            os.mkdir(os.path.join(self.folder, str(rank)))
+        self.agent = os.path.join(self.folder, "agent")
         with open(self.agent, "w", encoding="utf-8") as file:
-            file.write(f'#!/bin/sh\nhost=$1\nshift\nexec ip netns exec "{PREFIX}-{os.getpid()}-$((${{host##*.}} - 1))" /bin/sh -c "$*"\n')
+            file.write(f'#!/bin/sh\nrank=$((${{1##*.}} - 1))\nshift\nexport TMPDIR="{self.folder}/$rank"\n'
+                       f'exec ip netns exec "{PREFIX}-{os.getpid()}-$rank" /bin/sh -c "$*"\n')
         os.chmod(self.agent, 0o755)
 
 
