@@ -6,8 +6,9 @@
     bench/exchange.py --smoke               # under two minutes: do all ways compute the same?
 
 Ways: dense ring, all-gather and Ulysses; the same three under VSA's selection (sparsity 0.9, gated coarse branch); the selected
-exchange without a budget and with budgets of .3, .2 and .1, one domain for every rank; dense ring and Ulysses in PyTorch over
-gloo (bench/peers/gloo_attention.py; MKL's AVX-512 code unlocked). One thread a rank, forward and backward. On shared memory
+exchange without a budget and with budgets of .3, .2 and .1, one domain for every rank; without a budget also `auto`, which gathers
+everything where little can be left out; with .2 also `blocking`, in which nothing travels while kernels compute; dense ring and
+Ulysses in PyTorch over gloo (bench/peers/gloo_attention.py; MKL's AVX-512 code unlocked). One thread a rank, forward and backward. On shared memory
 also one rank alone, of both programs, for the scaling.
 
 All programs stay resident and take turns, one call each, in an order that turns; ranks that have no turn sleep. A call's time
@@ -38,7 +39,9 @@ BUDGETS = (0.3, 0.2, 0.1)
 GRIDS = {"640": (4, 16, 10), "10920": (7, 30, 52), "32760": (21, 30, 52)}
 SHAPES = {"10920": [(heads, dim, dtype) for heads in (4, 12) for dim in (64, 128) for dtype in ("fp32", "bf16")],
           "32760": [(4, 128, "bf16"), (12, 64, "bf16")]}
-OUTERS = {"ring": "RING", "all_gather": "ALL_GATHER", "selected": "SELECTED"}
+OUTERS = {
+    "ring": "strategy: RING", "all_gather": "strategy: ALL_GATHER", "auto": "strategy: SELECTED",
+    "selected": "strategy: SELECTED gather_above: 1", "blocking": "strategy: SELECTED gather_above: 1 overlap: false"}
 RIVALS = ("dense_ring", "dense_all_gather", "dense_ulysses", "vsa_ring", "vsa_all_gather", "vsa_ulysses", "torch_ring",
           "torch_ulysses")
 
@@ -52,7 +55,7 @@ def job_text(case, domains, ranks, way, budget):
         text += f"vsa {{ sparsity {{ start: {SPARSITY} }} coarse: GATED {schedule}}} "
     parallel = f"ulysses: {ranks} outer: 1" if strategy == "ulysses" else f"ulysses: 1 outer: {ranks}"
     if strategy in OUTERS:
-        parallel += f" strategy: {OUTERS[strategy]}"
+        parallel += f" {OUTERS[strategy]}"
     t, h, w = case["grid"]
     return (f"{text}}} parallel {{ {parallel} timeout_seconds: 600 }} "
             f"compute {{ precision: {case['dtype'].upper()} threads: 1 }} problem {{ grid {{ t: {t} h: {h} w: {w} }} }}")
@@ -189,6 +192,7 @@ class Teams:
             sides += [ours("dense_ulysses"), ours("vsa_ulysses", captured), Theirs(self.theirs, "torch_ulysses")]
         if captured:
             sides += [ours("vsa_selected", captured, budget) for budget in (None, *BUDGETS)]
+        sides += [ours("vsa_auto", captured), ours("vsa_blocking", captured, 0.2)]
         if self.alone:
             single = self.alone[0]
             sides += [ours("dense_alone", team=single), Theirs(self.alone[1], "torch_alone")]
@@ -201,7 +205,7 @@ def measure(teams, case, captured, rounds):
     in_turns(sides, rounds, lambda side, counted: side.turn(counted))
     for side in sides:
         record = side.record()
-        if side.way == "vsa_selected":
+        if side.way in ("vsa_selected", "vsa_auto"):
             add_ratios(side, sides, record)
         add_scaling(side, sides, record)
         yield record
