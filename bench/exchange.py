@@ -37,8 +37,8 @@ RATES = {"shared_memory": None, "1gbit": "1gbit", "200mbit": "200mbit"}
 SPARSITY = 0.9
 BUDGETS = (0.3, 0.2, 0.1)
 GRIDS = {"640": (4, 16, 10), "10920": (7, 30, 52), "32760": (21, 30, 52)}
-SHAPES = {"10920": [(heads, dim, dtype) for heads in (4, 12) for dim in (64, 128) for dtype in ("fp32", "bf16")],
-          "32760": [(4, 128, "bf16"), (12, 64, "bf16")]}
+SHAPES = {"10920": [(4, 64, "fp32"), (4, 128, "bf16"), (12, 64, "bf16"), (12, 128, "bf16")], "32760": [(4, 128, "bf16")]}
+EVERY_SHAPE = [(heads, dim, dtype) for heads in (4, 12) for dim in (64, 128) for dtype in ("fp32", "bf16")]
 OUTERS = {
     "ring": "strategy: RING", "all_gather": "strategy: ALL_GATHER", "auto": "strategy: SELECTED",
     "selected": "strategy: SELECTED gather_above: 1", "blocking": "strategy: SELECTED gather_above: 1 overlap: false"}
@@ -166,16 +166,20 @@ class Teams:
         enter = stack.enter_context
         enter(place.up())
         self.ours = enter(RankTeam.under_mpirun("exchange_bench", place, place.ranks, OURS))
-        self.theirs = enter(RankTeam.python("gloo_attention.py", place, place.ranks, THEIRS, PORT, {"LD_PRELOAD": unlock}))
-        self.alone = []
+        self.ours_alone = self.theirs = self.theirs_alone = None
         if place.rate is None:
-            self.alone = [enter(RankTeam.under_mpirun("exchange_bench, one rank", place, 1, OURS)),
-                          enter(RankTeam.python("gloo_attention.py, one rank", place, 1, THEIRS, PORT + 1, {"LD_PRELOAD": unlock}))]
+            self.ours_alone = enter(RankTeam.under_mpirun("exchange_bench, one rank", place, 1, OURS))
+        if unlock is None:
+            return
+        unlocked = {"LD_PRELOAD": unlock}
+        self.theirs = enter(RankTeam.python("gloo_attention.py", place, place.ranks, THEIRS, PORT, unlocked))
+        if place.rate is None:
+            self.theirs_alone = enter(RankTeam.python("gloo_attention.py, one rank", place, 1, THEIRS, PORT + 1, unlocked))
 
     def prepare(self, case):
-        for team in [self.ours, *self.alone[:1]]:
+        for team in filter(None, (self.ours, self.ours_alone)):
             team.ask(op="problem", heads=case["heads"], head_dim=case["head_dim"])
-        for team in [self.theirs, *self.alone[1:]]:
+        for team in filter(None, (self.theirs, self.theirs_alone)):
             team.ask(op="problem", tokens=case["tokens"], heads=case["heads"], head_dim=case["head_dim"], dtype=case["dtype"])
 
     def sides(self, case, captured):
@@ -187,16 +191,19 @@ class Teams:
         def ours(way, path="", budget=None, team=self.ours):
             return Ours(team, case, ranks, way, path, budget)
         sides = [ours("dense_ring"), ours("dense_all_gather"), ours("vsa_ring", captured), ours("vsa_all_gather", captured),
-                 ours("vsa_selected"), ours("vsa_selected", budget=0.2), Theirs(self.theirs, "torch_ring")]
+                 ours("vsa_selected"), ours("vsa_selected", budget=0.2)]
         if ulysses:
-            sides += [ours("dense_ulysses"), ours("vsa_ulysses", captured), Theirs(self.theirs, "torch_ulysses")]
+            sides += [ours("dense_ulysses"), ours("vsa_ulysses", captured)]
+        if self.theirs:
+            sides += [Theirs(self.theirs, way) for way in ("torch_ring", *(["torch_ulysses"] if ulysses else []))]
         if captured:
             sides += [ours("vsa_selected", captured, budget) for budget in (None, *BUDGETS)]
         sides += [ours("vsa_auto", captured), ours("vsa_blocking", captured, 0.2)]
-        if self.alone:
-            single = self.alone[0]
-            sides += [ours("dense_alone", team=single), Theirs(self.alone[1], "torch_alone")]
-            sides += [ours("vsa_alone", path, budget, single) for path in {"", captured} for budget in (None, 0.2)]
+        if self.ours_alone:
+            sides.append(ours("dense_alone", team=self.ours_alone))
+            sides += [ours("vsa_alone", path, budget, self.ours_alone) for path in {"", captured} for budget in (None, 0.2)]
+        if self.theirs_alone:
+            sides.append(Theirs(self.theirs_alone, "torch_alone"))
         return sides
 
 
@@ -260,7 +267,7 @@ def case_of(tokens, heads, head_dim, dtype):
 
 def cases_of(arguments):
     for tokens in arguments.tokens:
-        for shape in arguments.shape or SHAPES[tokens]:
+        for shape in arguments.shape or (EVERY_SHAPE if arguments.full else SHAPES[tokens]):
             yield case_of(tokens, *shape)
 
 
@@ -274,8 +281,8 @@ def run_place(place, arguments, unlock):
     failures = 0
     with contextlib.ExitStack() as stack:
         teams = Teams(place, stack, unlock)
-        measured_on = {**stamp(), "library": teams.ours.about[0]["library"], "torch": teams.theirs.about[0]["torch"],
-                       "ranks_per_core": place.ranks / min(place.ranks, len(CORES)), "threads_per_rank": 1}
+        measured_on = {**stamp(), "library": teams.ours.about[0]["library"],
+                       **({"torch": teams.theirs.about[0]["torch"]} if teams.theirs else {}), "ranks_per_core": place.ranks / min(place.ranks, len(CORES)), "threads_per_rank": 1}
         for case in cases_of(arguments):
             captured = captured_path(arguments.captured, case["tokens"])
             print(f"{place.name}, {place.ranks} ranks, {case['tokens']} tokens, {case['heads']} heads of {case['head_dim']}, "
@@ -306,7 +313,9 @@ def main():
     parser.add_argument("--ranks", nargs="+", type=int, default=[2, 4])
     parser.add_argument("--tokens", nargs="+", choices=GRIDS, default=["10920", "32760"])
     parser.add_argument("--shape", nargs="+", type=shape_of, metavar="HxDxTYPE", help="heads, head dimension, fp32 or bf16; "
-                        "by default 8 shapes of 10920 tokens and 2 of 32760")
+                        "by default four shapes of 10920 tokens and one of 32760")
+    parser.add_argument("--full", action="store_true", help="every shape: 4 and 12 heads of 64 and 128, fp32 and bf16; many hours")
+    parser.add_argument("--without-torch", action="store_true", help="leave PyTorch's ways out, which take half of the time")
     parser.add_argument("--captured", metavar="DIR", help="folder of 10920.safetensors and 32760.safetensors; without it random only")
     parser.add_argument("--rounds", type=int, default=5, help="counted turns; at least 5")
     parser.add_argument("--smoke", action="store_true")
@@ -323,7 +332,7 @@ def main():
     raise_on_signals()
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
-        unlock = build_unlock(folder)
+        unlock = None if arguments.without_torch else build_unlock(folder)
         for network in arguments.network:
             for ranks in arguments.ranks:
                 try:

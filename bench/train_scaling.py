@@ -72,7 +72,7 @@ def main():
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--grid", nargs="+", default=["7x30x52"], help="tokens t x h x w")
     parser.add_argument("--dtype", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3, help="counted steps of a round; rounds x steps is at least 5")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--output", default=os.path.join(ROOT, "bench/results/train_scaling.jsonl"))
