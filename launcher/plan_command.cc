@@ -1,10 +1,18 @@
+#include <span>
+
 #include <fmt/format.h>
 
+#include "base/error.h"
 #include "configs/cluster.h"
 #include "configs/load.h"
 #include "launcher/command.h"
 #include "launcher/latent_shape.h"
+#include "launcher/placement.h"
+#include "launcher/session.h"
+#include "runtime/media/output_file.h"
+#include "runtime/planner/calibration.h"
 #include "runtime/planner/plan_job.h"
+#include "runtime/planner/scaling_job.h"
 
 namespace sprocket::launcher {
 namespace {
@@ -14,13 +22,76 @@ struct PlanFlags {
   std::vector<std::string> sets;
   std::string cluster;
   runtime::PlanOptions options;
+  std::string scale, picture;
+  bool measure = false;
+  std::string output;
+  runtime::CalibrationOptions calibration;
 };
+
+void write_cluster(const PlanFlags& flags, const config::Cluster& cluster) {
+  const std::string text = config::to_text(cluster);
+  if (flags.output.empty()) {
+    fmt::print("{}", text);
+    return;
+  }
+  media::write_output_file(flags.output, std::as_bytes(std::span(text)));
+  fmt::print("{} written\n", flags.output);
+}
+
+struct Measured {
+  config::LoadedJob loaded;
+  KnownShape known;
+};
+
+Measured subject(const PlanFlags& flags) {
+  Measured subject{config::load_job(flags.config, flags.sets), {}};
+  subject.known = find_latent_shape(subject.loaded);
+  config::check_latent_shape(subject.loaded, subject.known.shape, subject.known.source);
+  return subject;
+}
+
+ExitCode measure_ranks(const PlanFlags& flags, const Session& session) {
+  Measured of;
+  session.run_on_all([&] { of = subject(flags); });
+  const config::Job& job = of.loaded.job;
+  const auto world = session.make_world(job.parallel(), nullptr);
+  runtime::CalibrationOptions options = flags.calibration;
+  options.threads = resolve_threads(job.compute(), *world);
+  const config::Cluster cluster = runtime::calibrate(job, of.known.shape, options, world.get());
+  if (session.first()) write_cluster(flags, cluster);
+  return ExitCode::kOk;
+}
+
+// Alone, it measures kernels; under mpirun the links as well.
+ExitCode measure(const PlanFlags& flags) {
+  if (started_by_mpirun()) {
+    return run_on_ranks(LogLevel::kNormal,
+                        [&](const Session& session) { return measure_ranks(flags, session); });
+  }
+  const Measured of = subject(flags);
+  runtime::CalibrationOptions options = flags.calibration;
+  const int threads = of.loaded.job.compute().threads();
+  options.threads = threads > 0 ? threads : threads_for(0, {own_placement()});
+  write_cluster(flags, runtime::calibrate(of.loaded.job, of.known.shape, options, nullptr));
+  return ExitCode::kOk;
+}
 
 // Needs no MPI: every rank of an mpirun would print the same.
 ExitCode plan(const PlanFlags& flags) {
+  if (flags.cluster.empty()) {
+    throw ConfigError(
+        "--cluster is required: a cluster description (docs/plan.md; --measure writes one)");
+  }
   const config::LoadedJob loaded = config::load_job(flags.config, flags.sets);
   const config::Cluster cluster = config::load_cluster(flags.cluster);
   const KnownShape known = find_latent_shape(loaded);
+  if (!flags.scale.empty()) {
+    const runtime::SelectionOptions& selection = flags.options.selection;
+    fmt::print("{}", runtime::run_scaling(loaded, known.shape, known.source, cluster,
+                                          {flags.scale, selection.density, selection.coverage,
+                                           flags.options.csv, flags.picture}));
+    return ExitCode::kOk;
+  }
   fmt::print("{}", runtime::run_plan(loaded, known.shape, known.source, cluster, flags.options));
   return ExitCode::kOk;
 }
@@ -28,10 +99,11 @@ ExitCode plan(const PlanFlags& flags) {
 void add_flags(CLI::App& command, PlanFlags& flags) {
   add_job_choice(command, flags.config, flags.sets);
   command
-      .add_option("--cluster", flags.cluster,
-                  "The cluster description (configs/cluster.proto, docs/plan.md). Required.")
-      ->option_text("FILE")
-      ->required();
+      .add_option(
+          "--cluster", flags.cluster,
+          "The cluster description (configs/cluster.proto, docs/plan.md). Required except with "
+          "--measure.")
+      ->option_text("FILE");
   runtime::SelectionOptions& selection = flags.options.selection;
   CLI::Option* const file =
       command
@@ -62,7 +134,37 @@ void add_flags(CLI::App& command, PlanFlags& flags) {
       ->check(CLI::Range(1, 1000000));
   command.add_flag("--all", flags.options.all,
                    "Lists all ways, and those that are not legal with the reason.");
-  command.add_option("--csv", flags.options.csv, "Also writes all ways as a table.")
+  CLI::Option* const scale =
+      command
+          .add_option(
+              "--scale", flags.scale,
+              "Simulates strong and weak scaling instead, on FIRST, 2 FIRST, 4 FIRST … LAST "
+              "ranks of nodes like the cluster's. --coverage is the budget.")
+          ->option_text("FIRST:LAST")
+          ->excludes(file);
+  command.add_option("--picture", flags.picture, "With --scale: draws the curves.")
+      ->option_text("PNG")
+      ->needs(scale);
+  CLI::Option* const measure =
+      command
+          .add_flag("--measure", flags.measure,
+                    "Measures this machine for the job instead: kernels and copies, and under "
+                    "mpirun the links. Prints a cluster description.")
+          ->excludes(file)
+          ->excludes(density)
+          ->excludes(scale);
+  command.add_option("--output", flags.output, "With --measure: writes it there.")
+      ->option_text("FILE")
+      ->needs(measure);
+  command
+      .add_option("--devices", flags.calibration.devices,
+                  "With --measure: ranks of a node; by default those of a host.")
+      ->option_text("N")
+      ->check(CLI::Range(1, 1024))
+      ->needs(measure);
+  command
+      .add_option("--csv", flags.options.csv,
+                  "Also writes all ways, or the points of --scale, as a table.")
       ->option_text("FILE");
 }
 
@@ -74,7 +176,8 @@ void add_plan_command(CLI::App& parent, Action& action) {
       "Says how a job is best divided among the ranks of a cluster, without running it.\n"
       "Lists every legal mesh and strategy with what it sends, its memory and its time. "
       "docs/plan.md explains the model.",
-      "sprocket plan --config FILE --cluster FILE [flags]",
+      "sprocket plan --config FILE --cluster FILE [flags]\n"
+      "       [mpirun -np N] sprocket plan --config FILE --measure [--output FILE]",
       "\nExamples:\n"
       "  sprocket plan --config configs/wan2.1_1.3b_vsa.txtpb --cluster "
       "configs/cluster_h200_nvlink_400g.txtpb\n"
@@ -82,12 +185,19 @@ void add_plan_command(CLI::App& parent, Action& action) {
       "--all --csv plan.csv\n"
       "  sprocket plan --config configs/wan2.1_14b_vsa.txtpb --cluster "
       "configs/cluster_h200_nvlink_400g.txtpb \\\n"
-      "    --density 0.1 --coverage 0.25\n" +
+      "    --density 0.1 --coverage 0.25\n"
+      "  sprocket plan --config configs/wan2.1_14b_vsa.txtpb --cluster "
+      "configs/cluster_h200_nvlink_400g.txtpb \\\n"
+      "    --scale 8:4096 --csv scaling.csv --picture scaling.png\n"
+      "  mpirun -np 2 sprocket plan --config configs/quickstart.txtpb --measure --output "
+      "here.txtpb\n" +
           exit_codes_text({ExitCode::kOk, ExitCode::kInternal, ExitCode::kConfig, ExitCode::kInput,
-                           ExitCode::kOutput}));
+                           ExitCode::kOutput, ExitCode::kComm}));
   auto flags = std::make_shared<PlanFlags>();
   add_flags(command, *flags);
-  command.callback([flags, &action] { action = [flags] { return plan(*flags); }; });
+  command.callback([flags, &action] {
+    action = [flags] { return flags->measure ? measure(*flags) : plan(*flags); };
+  });
 }
 
 }  // namespace sprocket::launcher

@@ -52,8 +52,18 @@ kernels::SegmentTable with_segments(kernels::SegmentTable table,
   return table;
 }
 
-std::optional<kernels::DomainBudget> budget_of(const parallel::TokenLayout& layout,
-                                               const parallel::AttentionSpec& spec) {
+}  // namespace
+
+void check_figures(double density, double coverage) {
+  const auto check = [](const char* flag, double value, bool legal, const char* rule) {
+    if (!legal) throw ConfigError(fmt::format("{}: {}; legal: {}", flag, value, rule));
+  };
+  check("--density", density, density > 0 && density <= 1, "0 < density <= 1");
+  check("--coverage", coverage, coverage >= 0 && coverage <= 1, "0 <= coverage <= 1");
+}
+
+std::optional<kernels::DomainBudget> domain_budget(const parallel::TokenLayout& layout,
+                                                   const parallel::AttentionSpec& spec) {
   if (spec.method != MethodKind::kVsa || layout.spec.domains == 1 ||
       !(spec.vsa.max_coverage < Decimal::ratio(1, 0))) {
     return std::nullopt;
@@ -61,12 +71,6 @@ std::optional<kernels::DomainBudget> budget_of(const parallel::TokenLayout& layo
   return kernels::DomainBudget{layout.domain_blocks, spec.vsa.max_coverage,
                                spec.vsa.budget_head_group};
 }
-
-void check_figure(const char* flag, double value, bool legal, const char* rule) {
-  if (!legal) throw ConfigError(fmt::format("{}: {}; legal: {}", flag, value, rule));
-}
-
-}  // namespace
 
 Decimal stated_density(const parallel::AttentionSpec& spec) {
   const Decimal one = Decimal::ratio(1, 0);
@@ -91,14 +95,7 @@ SelectionSource selection_source(const config::Job& job, const parallel::TokenLa
                                  int64_t step, const SelectionOptions& options) {
   const parallel::AttentionSpec spec = attention_spec(job.attention(), step);
   const int heads = job.model().heads();
-  if (options.density) {
-    check_figure("--density", *options.density, *options.density > 0 && *options.density <= 1,
-                 "0 < density <= 1");
-  }
-  if (options.coverage) {
-    check_figure("--coverage", *options.coverage, *options.coverage >= 0 && *options.coverage <= 1,
-                 "0 <= coverage <= 1");
-  }
+  check_figures(options.density.value_or(1), options.coverage.value_or(0));
   SelectionSource source;
   if (!options.file.empty()) {
     source.table = recorded(job, layout, spec, options.file);
@@ -129,7 +126,7 @@ SelectionSource selection_source(const config::Job& job, const parallel::TokenLa
     source.description = "every pair";
     return source;
   }
-  const auto budget = budget_of(layout, spec);
+  const auto budget = domain_budget(layout, spec);
   const auto make = [&](const std::optional<kernels::DomainBudget>& limit) {
     return std::make_shared<kernels::SegmentTable>(
         synthetic_selection(layout, heads, density, limit, options.synthetic));
