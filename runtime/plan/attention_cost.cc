@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <initializer_list>
 #include <numeric>
 
 namespace sprocket::runtime {
@@ -86,12 +87,18 @@ class Layer {
     if (transfers.empty()) return {};
     return {0, 0, transfers[r].seconds, transfers[r].seconds};
   }
-  static PhaseCost beside(PhaseCost kernels, const Transfers& transfers, int r) {
-    if (transfers.empty()) return kernels;
-    const TransferTime& transfer = transfers[r];
-    kernels.transfer += transfer.seconds;
-    kernels.exposed +=
-        transfer.seconds - transfer.overlap * std::min(kernels.kernels, transfer.seconds);
+  // `transfers` on one link, one after the other.
+  PhaseCost beside(PhaseCost kernels, int r,
+                   std::initializer_list<const Transfers*> transfers) const {
+    TransferTime all{0, 1};
+    for (const Transfers* each : transfers) {
+      if (each->empty()) continue;
+      all.seconds += (*each)[r].seconds;
+      all.overlap = std::min(all.overlap, (*each)[r].overlap);
+    }
+    if (!work_.overlap) all.overlap = 0;
+    kernels.transfer += all.seconds;
+    kernels.exposed += all.seconds - all.overlap * std::min(kernels.kernels, all.seconds);
     return kernels;
   }
 
@@ -128,19 +135,21 @@ class Layer {
         break;
       case OuterKind::kRing:
         add(cost, moved(2 * 2 * own.key_elements * work_.element));
-        for_each_ring_step(r, [&](int owner, bool last) {
-          add(cost, beside(pass(own.pairs[owner], false), last ? Transfers{} : fetch, r));
+        for_each_ring_step(r, [&](int owner, bool, bool last) {
+          const PhaseCost step = pass(own.pairs[owner], false);
+          add(cost, last ? step : beside(step, r, {&fetch}));
         });
         break;
       case OuterKind::kAllGather:
-        add(cost, moved(2 * 2 * own.key_elements * work_.element));
-        add(cost, beside(pass(local_pairs(r), false), fetch, r));
-        add(cost, pass(remote_pairs(r), false));
-        break;
       case OuterKind::kSelected:
         add(cost, moved(2 * own.sent_elements * work_.element));
-        add(cost, beside(pass(local_pairs(r), false), fetch, r));
-        add(cost, pass(remote_pairs(r), false));
+        if (work_.single_pass) {
+          add(cost, alone(fetch, r));
+          add(cost, pass(local_pairs(r) + remote_pairs(r), false));
+        } else {
+          add(cost, beside(pass(local_pairs(r), false), r, {&fetch}));
+          add(cost, pass(remote_pairs(r), false));
+        }
         break;
     }
     return cost;
@@ -169,45 +178,41 @@ class Layer {
     const RankWork& own = rank(r);
     const AttentionTransfers& t = work_.transfers;
     const double a = work_.accumulator, e = work_.element;
-    const PhaseCost local = pass(local_pairs(r), true), remote = pass(remote_pairs(r), true);
     PhaseCost cost;
     switch (work_.outer) {
       case OuterKind::kLocal:
-        return local;
+        add(cost, pass(local_pairs(r), true));
+        break;
       case OuterKind::kRing:
         add(cost, moved(2 * own.key_elements * (2 * e + a)));
-        for_each_ring_step(r, [&](int owner, bool last) {
-          add(cost, beside(pass(own.pairs[owner], true), last ? Transfers{} : t.fetch_again, r));
-          add(cost, alone(t.give_back, r));
+        for_each_ring_step(r, [&](int owner, bool first, bool last) {
+          static const Transfers kNone;
+          add(cost, beside(pass(own.pairs[owner], true), r,
+                           {last ? &kNone : &t.fetch_again, first ? &kNone : &t.give_back}));
+          // A new sum, and the former one added to it.
+          add(cost, moved(2 * own.key_elements * (first ? a : 4 * a)));
         });
+        add(cost, alone(t.give_back, r));
         add(cost, moved(3 * 2 * own.key_elements * a));
-        return cost;
-      case OuterKind::kAllGather: {
-        const double gathered = 2 * own.key_elements * work_.outer_degree;
-        add(cost, moved(2 * 2 * own.key_elements * e));
-        add(cost, alone(t.fetch_again, r));
-        add(cost, moved(gathered * (2 * a + e)));
-        add(cost, remote);
-        add(cost, beside(local, t.give_back, r));
-        add(cost, moved(gathered * (e + 2 * a)));
-        return cost;
-      }
+        break;
+      case OuterKind::kAllGather:
       case OuterKind::kSelected: {
         const double own_rows = 2 * own.key_elements;
-        add(cost, moved(own_rows * a));
-        if (t.fetch_again.empty()) {
-          add(cost, moved(own.received_elements * (2 * a + e)));
-          add(cost, remote);
-          add(cost, beside(local, t.give_back, r));
-        } else {
+        if (!t.fetch_again.empty()) {
           add(cost, moved(2 * own.sent_elements * e));
-          add(cost, beside(local, t.fetch_again, r));
-          add(cost, moved(own.received_elements * (2 * a + e)));
-          add(cost, remote);
-          add(cost, alone(t.give_back, r));
+          add(cost, alone(t.fetch_again, r));
         }
-        add(cost, moved(own.sent_elements * (e + 2 * a) + 3 * own_rows * a));
-        return cost;
+        // Sums of the fetched and of the own rows start as zeros; the former are converted.
+        add(cost, moved(own.received_elements * (2 * a + e) + own_rows * a));
+        if (work_.single_pass) {
+          add(cost, pass(local_pairs(r) + remote_pairs(r), true));
+          add(cost, alone(t.give_back, r));
+        } else {
+          add(cost, pass(remote_pairs(r), true));
+          add(cost, beside(pass(local_pairs(r), true), r, {&t.give_back}));
+        }
+        add(cost, moved(own.returned_elements * (e + 2 * a) + 3 * own_rows * a));
+        break;
       }
     }
     return cost;
@@ -231,7 +236,7 @@ class Layer {
   template <class Step>
   void for_each_ring_step(int r, Step&& step) const {
     const int ranks = work_.outer_degree, self = r / work_.ulysses_degree;
-    for (int i = 0; i < ranks; ++i) step((self - i + ranks) % ranks, i + 1 == ranks);
+    for (int i = 0; i < ranks; ++i) step((self - i + ranks) % ranks, i == 0, i + 1 == ranks);
   }
 
   const DeviceModel& device_;

@@ -12,12 +12,14 @@
 //
 //   c + t - overlap * min(c, t)
 //
-//   ring        R steps; the next shard travels during each but the last
-//   all_gather  K and V travel during the local pass; in the backward the gradients do, but K and
-//   V,
-//               if they are fetched again, do not
-//   selected    K and V travel during the local pass; in the backward the gradients do if the pool
-//               was kept; if it is fetched again, K and V do and the gradients do not
+//   ring        R steps; the next shard travels during each but the last. In the backward the sums
+//   of
+//               a step travel during the next one, those of the last step by themselves
+//   all_gather, selected
+//               K and V travel during the local pass, their gradients during the local pass of the
+//               backward; K and V that are fetched again hide behind nothing
+//
+// Without overlap, or in a single pass, every transfer is waited for.
 #pragma once
 
 #include <vector>
@@ -30,12 +32,13 @@ enum class OuterKind { kLocal, kRing, kAllGather, kSelected };
 
 // What one sequence rank computes and copies in a layer and micro-batch.
 struct RankWork {
-  double own_elements = 0;    // of one of Q, K, V, O: the tokens of the rank, all heads
-  double shard_elements = 0;  // the tokens of its outer shard, the heads of the rank
-  double key_elements = 0;    // the same of K with its pyramid, if the method has one
-  std::vector<double> pairs;  // [outer] (query row, key row, head) by owner of the keys
-  double sent_elements = 0;   // of K and V that the selected exchange packs
-  double received_elements = 0;
+  double own_elements = 0;          // of one of Q, K, V, O: the tokens of the rank, all heads
+  double shard_elements = 0;        // the tokens of its outer shard, the heads of the rank
+  double key_elements = 0;          // the same of K with its pyramid, if the method has one
+  std::vector<double> pairs;        // [outer] (query row, key row, head) by owner of the keys
+  double sent_elements = 0;         // of K and V that all_gather and selected pack for others
+  double received_elements = 0;     // of K and V of others
+  double returned_elements = 0;     // of gradients that come back, from all peers
   double summary_elements = 0;      // read to make means and samples
   double selection_operations = 0;  // scores and, for VSA, the coarse branch
   double selection_gradient_operations = 0;
@@ -52,6 +55,8 @@ struct AttentionTransfers {
 
 struct AttentionWork {
   OuterKind outer = OuterKind::kLocal;
+  bool overlap = true;
+  bool single_pass = false;  // all_gather and selected
   int outer_degree = 1, ulysses_degree = 1;
   int head_dim = 64;
   double element = 4, accumulator = 4;  // bytes

@@ -1,6 +1,7 @@
 #include "runtime/plan/candidates.h"
 
 #include <algorithm>
+#include <cmath>
 #include <tuple>
 
 #include <fmt/format.h>
@@ -60,12 +61,15 @@ void evaluate(const config::Job& job, LayerPlanner& planner, Candidate& candidat
   const int64_t tokens = plan.shards.tokens_of(fullest);
   const int outer = fullest / plan.shards.mesh.ulysses;
   const int64_t shard = plan.shards.outer_tokens[outer + 1] - plan.shards.outer_tokens[outer];
-  const int64_t heads = job.model().heads() / job.parallel().ulysses();
-  const int64_t remote = plan.work.outer == OuterKind::kSelected
-                             ? (plan.received_rows + heads - 1) / heads
-                             : planner.layout().tokens() - shard;
-  candidate.memory =
-      estimate_training_memory(job, {tokens, plan.work.outer == OuterKind::kLocal ? 0 : remote});
+  const bool fetches =
+      plan.work.outer == OuterKind::kSelected || plan.work.outer == OuterKind::kAllGather;
+  // In tokens of all heads of the rank.
+  const double fetched = plan.received_elements * job.parallel().ulysses() /
+                         (2.0 * job.training().micro_batch() * job.model().dim());
+  const int64_t remote = fetches ? static_cast<int64_t>(std::ceil(fetched))
+                         : plan.work.outer == OuterKind::kRing ? planner.layout().tokens() - shard
+                                                               : 0;
+  candidate.memory = estimate_training_memory(job, {tokens, remote});
   candidate.fits = static_cast<double>(candidate.memory.total()) <= planner.cluster().device.memory;
   candidate.attention = plan.cost;
   candidate.step = step_cost(job, planner.cluster(), plan.cost, tokens);

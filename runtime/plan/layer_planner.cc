@@ -145,16 +145,24 @@ SelectionShards selection_shards(const parallel::TokenLayout& layout, int outer,
   return {layout.block_offsets, plan.outer_blocks, keys.block_offsets, keys.blocks};
 }
 
-parallel::SelectedRows selected_rows(const SelectionCounts& counts, const parallel::MeshShape& mesh,
-                                     int rank, int64_t batch) {
+parallel::SelectedRows selected_rows(const SelectionCounts& counts, const SelectionShards& shards,
+                                     const parallel::MeshShape& mesh, int rank, int64_t batch,
+                                     double gather_above) {
   const int self = rank / mesh.ulysses, heads = counts.heads() / mesh.ulysses;
   const int first = heads * (rank % mesh.ulysses), last = first + heads;
   parallel::SelectedRows rows;
+  int64_t needed = 0, remote = 0;
   for (int peer = 0; peer < mesh.outer; ++peer) {
     const bool own = peer == self;
     rows.sent.push_back(own ? 0 : batch * counts.rows(peer, self, first, last));
     rows.received.push_back(own ? 0 : batch * counts.rows(self, peer, first, last));
+    for (int owner = 0; owner < mesh.outer; ++owner) {
+      if (owner == peer) continue;
+      needed += batch * counts.rows(peer, owner, first, last);
+      remote += batch * heads * shards.key_rows(owner);
+    }
   }
+  rows.gathered = static_cast<double>(needed) > gather_above * static_cast<double>(remote);
   return rows;
 }
 
@@ -180,7 +188,8 @@ const LayerPlanner::Counts& LayerPlanner::counts_of(int outer) {
   return counts_.emplace(outer, Counts{std::move(shards), std::move(counts)}).first->second;
 }
 
-RankWork LayerPlanner::rank_work(const LayerPlan& plan, int rank, const Counts& counts) const {
+RankWork LayerPlanner::rank_work(const LayerPlan& plan, int rank, const Counts& counts,
+                                 const parallel::SelectedRows& rows) const {
   const parallel::MeshShape& mesh = plan.shards.mesh;
   const int outer = rank / mesh.ulysses;
   const auto heads = static_cast<int>(shape_.heads) / mesh.ulysses;
@@ -200,12 +209,19 @@ RankWork LayerPlanner::rank_work(const LayerPlan& plan, int rank, const Counts& 
     work.pairs[outer] +=
         batch * heads * static_cast<double>(counts.shards.query_rows(outer)) * groups;
   }
-  const parallel::SelectedRows rows = selected_rows(counts.counts, mesh, rank, shape_.batch);
   const auto sum = [](const std::vector<int64_t>& values) {
     return static_cast<double>(std::accumulate(values.begin(), values.end(), int64_t{0}));
   };
-  work.sent_elements = 2 * dim * sum(rows.sent);
-  work.received_elements = 2 * dim * sum(rows.received);
+  const bool everything = plan.work.outer == OuterKind::kAllGather || rows.gathered;
+  if (everything) {
+    const int64_t remote = counts.shards.segment_offsets.back() - counts.shards.key_rows(outer);
+    work.sent_elements = 2 * work.key_elements;  // one buffer for all peers
+    work.returned_elements = work.sent_elements * (mesh.outer - 1);
+    work.received_elements = 2 * batch * static_cast<double>(remote) * heads * dim;
+  } else {
+    work.sent_elements = work.returned_elements = 2 * dim * sum(rows.sent);
+    work.received_elements = 2 * dim * sum(rows.received);
+  }
   work.summary_elements = summary_tensors(shape_.spec, layout_) * work.shard_elements;
   const double block_pairs =
       batch * heads * (counts.shards.query_blocks[outer + 1] - counts.shards.query_blocks[outer]) *
@@ -231,6 +247,8 @@ LayerPlan LayerPlanner::plan(const config::Job& job) {
 
   AttentionWork& work = plan.work;
   work.outer = outer_kind(strategy, mesh.outer);
+  work.overlap = strategy.overlap;
+  work.single_pass = strategy.single_pass;
   work.outer_degree = mesh.outer;
   work.ulysses_degree = mesh.ulysses;
   work.head_dim = static_cast<int>(shape_.head_dim);
@@ -240,13 +258,12 @@ LayerPlan LayerPlanner::plan(const config::Job& job) {
   work.branches = shape_.spec.method == MethodKind::kVsa &&
                   (shape_.spec.vsa.coarse != parallel::CoarseBranch::kNone || work.gates > 0);
   for (int rank = 0; rank < mesh.sequence(); ++rank) {
-    const parallel::SelectedRows rows = selected_rows(counts.counts, mesh, rank, shape_.batch);
+    const parallel::SelectedRows rows = selected_rows(counts.counts, counts.shards, mesh, rank,
+                                                      shape_.batch, strategy.gather_above);
     plan.traffic.push_back(
         parallel::attention_traffic(layout_, plan.shards, rank, shape_, strategy, rows));
-    work.ranks.push_back(rank_work(plan, rank, counts));
-    plan.received_rows = std::max(
-        plan.received_rows,
-        std::accumulate(rows.received.begin(), rows.received.end(), int64_t{0}) / shape_.batch);
+    work.ranks.push_back(rank_work(plan, rank, counts, rows));
+    plan.received_elements = std::max(plan.received_elements, work.ranks.back().received_elements);
   }
   add_transfers(plan);
   plan.cost = attention_cost(cluster_.device, work);

@@ -34,8 +34,9 @@ struct LayerPlan {
   AttentionCost cost;
   double density = 1;   // selected pairs / all pairs
   double coverage = 0;  // needed remote rows / all remote rows
-  // Rows (of all heads of a sequence rank) of other ranks' K that it receives, the most of any.
-  int64_t received_rows = 0;
+  // Of K and V of other ranks that a rank holds at once with all_gather and selected, the most of
+  // any.
+  double received_elements = 0;
 
   int64_t bytes(int rank, Phase phase) const;
   int64_t messages(int rank, Phase phase) const;
@@ -63,7 +64,8 @@ class LayerPlanner {
     SelectionCounts counts;
   };
   const Counts& counts_of(int outer);
-  RankWork rank_work(const LayerPlan& plan, int rank, const Counts& counts) const;
+  RankWork rank_work(const LayerPlan& plan, int rank, const Counts& counts,
+                     const parallel::SelectedRows& rows) const;
   void add_transfers(LayerPlan& plan) const;
 
   SelectionSource source_;
@@ -77,8 +79,10 @@ class LayerPlanner {
 SelectionShards selection_shards(const parallel::TokenLayout& layout, int outer,
                                  const parallel::AttentionSpec& spec);
 
-// K rows that sequence rank `rank` exchanges with the members of its outer group.
-parallel::SelectedRows selected_rows(const SelectionCounts& counts, const parallel::MeshShape& mesh,
-                                     int rank, int64_t batch);
+// K rows that sequence rank `rank` exchanges with the members of its outer group, and whether the
+// group gathers everything instead (StrategySpec::gather_above).
+parallel::SelectedRows selected_rows(const SelectionCounts& counts, const SelectionShards& shards,
+                                     const parallel::MeshShape& mesh, int rank, int64_t batch,
+                                     double gather_above);
 
 }  // namespace sprocket::runtime

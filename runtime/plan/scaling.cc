@@ -75,18 +75,18 @@ struct Group {
   }
 };
 
-RankWork rank_work(const Problem& p, OuterKind outer, int degree, int ulysses, double coverage) {
+RankWork rank_work(const Problem& p, int degree, int ulysses, double coverage) {
   const double ranks = double{1} * degree * ulysses;
   RankWork work;
   work.own_elements = p.batch * p.tokens * p.heads * p.head_dim / ranks;
   work.shard_elements = work.key_elements = work.own_elements;
   const double pairs = p.pairs() / ranks;
-  const double reachable = outer == OuterKind::kSelected ? 1 + coverage * (degree - 1) : degree;
-  const double remote = outer == OuterKind::kSelected ? coverage / reachable : 1 / reachable;
-  work.pairs.assign(degree, pairs * remote);
+  // Selected pairs are spread evenly over the own rows and the needed ones, however they travel.
+  const double reachable = 1 + coverage * (degree - 1);
+  work.pairs.assign(degree, pairs * coverage / reachable);
   work.pairs[0] = pairs / reachable;
   const double all = 2 * work.shard_elements * coverage * (degree - 1);
-  work.sent_elements = work.received_elements = all;
+  work.sent_elements = work.received_elements = work.returned_elements = all;
   if (p.scores) {
     const double block_pairs = p.batch * p.heads / ulysses * p.blocks() / degree * p.blocks();
     const double scores = 2 * p.head_dim * block_pairs;
@@ -104,6 +104,14 @@ struct Sent {
     return {time};
   }
 };
+
+void append(Transfers& to, const Transfers& more) {
+  if (to.empty()) {
+    to = more;
+  } else {
+    to[0].seconds += more[0].seconds;
+  }
+}
 
 // nullopt: not legal.
 std::optional<ScalingPoint> simulate(const config::Job& job, const Problem& p,
@@ -123,7 +131,7 @@ std::optional<ScalingPoint> simulate(const config::Job& job, const Problem& p,
   work.accumulator = p.accumulator;
   work.gates = p.gates;
   work.branches = p.coarse;
-  work.ranks = {rank_work(p, work.outer, degree, way.ulysses, coverage)};
+  work.ranks = {rank_work(p, degree, way.ulysses, coverage)};
 
   const int node = std::min(cluster.devices, ranks);
   const Group heads{cluster, way.ulysses, std::min(way.ulysses, node), static_cast<double>(node)};
@@ -156,6 +164,8 @@ std::optional<ScalingPoint> simulate(const config::Job& job, const Problem& p,
     case OuterKind::kSelected: {
       const double each = 2 * u * coverage;
       t.fetch = t.give_back = sent.add(2 * each, others, outer.all(each));
+      const double bitmap = std::ceil(p.batch * p.heads / way.ulysses * p.blocks() / 8);
+      append(t.summaries, sent.add(bitmap, others, outer.all(bitmap)));
       break;
     }
   }

@@ -79,13 +79,14 @@ TEST(AttentionCost, RingStepsAreTheLongerOfComputeAndTransfer) {
     work.transfers.fetch_again = work.transfers.fetch;
     const AttentionCost cost = attention_cost(device, work);
     EXPECT_NEAR(cost.forward.seconds(), std::max(0.5, transfer) + 0.5, 1e-9);
-    // 2.5 times the operations; the gradients travel after each of the two steps.
-    EXPECT_NEAR(cost.backward.seconds(), std::max(1.25, transfer) + 1.25 + 2 * 0.2, 1e-9);
+    // 2.5 times the operations; the first gradients travel during the second step, the last after
+    // it.
+    EXPECT_NEAR(cost.backward.seconds(), std::max(1.25, transfer) + 1.25 + 0.2, 1e-9);
     EXPECT_NEAR(cost.forward.exposed, std::max(0.0, transfer - 0.5), 1e-9);
   }
 }
 
-TEST(AttentionCost, LocalPassHidesTheSelectedTransfer) {
+TEST(AttentionCost, LocalPassHidesWhatIsFetched) {
   const DeviceModel device = round_cluster(1, 1).device;
   AttentionWork work = two_ranks(OuterKind::kSelected, 0.8, 1.5);
   AttentionCost cost = attention_cost(device, work);
@@ -93,12 +94,20 @@ TEST(AttentionCost, LocalPassHidesTheSelectedTransfer) {
   EXPECT_NEAR(cost.forward.exposed, 0.3, 1e-9);
   EXPECT_NEAR(cost.backward.seconds(), 1.25 + 1.5, 1e-9);
   EXPECT_NEAR(cost.backward.exposed, 0.25, 1e-9);
-  // Fetched again beside the local pass; then nothing is left to hide the gradients.
+  // What is fetched again is waited for.
   work.transfers.fetch_again = {{0.8, 1}, {0.8, 1}};
   cost = attention_cost(device, work);
-  EXPECT_NEAR(cost.backward.seconds(), 1.25 + 1.25 + 1.5, 1e-9);
+  EXPECT_NEAR(cost.backward.seconds(), 0.8 + 1.25 + 1.5, 1e-9);
+  // So is everything in a single pass and without overlap.
+  for (bool AttentionWork::*way : {&AttentionWork::single_pass, &AttentionWork::overlap}) {
+    AttentionWork plain = work;
+    plain.*way = !(plain.*way);
+    cost = attention_cost(device, plain);
+    EXPECT_NEAR(cost.forward.seconds(), 1 + 0.8, 1e-9);
+    EXPECT_NEAR(cost.backward.seconds(), 0.8 + 2.5 + 1.5, 1e-9);
+  }
   // A link without overlap hides nothing.
-  for (auto* transfers : {&work.transfers.fetch, &work.transfers.fetch_again}) {
+  for (auto* transfers : {&work.transfers.fetch, &work.transfers.give_back}) {
     for (TransferTime& time : *transfers) time.overlap = 0;
   }
   cost = attention_cost(device, work);

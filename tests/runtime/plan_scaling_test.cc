@@ -46,8 +46,8 @@ TEST(Scaling, EqualsThePlanOfAMeshForEvenShards) {
       ClusterModel cluster = cluster_of(4, 2);
       cluster.links[1].shared = shared;
       SelectionSource source;
-      source.density = source.coverage = *attention == 0 ? 1 : 0.1;
-      if (*attention != 0) source.coverage = 0.25;
+      source.density = *attention == 0 ? 1 : 0.1;
+      source.coverage = *attention == 0 ? 0.5 : 0.25;
       LayerPlanner planner(loaded.job, kShape, 0, source, cluster);
       const auto candidates = make_candidates(loaded, kShape, planner);
       const auto points =
@@ -70,10 +70,8 @@ TEST(Scaling, EqualsThePlanOfAMeshForEvenShards) {
           EXPECT_NEAR(point.attention, seconds, 1e-9 * seconds) << point.strategy << attention;
           EXPECT_NEAR(point.exposed, cost.forward.exposed + cost.backward.exposed, 1e-9 * seconds)
               << point.strategy << attention;
-          // Need bitmaps, which the simulation leaves out, are a few bytes.
           EXPECT_NEAR(point.sent_bytes,
-                      static_cast<double>(candidate.forward_bytes + candidate.backward_bytes),
-                      1e-3 * point.sent_bytes)
+                      static_cast<double>(candidate.forward_bytes + candidate.backward_bytes), 0.5)
               << point.strategy << attention;
         }
       }
@@ -94,7 +92,7 @@ TEST(Scaling, IsNeverBetterThanIdealAndGrowsWithTheBandwidth) {
   for (size_t i = 0; i < slow.size(); ++i) {
     EXPECT_LE(slow[i].efficiency, 1);
     EXPECT_LE(fast[i].layer, slow[i].layer);
-    if (slow[i].ranks > 4) EXPECT_LT(slow[i].efficiency, fast[i].efficiency);
+    EXPECT_EQ(slow[i].efficiency<fast[i].efficiency, slow[i].ranks> 4);
   }
   EXPECT_EQ(find(slow, "Ulysses", 4).ulysses, 4);
   EXPECT_THROW(find(slow, "Ulysses", 8), std::runtime_error);  // 4 heads

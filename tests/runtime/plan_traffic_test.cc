@@ -125,6 +125,12 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Subject{"Dense", "", ""},
         Subject{"Vsa", "attention { method: VSA vsa { sparsity { start: 0.8 } } } ", ""},
+        // Above gather_above on some meshes, below it on others.
+        Subject{
+            "VsaNearlyEverything",
+            "attention { method: VSA vsa { sparsity { start: 0.6 } } } parallel { gather_above: "
+            "0.8 gradient_wire: ACCUMULATOR } ",
+            ""},
         Subject{"VsaBf16", "attention { method: VSA vsa { sparsity { start: 0.8 } } } ",
                 "compute { precision: BF16 }"},
         Subject{"VsaBudget",
