@@ -1,5 +1,7 @@
 #include "runtime/plan/memory_estimate.h"
 
+#include <algorithm>
+
 #include "base/dtype.h"
 #include "configs/attention_rules.h"
 #include "runtime/plan/job_specs.h"
@@ -43,6 +45,22 @@ int64_t block_activations(const config::Job& job, int64_t rows, int64_t text_row
   // k before and after its norm, and v, of the text.
   const int64_t text = text_rows * dim * 3 * e;
   return video + text;
+}
+
+// Resident memory of a rank before it allocates tensors: code and data of LibTorch, MPI, FFmpeg.
+constexpr int64_t kProgram = int64_t{175} << 20;
+
+// Of the attention kernel's backward, which needs most (kernels/segment_attention.h): K and V of a
+// pass, their gradients and those of the queries, for every head at work at once.
+int64_t kernel_workspace(const config::Job& job, const RankShare& share, int64_t element) {
+  const config::Model& model = job.model();
+  const int64_t heads =
+      int64_t{job.training().micro_batch()} * model.heads() / job.parallel().ulysses();
+  const int64_t at_once = std::min<int64_t>(std::max(1, job.compute().threads()), heads);
+  const int64_t queries = share.tokens * job.parallel().ulysses();
+  const int64_t keys = std::max(queries, share.remote_tokens);
+  const int64_t dim = (model.dim() / model.heads() + 15) / 16 * 16;
+  return at_once * dim * (keys * (2 * element + 8) + queries * 4);
 }
 
 }  // namespace
@@ -107,6 +125,8 @@ MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare&
   estimate.rows.push_back({"working memory of the backward",
                            rows * (2 * 4 * int64_t{model.dim()} +
                                    2 * e * std::max<int64_t>(model.ffn_dim(), 3 * model.dim()))});
+  estimate.rows.push_back({"workspace of the attention kernel", kernel_workspace(job, share, e)});
+  estimate.rows.push_back({"program and libraries", kProgram});
   return estimate;
 }
 
