@@ -93,6 +93,10 @@ class Checker {
              rates.attention_forward_tflops());
     positive(at + "attention_backward_tflops", rates.has_attention_backward_tflops(),
              rates.attention_backward_tflops());
+    time(at + "attention_forward_row_ns", rates.has_attention_forward_row_ns(),
+         rates.attention_forward_row_ns());
+    time(at + "attention_backward_row_ns", rates.has_attention_backward_row_ns(),
+         rates.attention_backward_row_ns());
     positive(at + "linear_tflops", rates.has_linear_tflops(), rates.linear_tflops());
     positive(at + "selection_tflops", rates.has_selection_tflops(), rates.selection_tflops());
   }

@@ -56,6 +56,7 @@ ExitCode measure_ranks(const PlanFlags& flags, const Session& session) {
   const config::Job& job = of.loaded.job;
   const auto world = session.make_world(job.parallel(), nullptr);
   runtime::CalibrationOptions options = flags.calibration;
+  options.selection = flags.options.selection;
   options.threads = resolve_threads(job.compute(), *world);
   const config::Cluster cluster = runtime::calibrate(job, of.known.shape, options, world.get());
   if (session.first()) write_cluster(flags, cluster);
@@ -70,6 +71,7 @@ ExitCode measure(const PlanFlags& flags) {
   }
   const Measured of = subject(flags);
   runtime::CalibrationOptions options = flags.calibration;
+  options.selection = flags.options.selection;
   const int threads = of.loaded.job.compute().threads();
   options.threads = threads > 0 ? threads : threads_for(0, {own_placement()});
   write_cluster(flags, runtime::calibrate(of.loaded.job, of.known.shape, options, nullptr));
@@ -150,8 +152,6 @@ void add_flags(CLI::App& command, PlanFlags& flags) {
           .add_flag("--measure", flags.measure,
                     "Measures this machine for the job instead: kernels and copies, and under "
                     "mpirun the links. Prints a cluster description.")
-          ->excludes(file)
-          ->excludes(density)
           ->excludes(scale);
   command.add_option("--output", flags.output, "With --measure: writes it there.")
       ->option_text("FILE")

@@ -79,9 +79,13 @@ class Layer {
     if (operations == 0) return {};
     return {operations / rate + device_.call, 0, 0, 0};
   }
-  PhaseCost pass(double pairs, bool backward) const {
-    return backward ? kernel(10.0 * work_.head_dim * pairs, device_.attention_backward)
-                    : kernel(4.0 * work_.head_dim * pairs, device_.attention_forward);
+  // Of a rank's queries over some of the keys.
+  PhaseCost pass(int r, double pairs, bool backward) const {
+    if (pairs == 0) return {};
+    PhaseCost cost = backward ? kernel(10.0 * work_.head_dim * pairs, device_.attention_backward)
+                              : kernel(4.0 * work_.head_dim * pairs, device_.attention_forward);
+    cost.kernels += rank(r).query_rows * (backward ? device_.backward_row : device_.forward_row);
+    return cost;
   }
   static PhaseCost alone(const Transfers& transfers, int r) {
     if (transfers.empty()) return {};
@@ -131,12 +135,12 @@ class Layer {
     PhaseCost cost = moved(own.shard_elements * work_.accumulator);
     switch (work_.outer) {
       case OuterKind::kLocal:
-        add(cost, pass(local_pairs(r), false));
+        add(cost, pass(r, local_pairs(r), false));
         break;
       case OuterKind::kRing:
         add(cost, moved(2 * 2 * own.key_elements * work_.element));
         for_each_ring_step(r, [&](int owner, bool, bool last) {
-          const PhaseCost step = pass(own.pairs[owner], false);
+          const PhaseCost step = pass(r, own.pairs[owner], false);
           add(cost, last ? step : beside(step, r, {&fetch}));
         });
         break;
@@ -145,10 +149,10 @@ class Layer {
         add(cost, moved(2 * own.sent_elements * work_.element));
         if (work_.single_pass) {
           add(cost, alone(fetch, r));
-          add(cost, pass(local_pairs(r) + remote_pairs(r), false));
+          add(cost, pass(r, local_pairs(r) + remote_pairs(r), false));
         } else {
-          add(cost, beside(pass(local_pairs(r), false), r, {&fetch}));
-          add(cost, pass(remote_pairs(r), false));
+          add(cost, beside(pass(r, local_pairs(r), false), r, {&fetch}));
+          add(cost, pass(r, remote_pairs(r), false));
         }
         break;
     }
@@ -181,13 +185,13 @@ class Layer {
     PhaseCost cost;
     switch (work_.outer) {
       case OuterKind::kLocal:
-        add(cost, pass(local_pairs(r), true));
+        add(cost, pass(r, local_pairs(r), true));
         break;
       case OuterKind::kRing:
         add(cost, moved(2 * own.key_elements * (2 * e + a)));
         for_each_ring_step(r, [&](int owner, bool first, bool last) {
           static const Transfers kNone;
-          add(cost, beside(pass(own.pairs[owner], true), r,
+          add(cost, beside(pass(r, own.pairs[owner], true), r,
                            {last ? &kNone : &t.fetch_again, first ? &kNone : &t.give_back}));
           // A new sum, and the former one added to it.
           add(cost, moved(2 * own.key_elements * (first ? a : 4 * a)));
@@ -205,11 +209,11 @@ class Layer {
         // Sums of the fetched and of the own rows start as zeros; the former are converted.
         add(cost, moved(own.received_elements * (2 * a + e) + own_rows * a));
         if (work_.single_pass) {
-          add(cost, pass(local_pairs(r) + remote_pairs(r), true));
+          add(cost, pass(r, local_pairs(r) + remote_pairs(r), true));
           add(cost, alone(t.give_back, r));
         } else {
-          add(cost, pass(remote_pairs(r), true));
-          add(cost, beside(pass(local_pairs(r), true), r, {&t.give_back}));
+          add(cost, pass(r, remote_pairs(r), true));
+          add(cost, beside(pass(r, local_pairs(r), true), r, {&t.give_back}));
         }
         add(cost, moved(own.returned_elements * (e + 2 * a) + 3 * own_rows * a));
         break;

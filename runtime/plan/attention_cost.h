@@ -35,6 +35,7 @@ struct RankWork {
   double own_elements = 0;          // of one of Q, K, V, O: the tokens of the rank, all heads
   double shard_elements = 0;        // the tokens of its outer shard, the heads of the rank
   double key_elements = 0;          // the same of K with its pyramid, if the method has one
+  double query_rows = 0;            // (query row, head) of a pass
   std::vector<double> pairs;        // [outer] (query row, key row, head) by owner of the keys
   double sent_elements = 0;         // of K and V that all_gather and selected pack for others
   double received_elements = 0;     // of K and V of others

@@ -11,7 +11,7 @@
 namespace sprocket::runtime {
 
 ClusterModel cluster_model(const config::Cluster& cluster, int precision) {
-  constexpr double kGiga = 1e9, kTera = 1e12, kMicro = 1e-6;
+  constexpr double kGiga = 1e9, kTera = 1e12, kMicro = 1e-6, kNano = 1e-9;
   ClusterModel model;
   model.name = cluster.name();
   model.nodes = cluster.nodes();
@@ -44,7 +44,9 @@ ClusterModel cluster_model(const config::Cluster& cluster, int precision) {
                   rates->selection_tflops() * kTera,
                   cluster.copy_gb_s() * kGiga,
                   cluster.call_us() * kMicro,
-                  cluster.memory_gib() * 1024.0 * 1024.0 * 1024.0};
+                  cluster.memory_gib() * 1024.0 * 1024.0 * 1024.0,
+                  rates->attention_forward_row_ns() * kNano,
+                  rates->attention_backward_row_ns() * kNano};
   return model;
 }
 

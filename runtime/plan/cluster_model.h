@@ -39,6 +39,7 @@ struct DeviceModel {
   double copy = 0;  // bytes per second, counted once
   double call = 0;  // seconds
   double memory = 0;
+  double forward_row = 0, backward_row = 0;  // seconds of a pass for each query row and head
 };
 
 struct ClusterModel {

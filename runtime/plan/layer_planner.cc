@@ -201,6 +201,7 @@ RankWork LayerPlanner::rank_work(const LayerPlan& plan, int rank, const Counts& 
                       static_cast<double>(shape_.heads) * dim;
   work.shard_elements = batch * static_cast<double>(counts.shards.query_rows(outer)) * heads * dim;
   work.key_elements = batch * static_cast<double>(counts.shards.key_rows(outer)) * heads * dim;
+  work.query_rows = batch * queries * heads * static_cast<double>(counts.shards.query_rows(outer));
   for (int owner = 0; owner < mesh.outer; ++owner) {
     work.pairs.push_back(batch * queries * counts.counts.pairs(outer, owner, first, first + heads));
   }

@@ -1,10 +1,10 @@
 // How much memory a rank of a training job needs, before anything is allocated.
 //
 // Weights, gradients and optimizer state are exact. Activations are counted tensor by tensor from
-// what the model's autograd functions save. The sum was within 3 % of the peak of resident memory of
-// small models on one and two ranks, dense and VSA, fp32 and bf16, kept and recomputed activations,
-// with an allocator that gives back what is freed (docs/plan.md). glibc's default keeps up to a few
-// hundred MiB of freed memory beyond it.
+// what the model's autograd functions save. The sum was within 3 % of the peak of resident memory
+// of small models on one and two ranks, dense and VSA, fp32 and bf16, kept and recomputed
+// activations, with an allocator that gives back what is freed (docs/plan.md). glibc's default
+// keeps up to a few hundred MiB of freed memory beyond it.
 #pragma once
 
 #include <cstdint>

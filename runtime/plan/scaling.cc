@@ -80,6 +80,7 @@ RankWork rank_work(const Problem& p, int degree, int ulysses, double coverage) {
   RankWork work;
   work.own_elements = p.batch * p.tokens * p.heads * p.head_dim / ranks;
   work.shard_elements = work.key_elements = work.own_elements;
+  work.query_rows = work.shard_elements / p.head_dim;
   const double pairs = p.pairs() / ranks;
   // Selected pairs are spread evenly over the own rows and the needed ones, however they travel.
   const double reachable = 1 + coverage * (degree - 1);

@@ -62,7 +62,8 @@ void round_figures(google::protobuf::Message& message) {
 
 config::Cluster calibrate(const config::Job& job, const config::LatentShape& shape,
                           const CalibrationOptions& options, comm::Communicator* world) {
-  constexpr double kGiga = 1e9, kTera = 1e12, kMicro = 1e-6, kGibi = 1024.0 * 1024 * 1024;
+  constexpr double kGiga = 1e9, kTera = 1e12, kMicro = 1e-6, kNano = 1e-9,
+                   kGibi = 1024.0 * 1024 * 1024;
   const int ranks = world == nullptr ? 1 : world->size();
   int devices = options.devices;
   if (world != nullptr) {
@@ -75,7 +76,13 @@ config::Cluster calibrate(const config::Job& job, const config::LatentShape& sha
     devices = 1;
   }
   const parallel::TokenLayout layout = parallel::make_token_layout(token_layout_spec(job, shape));
-  const DeviceModel device = measure_device(job, layout, options.threads, world);
+  const SelectionSource source =
+      selection_source(job, layout, job.training().steps() - 1, options.selection);
+  const kernels::SegmentTable table =
+      source.unbudgeted ? *source.unbudgeted
+                        : kernels::make_dense_table(1, 2, layout.blocks(), layout.blocks());
+  const KernelSubject subject{job, layout, table, options.threads};
+  const DeviceModel device = measure_device(subject, world);
 
   config::Cluster cluster;
   cluster.set_name(fmt::format("{}, {} thread{} a rank", host_name(), options.threads,
@@ -88,9 +95,8 @@ config::Cluster calibrate(const config::Job& job, const config::LatentShape& sha
   cluster.set_copy_gb_s(device.copy / kGiga);
   cluster.set_call_us(device.call / kMicro);
   const auto add_link = [&](config::Link::Class which) {
-    *cluster.add_link() = measure_link(*world, which, devices, [&](double seconds) {
-      return busy_kernel(job, layout, options.threads, seconds);
-    });
+    *cluster.add_link() = measure_link(
+        *world, which, devices, [&](double seconds) { return busy_kernel(subject, seconds); });
   };
   if (devices > 1) add_link(config::Link::INSIDE_NODE);
   if (ranks > devices) add_link(config::Link::BETWEEN_NODES);
@@ -98,6 +104,8 @@ config::Cluster calibrate(const config::Job& job, const config::LatentShape& sha
   rates.set_precision(job.compute().precision());
   rates.set_attention_forward_tflops(device.attention_forward / kTera);
   rates.set_attention_backward_tflops(device.attention_backward / kTera);
+  rates.set_attention_forward_row_ns(device.forward_row / kNano);
+  rates.set_attention_backward_row_ns(device.backward_row / kNano);
   rates.set_linear_tflops(device.linear / kTera);
   rates.set_selection_tflops(device.selection / kTera);
   round_figures(cluster);

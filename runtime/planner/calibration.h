@@ -7,12 +7,14 @@
 #include "configs/job.pb.h"
 #include "configs/validate.h"
 #include "parallel/comm/communicator.h"
+#include "runtime/planner/selection_sources.h"
 
 namespace sprocket::runtime {
 
 struct CalibrationOptions {
   int threads = 1;  // of a rank
   int devices = 0;  // ranks of a node; 0: those that say the same host name
+  SelectionOptions selection;
 };
 
 // With a group: kernels, copies and links, all ranks working at the same time; collective, the same

@@ -1,6 +1,7 @@
 #include "runtime/planner/measure_kernels.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -17,7 +18,6 @@
 #include "parallel/attention/segment_pass.h"
 #include "parallel/tensor_buffer.h"
 #include "runtime/plan/job_specs.h"
-#include "runtime/plan/synthetic_selection.h"
 #include "runtime/planner/selection_sources.h"
 
 namespace sprocket::runtime {
@@ -34,38 +34,41 @@ at::ScalarType torch_type(DType dtype) {
 // The first query blocks of a few heads against all keys.
 class AttentionSample {
  public:
-  AttentionSample(const config::Job& job, const parallel::TokenLayout& layout, int threads,
-                  double operations) {
-    const parallel::AttentionSpec spec =
-        attention_spec(job.attention(), job.training().steps() - 1);
-    const int heads = std::min<int>(job.model().heads(), std::max(2, threads));
+  AttentionSample(const KernelSubject& subject, double operations) {
+    const config::Job& job = subject.job;
+    const parallel::TokenLayout& layout = subject.layout;
+    const kernels::SegmentTable& whole = subject.table;
+    const int heads = std::min(whole.heads, std::max(2, subject.threads));
     const int64_t dim = job.model().dim() / job.model().heads();
-    const Decimal density = stated_density(spec);
-    const double per_block = 4.0 * static_cast<double>(dim * heads * layout.block_capacity()) *
-                             density.value() * static_cast<double>(layout.tokens());
-    const int blocks = std::clamp(static_cast<int>(operations / per_block), 1, layout.blocks());
-    const int64_t rows = layout.block_offsets[blocks], keys = layout.tokens();
-
     auto table = std::make_shared<kernels::SegmentTable>(
-        kernels::SegmentTable{1, heads, blocks, layout.blocks(), {0}, {}});
-    const kernels::SegmentTable whole =
-        density == Decimal::ratio(1, 0)
-            ? kernels::make_dense_table(1, heads, layout.blocks(), layout.blocks())
-            : synthetic_selection(layout, heads, density, std::nullopt);
-    for (int head = 0; head < heads; ++head) {
-      for (int block = 0; block < blocks; ++block) {
-        for (const int32_t key : whole.row(0, head, block)) {
-          table->kv_block.push_back(key);
+        kernels::SegmentTable{1, heads, 0, layout.blocks(), {0}, {}});
+    for (; table->query_blocks < layout.blocks(); ++table->query_blocks) {
+      if (operations_ >= operations) break;
+      for (int head = 0; head < heads; ++head) {
+        for (const int32_t key : whole.row(0, head, table->query_blocks)) {
           operations_ += 4.0 * static_cast<double>(dim) *
-                         static_cast<double>(size_of_block(layout, block)) *
+                         static_cast<double>(size_of_block(layout, table->query_blocks)) *
                          static_cast<double>(size_of_block(layout, key));
         }
+      }
+    }
+    const int blocks = table->query_blocks;
+    for (int head = 0; head < heads; ++head) {
+      for (int block = 0; block < blocks; ++block) {
+        const auto row = whole.row(0, head, block);
+        table->kv_block.insert(table->kv_block.end(), row.begin(), row.end());
         table->row_offsets.push_back(static_cast<int64_t>(table->kv_block.size()));
       }
     }
-    const parallel::OuterShards all{layout.block_offsets, {0, layout.blocks()}, 0, {}};
-    map_ = parallel::empty_map(all);
-    parallel::add_shard_blocks(all, 0, 0, map_);
+    const int64_t rows = layout.block_offsets[blocks], keys = layout.tokens();
+    query_rows_ = static_cast<double>(rows * heads);
+    const int threads = subject.threads;
+    const parallel::OuterShards all{layout.block_offsets, {0, layout.blocks()}, 0, {}, {}};
+    whole_ = parallel::empty_map(all);
+    parallel::add_shard_blocks(all, 0, 0, whole_);
+    // Two passes, over the blocks of even and odd numbers.
+    for (kernels::KvBlockMap& half : halves_) half = whole_;
+    for (int block = 0; block < layout.blocks(); ++block) halves_[block % 2].blocks[block].rows = 0;
     const auto options = at::TensorOptions().dtype(torch_type(compute_dtype(job)));
     const auto random = [&](int64_t length) {
       return at::randn({1, length, heads, dim}).to(options);
@@ -86,15 +89,20 @@ class AttentionSample {
   }
 
   double operations() const { return operations_; }
+  double query_rows() const { return query_rows_; }
 
-  void forward() {
+  void forward(bool twice = false) {
     out_.zero_();
     lse_.fill_(-std::numeric_limits<double>::infinity());
-    parallel::forward_pass(query_, kv_, map_, out_, lse_);
+    for (const kernels::KvBlockMap* map : passes(twice)) {
+      parallel::forward_pass(query_, kv_, *map, out_, lse_);
+    }
   }
-  void backward() {
+  void backward(bool twice = false) {
     const at::Tensor delta = parallel::row_delta(out_, dout_, query_.threads);
-    parallel::backward_pass(query_, kv_, map_, dout_, lse_, delta, dq_, dkv_);
+    for (const kernels::KvBlockMap* map : passes(twice)) {
+      parallel::backward_pass(query_, kv_, *map, dout_, lse_, delta, dq_, dkv_);
+    }
   }
 
  private:
@@ -102,10 +110,16 @@ class AttentionSample {
     return layout.block_offsets[block + 1] - layout.block_offsets[block];
   }
 
-  double operations_ = 0;
+  std::vector<const kernels::KvBlockMap*> passes(bool twice) const {
+    if (twice) return {&halves_[0], &halves_[1]};
+    return {&whole_};
+  }
+
+  double operations_ = 0, query_rows_ = 0;
   parallel::QuerySide query_;
   std::vector<parallel::KvTensors> kv_, dkv_;
-  kernels::KvBlockMap map_;
+  kernels::KvBlockMap whole_;
+  std::array<kernels::KvBlockMap, 2> halves_;
   at::Tensor out_, lse_, dout_, dq_;
 };
 
@@ -187,28 +201,39 @@ double median_seconds(comm::Communicator* group, int repetitions,
   return median;
 }
 
-DeviceModel measure_device(const config::Job& job, const parallel::TokenLayout& layout, int threads,
-                           comm::Communicator* group) {
+DeviceModel measure_device(const KernelSubject& subject, comm::Communicator* group) {
+  const config::Job& job = subject.job;
   DeviceModel device;
   {
-    AttentionSample sample(job, layout, threads, kOperations);
-    device.attention_forward =
-        sample.operations() / median_seconds(group, kRepetitions, [&] { sample.forward(); });
-    device.attention_backward =
-        2.5 * sample.operations() / median_seconds(group, kRepetitions, [&] { sample.backward(); });
+    AttentionSample sample(subject, kOperations);
+    const auto seconds = [&](void (AttentionSample::*pass)(bool), bool twice) {
+      return median_seconds(group, kRepetitions, [&] { (sample.*pass)(twice); });
+    };
+    const auto rates = [&](void (AttentionSample::*pass)(bool), double operations, double& rate,
+                           double& row) {
+      const double once = seconds(pass, false), twice = seconds(pass, true);
+      // One pass costs its rows as well; most of it is the pairs.
+      const double rows = std::clamp(twice - once, 0.0, once / 2);
+      row = rows / sample.query_rows();
+      rate = operations / (once - rows);
+    };
+    rates(&AttentionSample::forward, sample.operations(), device.attention_forward,
+          device.forward_row);
+    rates(&AttentionSample::backward, 2.5 * sample.operations(), device.attention_backward,
+          device.backward_row);
   }
-  device.selection = selection_rate(job, layout, threads, group);
-  device.linear = linear_rate(job, threads, group);
-  device.copy = copy_rate(job, layout, group == nullptr ? 1 : group->size(), group);
-  AttentionSample least(job, layout, threads, 1);
+  device.selection = selection_rate(job, subject.layout, subject.threads, group);
+  device.linear = linear_rate(job, subject.threads, group);
+  device.copy = copy_rate(job, subject.layout, group == nullptr ? 1 : group->size(), group);
+  AttentionSample least(subject, 1);
   const double seconds = median_seconds(group, 20 * kRepetitions, [&] { least.forward(); });
-  device.call = std::max(0.0, seconds - least.operations() / device.attention_forward);
+  device.call = std::max(0.0, seconds - least.operations() / device.attention_forward -
+                                  least.query_rows() * device.forward_row);
   return device;
 }
 
-std::function<void()> busy_kernel(const config::Job& job, const parallel::TokenLayout& layout,
-                                  int threads, double seconds) {
-  auto sample = std::make_shared<AttentionSample>(job, layout, threads, kOperations / 100);
+std::function<void()> busy_kernel(const KernelSubject& subject, double seconds) {
+  auto sample = std::make_shared<AttentionSample>(subject, kOperations / 100);
   const double once = median_seconds(nullptr, kRepetitions, [&] { sample->forward(); });
   const int times = std::max(1, static_cast<int>(std::lround(seconds / once)));
   return [sample, times] {

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "configs/job.pb.h"
+#include "kernels/segment_table.h"
 #include "parallel/comm/communicator.h"
 #include "parallel/token_layout.h"
 #include "runtime/plan/cluster_model.h"
@@ -15,15 +16,21 @@ namespace sprocket::runtime {
 double median_seconds(comm::Communicator* group, int repetitions,
                       const std::function<void()>& work);
 
-// Attention and selection for the job's head dim, blocks and density at its last step, linear
-// layers of its width, copies of the size of a rank's share of K. All ranks of `group` (null: this
-// process alone) work at the same time. links and memory of the result are not set. Takes a few
-// seconds.
-DeviceModel measure_device(const config::Job& job, const parallel::TokenLayout& layout, int threads,
-                           comm::Communicator* group);
+// What to attend to: blocks of a layout, without a pyramid.
+struct KernelSubject {
+  const config::Job& job;
+  const parallel::TokenLayout& layout;
+  const kernels::SegmentTable& table;  // all query blocks; sample 0 is used
+  int threads = 1;
+};
+
+// Attention over the first query blocks of a few heads, in one pass and in two; selection of the
+// job's density; linear layers of its width; copies of the size of a rank's share of K. All ranks of
+// `group` (null: this process alone) work at the same time. The memory of the result is not set.
+// Takes a few seconds.
+DeviceModel measure_device(const KernelSubject& subject, comm::Communicator* group);
 
 // Work for about `seconds`, to measure what hides behind it: calling it does the same every time.
-std::function<void()> busy_kernel(const config::Job& job, const parallel::TokenLayout& layout,
-                                  int threads, double seconds);
+std::function<void()> busy_kernel(const KernelSubject& subject, double seconds);
 
 }  // namespace sprocket::runtime

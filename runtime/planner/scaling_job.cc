@@ -117,9 +117,9 @@ std::string run_scaling(const config::LoadedJob& loaded, const config::LatentSha
     media::write_png(
         options.picture,
         draw_scaling("A block of the transformer, forward and backward, simulated",
-                     {what + (points.front().ranks > 1
-                                  ? fmt::format(" (weak scaling: on {} ranks)", scaling.ranks.front())
-                                  : ""),
+                     {what + (points.front().ranks > 1 ? fmt::format(" (weak scaling: on {} ranks)",
+                                                                     scaling.ranks.front())
+                                                       : ""),
                       fmt::format("nodes of {} devices: {}", model.devices, model.name)},
                      points));
   }

@@ -265,7 +265,8 @@ TEST(Candidates, WhatDoesNotFitIsNeverRecommended) {
 TEST(ClusterModel, RatesOfThePrecisionOrAnError) {
   const config::Cluster cluster = config::parse_cluster(
       "name: 'x' nodes: 1 devices: 1 memory_gib: 1 copy_gb_s: 1 call_us: 1\n"
-      "rates { precision: FP32 attention_forward_tflops: 1 attention_backward_tflops: 2\n"
+      "rates { precision: FP32 attention_forward_tflops: 1 attention_backward_tflops: 2 "
+      "attention_forward_row_ns: 0 attention_backward_row_ns: 0\n"
       "  linear_tflops: 3 selection_tflops: 4 }",
       "c.txtpb");
   EXPECT_EQ(cluster_model(cluster, config::Compute::FP32).device.linear, 3e12);

@@ -22,7 +22,9 @@ constexpr char kCluster[] =
     "  adapter: PER_DEVICE overlap: 0 }\n"
     "link { class: BETWEEN_NODES bandwidth_gb_s: 0.1 latency_us: 100 message_us: 10 duplex: FULL\n"
     "  adapter: SHARED overlap: 0.5 }\n"
-    "rates { precision: FP32 attention_forward_tflops: 0.2 attention_backward_tflops: 0.2\n"
+    "rates { precision: FP32 attention_forward_tflops: 0.2 attention_backward_tflops: 0.2 "
+    "attention_forward_row_ns: 100 "
+    "attention_backward_row_ns: 100\n"
     "  linear_tflops: 0.2 selection_tflops: 0.05 }\n";
 constexpr char kJob[] =
     "model { dim: 256 heads: 4 layers: 4 ffn_dim: 1024 }\n"
