@@ -168,16 +168,18 @@ double linear_rate(const config::Job& job, int threads, comm::Communicator* grou
   return per_row * static_cast<double>(rows) / seconds;
 }
 
-// Into memory that was just taken from the system, as a run's buffers are.
+// As Ulysses packs a message: rows of all heads into parts of some heads each.
 double copy_rate(const config::Job& job, const parallel::TokenLayout& layout, int ranks,
                  comm::Communicator* group) {
-  constexpr int64_t kLeast = 1 << 20, kMost = 64 << 20;
+  constexpr int64_t kLeastRows = 256, kMostRows = 1 << 15;
   const auto type = torch_type(compute_dtype(job));
-  const int64_t count = std::clamp(layout.tokens() * job.model().dim() / ranks, kLeast, kMost);
-  const at::Tensor source = at::randn({count}).to(type);
+  const int64_t heads = job.model().heads(), dim = job.model().dim() / heads;
+  const int64_t rows = std::clamp(layout.tokens() / ranks, kLeastRows, kMostRows);
+  const int64_t parts = heads % 2 == 0 ? 2 : heads;
+  const at::Tensor source = at::randn({rows, parts, heads / parts, dim}).to(type);
   const double seconds = median_seconds(group, 2 * kRepetitions, [&] {
-    at::Tensor copy = at::empty({count}, source.options());
-    copy.copy_(source);
+    const at::Tensor copy = at::empty({parts, rows, heads / parts, dim}, source.options());
+    copy.copy_(source.movedim(1, 0));
   });
   return static_cast<double>(source.nbytes()) / seconds;
 }

@@ -25,7 +25,8 @@ struct KernelSubject {
 };
 
 // Attention over the first query blocks of a few heads, in one pass and in two; selection of the
-// job's density; linear layers of its width; copies of the size of a rank's share of K. All ranks of
+// job's density; linear layers of its width; copies of a rank's share of K, as
+// Ulysses packs them. All ranks of
 // `group` (null: this process alone) work at the same time. The memory of the result is not set.
 // Takes a few seconds.
 DeviceModel measure_device(const KernelSubject& subject, comm::Communicator* group);
