@@ -81,7 +81,8 @@ config::Cluster calibrate(const config::Job& job, const config::LatentShape& sha
   const kernels::SegmentTable table =
       source.unbudgeted ? *source.unbudgeted
                         : kernels::make_dense_table(1, 2, layout.blocks(), layout.blocks());
-  const KernelSubject subject{job, layout, table, options.threads};
+  const KernelSubject subject{job, layout, table, options.threads,
+                              job.parallel().overlap() ? world : nullptr};
   const DeviceModel device = measure_device(subject, world);
 
   config::Cluster cluster;

@@ -80,6 +80,7 @@ class AttentionSample {
               1 / std::sqrt(static_cast<double>(dim)),
               threads};
     kv_ = {{random(keys), random(keys)}};
+    query_.progress = subject.progress;
     dout_ = random(rows);
     const auto sums = options.dtype(parallel::accumulator_type(query_.q_BLHD.scalar_type()));
     out_ = at::zeros({1, rows, heads, dim}, sums);

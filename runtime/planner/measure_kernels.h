@@ -22,6 +22,7 @@ struct KernelSubject {
   const parallel::TokenLayout& layout;
   const kernels::SegmentTable& table;  // all query blocks; sample 0 is used
   int threads = 1;
+  comm::Communicator* progress = nullptr;  // advanced inside the kernel, as a run does; may be null
 };
 
 // Attention over the first query blocks of a few heads, in one pass and in two; selection of the
