@@ -14,6 +14,7 @@ enum class ExitCode : int {
   kComm = 5,          // CommError: a peer died, hung or diverged
   kCuda = 6,          // CudaError
   kNonFinite = 7,     // NonFiniteError: the loss is not a number
+  kMismatch = 8,      // many ranks compute something else than one
   kInterrupted = 75,  // SIGTERM or SIGINT: the job saved a checkpoint and can be resumed
 };
 

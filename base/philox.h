@@ -22,6 +22,7 @@ enum class RandomPurpose : uint32_t {
   kTest = 6,
   kBlockSample = 7,
   kPlan = 8,
+  kParityCheck = 9,
 };
 
 // One block of the cipher: four 32-bit words from a 128-bit counter and a 64-bit key.

@@ -17,6 +17,7 @@ enum class Purpose {
   kTrain,      // data.path and output.directory
   kSample,     // output.directory
   kAttention,  // problem.grid
+  kParity,     // data.path or data.latent
 };
 
 struct LoadOptions {

@@ -159,6 +159,12 @@ class Checker {
     if (options_.purpose == Purpose::kTrain && job_.data().path().empty()) {
       findings_.add({"data.path"}, "not set; expected a folder made by `sprocket data encode`");
     }
+    if (options_.purpose == Purpose::kParity && job_.data().path().empty() &&
+        !job_.data().has_latent()) {
+      findings_.add({"data.path"},
+                    "not set, and data.latent neither; expected a folder made by `sprocket data "
+                    "encode`, or data.latent for random latents");
+    }
     if (job_.data().has_latent()) {
       const LatentExtents& latent = job_.data().latent();
       const bool legal = findings_.extent("data.latent.t", latent.t()) &
@@ -245,8 +251,10 @@ class Checker {
 
   void check_problem() {
     if (options_.purpose != Purpose::kAttention) {
-      if (job_.compute().precision() == Compute::FP64) {
-        findings_.add({"compute.precision"}, "FP64 is for `sprocket attention`; legal: FP32, BF16");
+      if (job_.compute().precision() == Compute::FP64 && options_.purpose != Purpose::kParity) {
+        findings_.add({"compute.precision"},
+                      "FP64 is for `sprocket attention` and `sprocket check-parity`; legal: FP32, "
+                      "BF16");
       }
       return;
     }

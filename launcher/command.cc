@@ -26,6 +26,8 @@ const char* meaning_of(ExitCode code) {
       return "a GPU reported an error";
     case ExitCode::kNonFinite:
       return "the loss is no longer a number";
+    case ExitCode::kMismatch:
+      return "the results of many ranks are not those of one";
     case ExitCode::kInterrupted:
       return "interrupted by a signal; a checkpoint was saved to resume from";
   }
@@ -103,6 +105,7 @@ std::unique_ptr<CLI::App> make_command_line(Action& action) {
   add_train_command(*app, action);
   add_sample_command(*app, action);
   add_attention_command(*app, action);
+  add_check_parity_command(*app, action);
   add_data_command(*app, action);
   add_plan_command(*app, action);
   add_doctor_command(*app, action);

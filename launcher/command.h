@@ -20,6 +20,7 @@ using Action = std::function<ExitCode()>;
 void add_train_command(CLI::App& parent, Action& action);
 void add_sample_command(CLI::App& parent, Action& action);
 void add_attention_command(CLI::App& parent, Action& action);
+void add_check_parity_command(CLI::App& parent, Action& action);
 void add_data_command(CLI::App& parent, Action& action);
 void add_plan_command(CLI::App& parent, Action& action);
 void add_doctor_command(CLI::App& parent, Action& action);

@@ -28,8 +28,8 @@ KnownShape find_latent_shape(const config::LoadedJob& loaded) {
   if (!data.has_latent()) {
     throw ConfigError(
         fmt::format("{}: \"{}\" holds no data set yet; expected one made by `sprocket data "
-                    "encode`, or data.latent for "
-                    "a dry run",
+                    "encode`, or data.latent to "
+                    "do without",
                     loaded.where("data.path"), data.path()));
   }
   return {{loaded.job.model().latent_channels(), data.latent().t(), data.latent().h(),

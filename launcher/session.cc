@@ -32,11 +32,14 @@ ExitCode run(const Session& session, const comm::MpiSession& mpi,
 
 }  // namespace
 
-void Session::run_on_all(const std::function<void()>& work) const {
+void Session::run_on_all(const std::function<void()>& work,
+                         std::chrono::milliseconds patience) const {
   std::exception_ptr error;
   {
     // Unwinding would abort the group, for which there is no reason when all ranks agree.
-    const std::unique_ptr<comm::Communicator> group = comm::make_mpi_world({});
+    comm::CommunicatorOptions options;
+    options.timeout = patience;
+    const std::unique_ptr<comm::Communicator> group = comm::make_mpi_world(options);
     try {
       runtime::run_on_all(*group, work);
     } catch (const runtime::AgreedError&) {

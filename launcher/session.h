@@ -1,6 +1,7 @@
 // The ranks that a subcommand runs on: MPI, logging, and the job's world communicator.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 
@@ -22,8 +23,10 @@ class Session {
   bool first() const { return rank_ == 0; }
 
   // Runs `work` on every rank; if it throws on any, all throw that error. For what reads the same
-  // files on all ranks and may not communicate.
-  void run_on_all(const std::function<void()>& work) const;
+  // files on all ranks and may not communicate. `patience`: how long ranks that are done wait for
+  // those that are not.
+  void run_on_all(const std::function<void()>& work,
+                  std::chrono::milliseconds patience = std::chrono::minutes(10)) const;
 
   // A communicator of all ranks with the job's limits and checks. `timeline` outlives it.
   std::unique_ptr<comm::Communicator> make_world(const config::Parallel& parallel,

@@ -159,6 +159,11 @@ Finding judge_instruction_set(std::string_view isa, const std::string& cpu_flags
   return finding;
 }
 
+int64_t available_memory() {
+  const int64_t available = meminfo("MemAvailable"), limit = control_group_memory();
+  return limit < 0 ? available : std::min(available, limit);
+}
+
 std::vector<Finding> check_machine() {
   cpu_set_t usable;
   CPU_ZERO(&usable);

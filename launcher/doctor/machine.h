@@ -22,6 +22,10 @@ Finding judge_cores(int cores, int online, double quota);
 // `isa` as kernels::name_of names it; flags as in /proc/cpuinfo.
 Finding judge_instruction_set(std::string_view isa, const std::string& cpu_flags);
 
+// Bytes that this process may still allocate: free and reclaimable memory, at most the control
+// group's limit.
+int64_t available_memory();
+
 std::vector<Finding> check_machine();
 
 }  // namespace sprocket::launcher

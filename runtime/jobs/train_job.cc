@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "configs/validate.h"
 #include "parallel/mesh.h"
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/checkpoint_io.h"
@@ -20,35 +19,13 @@
 #include "runtime/plan/job_specs.h"
 #include "runtime/profile/report.h"
 #include "runtime/sample/sample_set.h"
-#include "runtime/train/text_input.h"
+#include "runtime/train/data_check.h"
 #include "runtime/train/trainer.h"
 
 namespace sprocket::runtime {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Everything about the data set that the job cannot run on, before any memory is spent.
-void check_data(const config::Job& job, const data::LatentDataset& data) {
-  const std::string source = (fs::path(data.folder()) / "index.json").string();
-  std::string problems;
-  for (const data::Bucket& bucket : data.buckets()) {
-    const config::LatentShape shape{
-        static_cast<int>(bucket.shape.c), static_cast<int>(bucket.shape.t),
-        static_cast<int>(bucket.shape.h), static_cast<int>(bucket.shape.w)};
-    for (const config::Violation& violation : config::find_shape_violations(job, shape)) {
-      problems += fmt::format("\n  {}: {}", violation.paths.front(), violation.message);
-    }
-  }
-  if (!problems.empty()) {
-    throw ConfigError(fmt::format("{}: the job cannot run on these videos:{}", source, problems));
-  }
-  check_text(job.model(), data.index().text, source);
-  if (data.index().shift && *data.index().shift != job.flow().shift()) {
-    spdlog::warn("{}: made for shift {}, the job trains with flow.shift {}", source,
-                 *data.index().shift, job.flow().shift());
-  }
-}
 
 class TrainJob {
  public:

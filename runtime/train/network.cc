@@ -3,14 +3,27 @@
 #include "base/error.h"
 #include "configs/attention_rules.h"
 #include "models/wan/wan_weights.h"
+#include "parallel/tensor_buffer.h"
 #include "runtime/plan/job_specs.h"
 
 namespace sprocket::runtime {
 namespace {
 
+at::ScalarType compute_type(const config::Job& job) {
+  switch (job.compute().precision()) {
+    case config::Compute::FP32:
+      return at::kFloat;
+    case config::Compute::BF16:
+      return at::kBFloat16;
+    case config::Compute::FP64:
+      return at::kDouble;
+  }
+  throw InternalError("compute.precision has no counterpart");
+}
+
 models::WanCompute wan_compute(const config::Job& job, int threads) {
   models::WanCompute compute;
-  compute.dtype = compute_dtype(job) == DType::kBF16 ? at::kBFloat16 : at::kFloat;
+  compute.dtype = compute_type(job);
   compute.threads = threads;
   compute.checkpoint_blocks = job.training().activation_checkpointing() == config::Training::BLOCK;
   return compute;
@@ -40,7 +53,8 @@ Network::Network(const config::Job& job, const parallel::Mesh& mesh, int threads
     : job_(job),
       mesh_(mesh),
       threads_(threads),
-      parameters_(models::wan_parameters(wan_config(job))),
+      parameters_(models::wan_parameters(wan_config(job)),
+                  parallel::accumulator_type(compute_type(job))),
       model_(wan_config(job), parameters_, mesh, wan_compute(job, threads)),
       slots_(job.model().layers()) {
   if (start == Start::kCheckpoint) return;

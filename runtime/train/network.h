@@ -32,8 +32,9 @@ class Network {
   const parallel::Mesh& mesh() const { return mesh_; }
   int threads() const { return threads_; }
   int layers() const { return model_.config().layers; }
+  // fp32, or fp64 under compute.precision: FP64.
   models::ParameterStore& parameters() { return parameters_; }
-  // The parameters under their official names, borrowed.
+  // The parameters under their official names, borrowed; fp32 alone.
   std::vector<CheckpointTensor> checkpoint_tensors();
 
   // This rank's tokens of a video: [first, first + count) of the block order.

@@ -8,6 +8,7 @@
 #include "runtime/data/latent_dataset.h"
 #include "runtime/data/sample_order.h"
 #include "runtime/profile/step_collector.h"
+#include "runtime/train/micro_batch.h"
 #include "runtime/train/network.h"
 #include "runtime/train/optimizer.h"
 #include "runtime/train/step_outcome.h"
@@ -26,10 +27,7 @@ class Trainer {
   StepOutcome step(int64_t step, const std::atomic<bool>* stop, bool reported);
 
  private:
-  struct MicroBatch;
   MicroBatch load(int64_t step, int64_t micro);
-  // Forward and backward; returns the sum of squared errors of the own tokens.
-  double accumulate(const MicroBatch& batch, int64_t step);
   bool reduce(StepOutcome& outcome, double local_sum, bool stop);
 
   Network& network_;

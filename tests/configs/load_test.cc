@@ -294,7 +294,8 @@ TEST(Validation, OptionsOfTheMethods) {
   EXPECT_THAT(errors_of("attention { method: SLIDING_TILE order: HILBERT }"),
               HasSubstr("HILBERT has no cubes for method: SLIDING_TILE; legal: KD, RASTER"));
   EXPECT_THAT(errors_of("compute { precision: FP64 }"),
-              HasSubstr("compute.precision: FP64 is for `sprocket attention`; legal: FP32, BF16"));
+              HasSubstr("compute.precision: FP64 is for `sprocket attention` and `sprocket "
+                        "check-parity`; legal: FP32, BF16"));
 }
 
 TEST(Validation, Schedules) {

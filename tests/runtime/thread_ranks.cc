@@ -12,13 +12,21 @@ namespace sprocket::testing {
 
 void run_ranks(int ranks,
                const std::function<void(std::unique_ptr<comm::Communicator> world)>& body) {
+  run_ranks(
+      ranks, [](std::unique_ptr<comm::Backend> plain) { return plain; }, body);
+}
+
+void run_ranks(int ranks, const Decorate& decorate,
+               const std::function<void(std::unique_ptr<comm::Communicator> world)>& body) {
   std::vector<Timeline> timelines(ranks);
-  std::vector<comm::CommunicatorOptions> options(ranks);
-  for (int r = 0; r < ranks; ++r) {
-    options[r].timeline = &timelines[r];
-    options[r].timeout = std::chrono::seconds(60);
+  std::vector<std::unique_ptr<comm::Communicator>> worlds;
+  for (auto& backend : comm::make_thread_backends(ranks, "world")) {
+    comm::CommunicatorOptions options;
+    options.timeline = &timelines[backend->rank()];
+    options.timeout = std::chrono::seconds(60);
+    worlds.push_back(
+        std::make_unique<comm::Communicator>(decorate(std::move(backend)), "world", options));
   }
-  auto worlds = comm::make_thread_world(options);
   std::vector<std::exception_ptr> errors(ranks);
   std::vector<std::thread> threads;
   for (int r = 0; r < ranks; ++r) {

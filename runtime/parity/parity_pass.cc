@@ -1,0 +1,183 @@
+#include "runtime/parity/parity_pass.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include "base/error.h"
+#include "base/philox.h"
+#include "parallel/tensor_buffer.h"
+#include "runtime/train/network.h"
+#include "runtime/train/optimizer.h"
+
+namespace sprocket::runtime {
+namespace {
+
+constexpr uint64_t kParameters = 2;  // stream of RandomPurpose::kParityCheck
+constexpr double kSmall = 0.02;
+
+void fill_zero_tensors(models::ParameterStore& parameters, uint64_t seed) {
+  for (int i = 0; i < parameters.size(); ++i) {
+    const int64_t elements = parameters.spec(i).elements();
+    at::Tensor values = parameters.flat_parameters().narrow(0, parameters.offset(i), elements);
+    if (values.count_nonzero().item<int64_t>() > 0) continue;
+    at::Tensor drawn = at::empty({elements}, at::kFloat);
+    RandomStream(seed, kParameters, static_cast<uint64_t>(i), RandomPurpose::kParityCheck)
+        .normal({drawn.data_ptr<float>(), static_cast<size_t>(elements)});
+    values.copy_(drawn.mul_(kSmall));
+  }
+}
+
+class Pass {
+ public:
+  Pass(const config::Job& job, const parallel::Mesh& mesh, const ParitySamples& samples,
+       const ParityPassOptions& options)
+      : mesh_(mesh),
+        samples_(samples),
+        options_(options),
+        network_(job, mesh, options.threads, Network::Start::kFresh) {
+    const auto replicas = static_cast<int>(samples.replicas.size());
+    SPROCKET_CHECK(mesh.shape().data == 1 || mesh.shape().data == replicas,
+                   "{} replicas on a data degree of {}", replicas, mesh.shape().data);
+    fill_zero_tensors(network_.parameters(), job.training().seed());
+  }
+
+  ParityResults run() {
+    const int replicas = static_cast<int>(samples_.replicas.size());
+    const bool alone = mesh_.shape().data == 1;
+    double loss = 0, density = 0;
+    std::vector<at::Tensor> outputs;
+    for (int replica = alone ? 0 : mesh_.coordinate().data;
+         replica < (alone ? replicas : mesh_.coordinate().data + 1); ++replica) {
+      const MicroBatch& batch = samples_.replicas[replica];
+      const PassOutcome outcome =
+          forward_backward(network_, batch, options_.attention_step, samples_.samples());
+      loss += outcome.loss;
+      outputs.push_back(outcome.velocity_BLF.contiguous());
+      digest_selections(replica, batch);
+      density += density_share(batch);
+    }
+    ParityResults results;
+    std::vector<double> sums{loss, density / replicas};
+    mesh_.world().all_reduce(comm::Buffer::of(std::span(sums)), comm::ReduceOp::kSum).wait_host();
+    mesh_.world().all_reduce(parallel::buffer_of(selections_), comm::ReduceOp::kSum).wait_host();
+    results.selections = selections_;
+    results.density = sums[1];
+    const at::Tensor output = gather_outputs(outputs);
+    sum_gradients(network_.parameters(), mesh_.world());
+    if (mesh_.world().rank() != 0) return results;
+    results.tensors.push_back({"loss", {}, at::tensor(std::vector<double>{sums[0]}, at::kDouble)});
+    results.tensors.push_back({"output", output.sizes().vec(), output.flatten()});
+    add_gradients(results);
+    return results;
+  }
+
+ private:
+  // [samples, tokens, features] in block order, on rank 0.
+  at::Tensor gather_outputs(const std::vector<at::Tensor>& own) {
+    comm::Communicator& world = mesh_.world();
+    const at::Tensor sent = at::cat(own, 0).contiguous();
+    const MicroBatch& batch = samples_.replicas.front();
+    const parallel::ShardPlan& plan = network_.shards(batch.shape);
+    const int64_t features = sent.size(2);
+    std::vector<comm::Segment> receive;
+    int64_t total = 0;
+    for (int rank = 0; world.rank() == 0 && rank < world.size(); ++rank) {
+      const int64_t count =
+          sent.size(0) * plan.tokens_of(rank % mesh_.shape().sequence()) * features;
+      receive.push_back({rank, total, count});
+      total += count;
+    }
+    const at::Tensor received = at::empty({total}, sent.options());
+    const comm::Segment send{0, 0, sent.numel()};
+    world
+        .exchange(parallel::buffer_of(sent), std::span(&send, 1), parallel::buffer_of(received),
+                  receive)
+        .wait_host();
+    if (world.rank() != 0) return {};
+    std::vector<at::Tensor> replicas;
+    for (int first = 0; first < world.size(); first += mesh_.shape().sequence()) {
+      std::vector<at::Tensor> parts;
+      for (int rank = first; rank < first + mesh_.shape().sequence(); ++rank) {
+        parts.push_back(received.narrow(0, receive[rank].offset, receive[rank].count)
+                            .view({sent.size(0), plan.tokens_of(rank - first), features}));
+      }
+      replicas.push_back(at::cat(parts, 1));
+    }
+    return at::cat(replicas, 0);
+  }
+
+  void add_gradients(ParityResults& results) {
+    const models::ParameterStore& parameters = network_.parameters();
+    for (int i = 0; i < parameters.size(); ++i) {
+      const models::ParameterSpec& spec = parameters.spec(i);
+      results.tensors.push_back(
+          {"gradient of " + spec.name, spec.shape,
+           parameters.flat_gradients().narrow(0, parameters.offset(i), spec.elements())});
+    }
+  }
+
+  // Digests of the own rows; those of all ranks and replicas add up to all, as no two share a row.
+  void digest_selections(int replica, const MicroBatch& batch) {
+    const auto& slots = network_.slots();
+    const int64_t layers = std::ssize(slots), samples = batch.noisy_BCTHW.size(0);
+    const int64_t heads = network_.job().model().heads();
+    const int64_t blocks = network_.layout(batch.shape).blocks();
+    const int64_t replicas = std::ssize(samples_.replicas);
+    if (!selections_.defined()) {
+      selections_ = at::zeros({layers, replicas * samples * heads * blocks}, at::kLong);
+    }
+    const int64_t own_heads = heads / mesh_.shape().ulysses;
+    const int64_t first_head = own_heads * mesh_.coordinate().ulysses;
+    const int64_t first_block = network_.shards(batch.shape).outer_blocks[mesh_.coordinate().outer];
+    for (int64_t layer = 0; layer < layers; ++layer) {
+      const kernels::SegmentTable& table = *slots[layer].selection.table;
+      int64_t* const digests = selections_[layer].data_ptr<int64_t>();
+      for (int64_t row = 0; row < table.rows(); ++row) {
+        const int64_t query = row % table.query_blocks, head = row / table.query_blocks % own_heads;
+        const int64_t sample = replica * samples + row / table.query_blocks / own_heads;
+        uint64_t digest = 0xcbf29ce484222325u;  // FNV-1a over the ids
+        for (int64_t i = table.row_offsets[row]; i < table.row_offsets[row + 1]; ++i) {
+          digest = (digest ^ static_cast<uint64_t>(table.kv_block[i] + 1)) * 0x100000001b3u;
+        }
+        digests[(sample * heads + first_head + head) * blocks + first_block + query] =
+            static_cast<int64_t>(digest);
+      }
+    }
+  }
+
+  // This rank's share of the mean density over layers, heads and query blocks.
+  double density_share(const MicroBatch& batch) {
+    const double blocks = network_.layout(batch.shape).blocks();
+    double sum = 0;
+    for (const parallel::AttentionSlot& slot : network_.slots()) {
+      sum += slot.statistics.density * slot.selection.table->query_blocks / blocks /
+             mesh_.shape().ulysses;
+    }
+    return sum / static_cast<double>(network_.slots().size());
+  }
+
+  const parallel::Mesh& mesh_;
+  const ParitySamples& samples_;
+  const ParityPassOptions& options_;
+  Network network_;
+  at::Tensor selections_;
+};
+
+}  // namespace
+
+const ParityTensor& ParityResults::at(const std::string& name) const {
+  for (const ParityTensor& tensor : tensors) {
+    if (tensor.name == name) return tensor;
+  }
+  throw InternalError(fmt::format("no tensor of the pass is called {}", name));
+}
+
+ParityResults compute_parity_pass(const config::Job& job, const parallel::Mesh& mesh,
+                                  const ParitySamples& samples, const ParityPassOptions& options) {
+  return Pass(job, mesh, samples, options).run();
+}
+
+}  // namespace sprocket::runtime

@@ -1,0 +1,25 @@
+// The samples that `sprocket check-parity` computes on.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "configs/job.pb.h"
+#include "runtime/train/micro_batch.h"
+
+namespace sprocket::runtime {
+
+struct ParitySamples {
+  // The first micro-batch of step 0 of every data-parallel replica, as training has it.
+  std::vector<MicroBatch> replicas;
+  std::string source;  // for the report
+
+  int64_t samples() const;
+};
+
+// Reads them from data.path when there is a data set; else draws latents and text of data.latent's
+// extents from training.seed. Throws ConfigError for data that the job cannot run on, InputError
+// for data that cannot be read. `job` is valid, and has one of the two.
+ParitySamples load_parity_samples(const config::Job& job);
+
+}  // namespace sprocket::runtime

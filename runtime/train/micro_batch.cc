@@ -1,0 +1,70 @@
+#include "runtime/train/micro_batch.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/tensor.h>
+
+#include "base/error.h"
+#include "runtime/plan/job_specs.h"
+#include "runtime/train/text_input.h"
+
+namespace sprocket::runtime {
+
+MicroBatch make_micro_batch(const config::Job& job, const data::LatentShape& shape,
+                            std::span<const data::Sample> samples,
+                            std::span<const SampleKey> keys) {
+  SPROCKET_CHECK_EQ(samples.size(), keys.size());
+  MicroBatch batch;
+  batch.shape = shape;
+  std::vector<at::Tensor> noisy, target, text;
+  std::vector<float> timesteps;
+  const std::vector<int64_t> sizes = {1, shape.c, shape.t, shape.h, shape.w};
+  for (size_t lane = 0; lane < samples.size(); ++lane) {
+    const data::Sample& sample = samples[lane];
+    SPROCKET_CHECK_EQ(std::ssize(sample.latent), shape.elements());
+    const double level = draw_level(job.flow(), keys[lane]);
+    const std::vector<float> noise = draw_noise(shape.elements(), keys[lane]);
+    const auto x0 = at::from_blob(const_cast<float*>(sample.latent.data()), sizes, at::kFloat);
+    const auto eps = at::from_blob(const_cast<float*>(noise.data()), sizes, at::kFloat);
+    noisy.push_back(x0 * (1 - level) + eps * level);
+    target.push_back(eps - x0);
+    timesteps.push_back(static_cast<float>(kTimesteps * level));
+    const bool dropped = drops_text(job.training().text_dropout(), keys[lane]);
+    text.push_back(text_tensor(job.model(), dropped ? std::span<const float>() : sample.text));
+  }
+  batch.noisy_BCTHW = at::cat(noisy);
+  batch.target_BCTHW = at::cat(target);
+  batch.timestep_B = at::tensor(timesteps);
+  batch.text_BND = at::cat(text);
+  return batch;
+}
+
+PassOutcome forward_backward(Network& network, const MicroBatch& batch, int64_t step,
+                             int64_t samples) {
+  Timeline* const timeline = network.mesh().timeline();
+  const at::Tensor patches =
+      network.own_patches(batch.noisy_BCTHW, batch.shape, models::FeatureOrder::kChannelFirst);
+  const at::Tensor velocity =
+      network.velocity(patches, batch.timestep_B, batch.text_BND, batch.shape,
+                       attention_spec(network.job().attention(), step));
+  PassOutcome outcome;
+  outcome.velocity_BLF = velocity.detach();
+  at::Tensor error;
+  {
+    const Timeline::Scope scope(timeline, Activity::kCompute, "loss");
+    error = outcome.velocity_BLF - network.own_patches(batch.target_BCTHW, batch.shape,
+                                                       models::FeatureOrder::kChannelLast);
+    // The gradient of the mean over all elements of all samples of the step: the sum over all ranks
+    // is then the sum over sequence ranks and the average over replicas.
+    const double elements =
+        static_cast<double>(batch.shape.elements()) * static_cast<double>(samples);
+    outcome.loss = error.to(at::kDouble).square().sum().item<double>() / elements;
+    error.mul_(2 / elements);
+  }
+  const PhaseScope phase(timeline, Phase::kBackward);
+  velocity.backward(error);
+  return outcome;
+}
+
+}  // namespace sprocket::runtime

@@ -1,0 +1,339 @@
+// check-parity: it passes for every method, mesh and option, and finds what is planted.
+#include <cmath>
+#include <limits>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "runtime/jobs/parity_job.h"
+#include "runtime/train/network.h"
+#include "tests/data/temporary_folder.h"
+#include "tests/runtime/faulty_backend.h"
+#include "tests/runtime/thread_ranks.h"
+#include "tests/runtime/tiny_job.h"
+
+namespace sprocket {
+namespace {
+
+using runtime::ParityOutcome;
+using runtime::ParityReference;
+using ::testing::AllOf;
+using testing::Fault;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+using testing::TemporaryFolder;
+using Overrides = std::vector<std::string>;
+
+config::Job parity_job(const TemporaryFolder& folder, int ranks, Overrides overrides,
+                       config::Compute::Precision precision = config::Compute::FP64) {
+  overrides.insert(overrides.begin(), "compute.threads: 1");
+  config::Job job = testing::tiny_job(folder.path().string(), ranks, std::move(overrides));
+  job.mutable_compute()->set_precision(precision);
+  return job;
+}
+
+int world_of(const config::Job& job) {
+  return job.parallel().data() * job.parallel().outer() * job.parallel().ulysses();
+}
+
+runtime::ParityOptions options_of(const std::string& report = "") {
+  runtime::ParityOptions options;
+  options.name = "tiny_job";
+  options.report = report;
+  options.attention_step = 19;
+  return options;
+}
+
+// job_of(rank) is that rank's, so that one of them can be led astray.
+ParityOutcome check(int ranks, const std::function<config::Job(int)>& job_of,
+                    const ParityReference& reference, const Fault& fault,
+                    const std::string& report = "") {
+  std::vector<ParityOutcome> outcomes(ranks);
+  testing::run_ranks(
+      ranks,
+      [&](std::unique_ptr<comm::Backend> plain) {
+        return testing::make_faulty_backend(std::move(plain), "world", fault);
+      },
+      [&](std::unique_ptr<comm::Communicator> world) {
+        const int rank = world->rank();
+        outcomes[rank] =
+            runtime::check_parity(job_of(rank), std::move(world), reference, options_of(report));
+      });
+  for (const ParityOutcome& outcome : outcomes) EXPECT_EQ(outcome.passed, outcomes[0].passed);
+  return outcomes[0];
+}
+
+constexpr auto kNoFault = [](comm::OpKind, const std::string&, comm::Buffer) {};
+
+ParityOutcome check(const config::Job& job, const Fault& fault = kNoFault,
+                    const std::string& report = "") {
+  const ParityReference reference = runtime::compute_parity_reference(job, options_of());
+  return check(
+      world_of(job), [&](int) { return job; }, reference, fault, report);
+}
+
+// The loss, the output and the parameters of the model with both gates.
+constexpr size_t kTensors = 79;
+
+const Overrides kMethods = {
+    "attention.method: DENSE",
+    "attention { method: VSA vsa { sparsity { start: 0.6 } max_coverage { start: 0.4 } "
+    "fine_gate: true } }",
+    "attention { method: BSA bsa { sparsity { start: 0.5 } } }",
+    "attention { method: PSA order: HILBERT block_tokens: 8 }",
+    "attention { method: ASA order: HILBERT block_tokens: 8 asa { global_width: 4 max_keep: 0.5 } "
+    "}",
+    "attention { method: SLIDING_TILE sliding_tile { window { t: 2 h: 3 w: 3 } } }"};
+
+TEST(Parity, HoldsForEveryMethodStrategyAndMesh) {
+  TemporaryFolder folder;
+  for (const std::string& method : kMethods) {
+    const auto with = [&](int ranks, const std::string& parallel) {
+      return parity_job(folder, ranks, {method, parallel});
+    };
+    const ParityReference reference = runtime::compute_parity_reference(with(1, ""), options_of());
+    for (const char* strategy : {"SELECTED", "RING", "ALL_GATHER"}) {
+      for (const char* ulysses : {"1", "2"}) {
+        const config::Job job = with(
+            4, std::string("parallel { strategy: ") + strategy + " ulysses: " + ulysses + " }");
+        const ParityOutcome outcome = check(
+            4, [&](int) { return job; }, reference, kNoFault);
+        EXPECT_TRUE(outcome.passed) << outcome.text;
+        EXPECT_THAT(outcome.text, HasSubstr("the same in all")) << outcome.text;
+      }
+    }
+  }
+}
+
+TEST(Parity, HoldsForReplicasBatchesRecomputationAndRefetching) {
+  TemporaryFolder folder;
+  const std::string vsa = kMethods[1];
+  const std::vector<std::pair<int, std::string>> variants = {
+      {4, "parallel.data: 2 training.global_batch: 4 training.micro_batch: 2"},
+      {2, "parallel.data: 2"},
+      {3, "attention.domains: 3 training.micro_batch: 2"},
+      {2, "training.activation_checkpointing: BLOCK parallel.keep_remote_kv: false"},
+      {1, ""}};
+  for (const auto& [ranks, variant] : variants) {
+    const ParityOutcome outcome = check(parity_job(folder, ranks, {vsa, variant}));
+    EXPECT_TRUE(outcome.passed) << outcome.text;
+    EXPECT_EQ(outcome.comparison.rows.size(), kTensors) << variant;
+  }
+}
+
+TEST(Parity, LowPrecisionMayErrTwiceAsMuchAsOneRank) {
+  TemporaryFolder folder;
+  for (const auto precision : {config::Compute::FP32, config::Compute::BF16}) {
+    for (const char* strategy : {"SELECTED", "RING"}) {
+      const config::Job job = parity_job(
+          folder, 2, {kMethods[1], std::string("parallel.strategy: ") + strategy}, precision);
+      const ParityOutcome outcome = check(job);
+      EXPECT_TRUE(outcome.passed) << outcome.text;
+      EXPECT_GT(outcome.comparison.rows.front().error, 0);
+      EXPECT_THAT(outcome.text, HasSubstr("twice that of one rank in " +
+                                          config::Compute::Precision_Name(precision)));
+    }
+  }
+}
+
+TEST(ParityTrial, Many) {
+  TemporaryFolder folder;
+  for (const auto precision : {config::Compute::FP32, config::Compute::BF16}) {
+    std::vector<std::pair<double, std::string>> worst;
+    for (const std::string& method : kMethods) {
+      for (int seed = 0; seed < 12; ++seed) {
+        for (int ranks : {2, 4}) {
+          const config::Job job = parity_job(
+              folder, ranks, {method, "training.seed: " + std::to_string(seed)}, precision);
+          const ParityOutcome outcome = check(job);
+          for (int i = 0; i < 3; ++i) {
+            const auto& row = outcome.comparison.rows[i];
+            worst.emplace_back(row.ratio(), fmt::format("{} {} seed {} ranks {} err {:.3g} allowed {:.3g}", row.name, method, seed, ranks, row.error, row.allowed));
+          }
+        }
+      }
+    }
+    std::sort(worst.rbegin(), worst.rend());
+    for (int i = 0; i < 25; ++i) fmt::print("{:.3f} {}\n", worst[i].first, worst[i].second);
+  }
+}
+
+TEST(Parity, DrawsLatentsWhereThereIsNoDataSet) {
+  TemporaryFolder folder;
+  const config::Job job =
+      parity_job(folder, 2, {kMethods[1], "data { path: 'nowhere' latent { t: 3 h: 6 w: 10 } }"});
+  const ParityOutcome outcome = check(job);
+  EXPECT_TRUE(outcome.passed) << outcome.text;
+  EXPECT_THAT(outcome.text, HasSubstr("latents drawn at random, [4, 3, 6, 10] (data.latent)"));
+}
+
+// Nothing that is compared may be zero for the want of a starting value.
+TEST(Parity, ComparesGradientsThatAreNotZero) {
+  TemporaryFolder folder;
+  const ParityReference reference = runtime::compute_parity_reference(
+      parity_job(folder, 1, {kMethods[1], "training.text_dropout: 0"}), options_of());
+  ASSERT_EQ(reference.exact.tensors.size(), kTensors);
+  for (const runtime::ParityTensor& tensor : reference.exact.tensors) {
+    EXPECT_GT(tensor.values.abs().max().item<double>(), 1e-9) << tensor.name;
+  }
+}
+
+void scale(comm::Buffer values, int64_t first, int64_t count, double factor) {
+  ASSERT_EQ(values.dtype, DType::kF64);
+  auto* const numbers = static_cast<double*>(values.data);
+  for (int64_t i = first; i < first + count; ++i) numbers[i] *= factor;
+}
+
+// The sum of the gradients: the one large reduction of the world.
+bool is_gradient_sum(comm::OpKind op, const std::string& group, comm::Buffer result) {
+  return op == comm::OpKind::kAllReduce && group == "world" && result.dtype == DType::kF64 &&
+         result.count > 1000;
+}
+
+std::string worst(const ParityOutcome& outcome) { return outcome.comparison.rows.front().name; }
+
+class PlantedFault : public ::testing::Test {
+  TemporaryFolder folder_;
+
+ protected:
+  config::Job job_ = parity_job(folder_, 2, {kMethods[1], "training.text_dropout: 0"});
+};
+
+TEST_F(PlantedFault, GradientsScaledByTheSequenceDegree) {
+  const ParityOutcome outcome =
+      check(job_, [](comm::OpKind op, const std::string& group, comm::Buffer result) {
+        if (is_gradient_sum(op, group, result)) scale(result, 0, result.count, 2);
+      });
+  EXPECT_FALSE(outcome.passed);
+  EXPECT_EQ(outcome.comparison.failed(), std::ssize(outcome.comparison.rows) - 2)
+      << "every gradient, and neither output nor loss";
+  for (const runtime::ParityRow& row : outcome.comparison.rows) {
+    if (row.error > 0.5) {
+      EXPECT_NEAR(row.error, 1, 1e-9) << row.name;
+    }
+  }
+}
+
+TEST_F(PlantedFault, TextCountedTwice) {
+  const models::ParameterStore store(models::wan_parameters(runtime::wan_config(job_)));
+  const int64_t first = store.offset(store.index_of("text_embedding.0.weight"));
+  const int64_t end = store.offset(store.index_of("time_embedding.0.weight"));
+  const ParityOutcome outcome =
+      check(job_, [&](comm::OpKind op, const std::string& group, comm::Buffer result) {
+        if (is_gradient_sum(op, group, result)) scale(result, first, end - first, 2);
+      });
+  EXPECT_EQ(outcome.comparison.failed(), 4);
+  EXPECT_THAT(worst(outcome), StartsWith("gradient of text_embedding."));
+}
+
+TEST_F(PlantedFault, PooledGradientNotDivided) {
+  const ParityOutcome outcome =
+      check(job_, [](comm::OpKind op, const std::string& group, comm::Buffer result) {
+        if (op == comm::OpKind::kReduceScatter) scale(result, 0, result.count, 8);
+      });
+  EXPECT_FALSE(outcome.passed);
+  const auto row_of = [&](const std::string& name) {
+    for (const runtime::ParityRow& row : outcome.comparison.rows) {
+      if (row.name == name) return row;
+    }
+    return runtime::ParityRow{};
+  };
+  EXPECT_FALSE(row_of("gradient of blocks.1.self_attn.k.weight").passed());
+  EXPECT_FALSE(row_of("gradient of blocks.1.self_attn.v.weight").passed());
+  EXPECT_TRUE(row_of("gradient of blocks.1.self_attn.q.weight").passed()) << "of the last layer";
+  EXPECT_TRUE(row_of("output").passed());
+}
+
+// One element of one message, in the tenth digit.
+TEST_F(PlantedFault, OneElementOfAReceivedBlock) {
+  const ParityOutcome outcome =
+      check(job_, [](comm::OpKind op, const std::string& group, comm::Buffer result) {
+        if (op == comm::OpKind::kExchange && group == "sp.outer" && result.count > 0) {
+          scale(result, result.count / 2, 1, 1 + 1e-6);
+        }
+      });
+  EXPECT_FALSE(outcome.passed);
+}
+
+TEST_F(PlantedFault, OneRankHasOtherParameters) {
+  const ParityReference reference = runtime::compute_parity_reference(job_, options_of());
+  config::Job other = job_;
+  other.mutable_training()->set_seed(job_.training().seed() + 1);
+  const ParityOutcome outcome = check(
+      2, [&](int rank) { return rank == 1 ? other : job_; }, reference, kNoFault);
+  EXPECT_FALSE(outcome.passed);
+  EXPECT_THAT(outcome.text, AllOf(StartsWith("FAILED: "), HasSubstr(" of 79 tensors are off; the "
+                                                                    "worst, ")));
+}
+
+TEST_F(PlantedFault, AReferenceOfAnotherJob) {
+  config::Job other = job_;
+  other.mutable_attention()->mutable_vsa()->mutable_sparsity()->set_start(0.5);
+  other.mutable_attention()->mutable_vsa()->mutable_sparsity()->set_end(0.5);
+  const ParityReference reference = runtime::compute_parity_reference(other, options_of());
+  const ParityOutcome outcome = check(
+      2, [&](int) { return job_; }, reference, kNoFault);
+  EXPECT_FALSE(outcome.passed);
+  EXPECT_THAT(outcome.text, HasSubstr("selections  differ in "));
+}
+
+TEST_F(PlantedFault, IsFoundInLowPrecisionToo) {
+  job_.mutable_compute()->set_precision(config::Compute::BF16);
+  const ParityOutcome outcome =
+      check(job_, [](comm::OpKind op, const std::string& group, comm::Buffer result) {
+        if (op != comm::OpKind::kAllReduce || result.dtype != DType::kF32) return;
+        auto* const numbers = static_cast<float*>(result.data);
+        for (int64_t i = 0; i < result.count; ++i) numbers[i] *= 2;
+      });
+  EXPECT_GT(outcome.comparison.failed(), 60);
+  EXPECT_GT(outcome.comparison.rows.front().ratio(), 10);
+}
+
+TEST_F(PlantedFault, ANumberThatIsNoneIsTheWorst) {
+  TemporaryFolder folder;
+  const std::string report = folder.path().string() + "/parity.json";
+  const ParityOutcome outcome = check(
+      job_,
+      [](comm::OpKind op, const std::string& group, comm::Buffer result) {
+        if (is_gradient_sum(op, group, result)) {
+          static_cast<double*>(result.data)[0] = std::numeric_limits<double>::quiet_NaN();
+        }
+      },
+      report);
+  EXPECT_EQ(outcome.comparison.failed(), 1);
+  EXPECT_EQ(worst(outcome), "gradient of patch_embedding.weight");
+  EXPECT_TRUE(std::isinf(outcome.comparison.rows.front().ratio()));
+  const auto json = nlohmann::json::parse(testing::read_bytes(report));
+  EXPECT_EQ(json.at("passed"), false);
+  EXPECT_TRUE(json.at("tensors").at(0).at("error").is_null());
+}
+
+TEST(ParityReport, ListsEverythingWorstFirst) {
+  TemporaryFolder folder;
+  const std::string report = folder.path().string() + "/parity.json";
+  const config::Job job = parity_job(folder, 2, {kMethods[1]});
+  const ParityOutcome outcome = check(job, kNoFault, report);
+  EXPECT_THAT(outcome.text,
+              AllOf(StartsWith("PASSED: all 79 tensors agree; the worst, "),
+                    HasSubstr("  job         tiny_job in FP64\n"),
+                    HasSubstr("2 ranks (data 1 x outer 2 x ulysses 1, SELECTED) against one\n"),
+                    HasSubstr("/data, sample "), HasSubstr("VSA at step 19\n"),
+                    HasSubstr("and 69 better ones\n")));
+  const auto json = nlohmann::json::parse(testing::read_bytes(report));
+  EXPECT_EQ(json.at("schema"), 1);
+  EXPECT_EQ(json.at("passed"), true);
+  EXPECT_EQ(json.at("mesh").at("outer"), 2);
+  ASSERT_EQ(json.at("tensors").size(), kTensors);
+  double previous = std::numeric_limits<double>::infinity();
+  for (const auto& row : json.at("tensors")) {
+    EXPECT_LE(row.at("ratio").get<double>(), previous);
+    previous = row.at("ratio");
+    EXPECT_EQ(row.at("allowed"), 1e-10);
+  }
+}
+
+}  // namespace
+}  // namespace sprocket
