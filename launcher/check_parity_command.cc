@@ -8,6 +8,7 @@
 #include "launcher/latent_shape.h"
 #include "launcher/session.h"
 #include "runtime/jobs/parity_job.h"
+#include "runtime/jobs/rank_agreement.h"
 
 namespace sprocket::launcher {
 namespace {
@@ -45,22 +46,25 @@ std::string gibibytes(int64_t bytes) {
 
 // One rank has to hold what all ranks together were to hold.
 void check_memory(const Subject& subject) {
-  const int64_t needed = runtime::parity_reference_memory(subject.job, subject.shape);
+  const int64_t needed = runtime::parity_memory(subject.job, subject.shape);
   const int64_t available = available_memory();
   if (needed > available) {
     throw ConfigError(fmt::format(
-        "check-parity: the job on one rank needs about {} in fp64, rank 0 has {}; every layer is "
-        "checked alike, so fewer (--set 'model.layers: 2'), a smaller data.latent or "
+        "check-parity: rank 0 computes the job alone, too, and needs about {} for that, of {}; all "
+        "layers are alike, so --set 'model.layers: 2', a smaller data.latent or "
         "training.activation_checkpointing: BLOCK check the same code",
         gibibytes(needed), gibibytes(available)));
   }
-  spdlog::info("one rank computes alone first; it needs about {} of {}", gibibytes(needed),
+  spdlog::info("rank 0 computes the job alone, too; it needs about {} of {}", gibibytes(needed),
                gibibytes(available));
 }
 
 ExitCode check_parity(const CheckParityFlags& flags, const Session& session) {
   Subject subject;
-  session.run_on_all([&] { subject = load(flags, session.size()); });
+  session.run_on_all([&] {
+    subject = load(flags, session.size());
+    if (session.first()) check_memory(subject);
+  });
   std::unique_ptr<comm::Communicator> world =
       session.make_world(subject.job.parallel(), /*timeline=*/nullptr);
   runtime::ParityOptions options;
@@ -68,18 +72,20 @@ ExitCode check_parity(const CheckParityFlags& flags, const Session& session) {
   options.report = flags.report;
   options.attention_step = flags.step.value_or(subject.job.training().steps() - 1);
   options.threads = resolve_threads(subject.job.compute(), *world);
-  runtime::ParityReference reference;
+  const runtime::ParityResults found =
+      runtime::compute_on_ranks(subject.job, std::move(world), options);
+  bool passed = false;
   session.run_on_all(
       [&] {
         if (!session.first()) return;
-        check_memory(subject);
-        reference = runtime::compute_parity_reference(subject.job, options);
+        const auto outcome = runtime::compare_with_one_rank(subject.job, found, options);
+        fmt::print("{}", outcome.text);
+        passed = outcome.comparison.passed();
       },
       kPatience);
-  const runtime::ParityOutcome outcome =
-      runtime::check_parity(subject.job, std::move(world), reference, options);
-  fmt::print("{}", outcome.text);
-  return outcome.passed ? ExitCode::kOk : ExitCode::kMismatch;
+  world = session.make_world(subject.job.parallel(), /*timeline=*/nullptr);
+  passed = runtime::broadcast_text(*world, passed ? "passed" : "", 0) == "passed";
+  return passed ? ExitCode::kOk : ExitCode::kMismatch;
 }
 
 ExitCode start(const CheckParityFlags& flags) {

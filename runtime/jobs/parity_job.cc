@@ -13,16 +13,19 @@
 namespace sprocket::runtime {
 namespace {
 
+// Of one rank in a lower precision, whose largest errors count.
+constexpr int kRoundedRuns = 3;
+
 config::Job with_precision(config::Job job, config::Compute::Precision precision) {
   job.mutable_compute()->set_precision(precision);
   return job;
 }
 
 ParityResults compute_alone(const config::Job& job, const ParitySamples& samples,
-                            const ParityOptions& options) {
+                            const ParityPassOptions& options) {
   auto world = comm::make_thread_world(1, {});
   const parallel::Mesh mesh(std::move(world.front()), {});
-  return compute_parity_pass(job, mesh, samples, {options.threads, options.attention_step});
+  return compute_parity_pass(job, mesh, samples, options);
 }
 
 double unit_roundoff(config::Compute::Precision precision) {
@@ -37,62 +40,59 @@ double unit_roundoff(config::Compute::Precision precision) {
   throw InternalError("compute.precision has no counterpart");
 }
 
-ParityComparison compare(const config::Job& job, const ParityReference& reference,
-                         const ParityResults& found) {
-  if (!reference.rounded) return compare_exactly(reference.exact, found);
-  return compare_rounded(reference.exact, *reference.rounded, found,
-                         unit_roundoff(job.compute().precision()));
-}
-
-ParityOutcome check(const config::Job& job, const parallel::Mesh& mesh,
-                    const ParityReference& reference, const ParityOptions& options) {
-  comm::Communicator& world = mesh.world();
-  ParitySamples samples;
-  run_on_all(world, [&] { samples = load_parity_samples(job); });
-  const ParityResults found =
-      compute_parity_pass(job, mesh, samples, {options.threads, options.attention_step});
-  ParityOutcome outcome;
-  run_on_all(world, [&] {
-    if (world.rank() != 0) return;
-    outcome.comparison = compare(job, reference, found);
-    outcome.passed = outcome.comparison.passed();
-    const ParitySubject subject{options.name, job, samples.source, options.attention_step,
-                                found.density};
-    outcome.text = parity_text(subject, outcome.comparison);
-    if (options.report.empty()) return;
-    const std::string text = parity_json(subject, outcome.comparison);
-    media::write_output_file(options.report, std::as_bytes(std::span(text)));
-  });
-  outcome.passed = broadcast_text(world, outcome.passed ? "passed" : "", 0) == "passed";
-  return outcome;
+ParityComparison compare(const config::Job& job, const ParitySamples& samples,
+                         const ParityResults& found, const ParityOptions& options) {
+  const config::Job in_fp64 = with_precision(job, config::Compute::FP64);
+  ParityPassOptions pass{options.threads, options.attention_step, nullptr};
+  if (job.compute().precision() == config::Compute::FP64) {
+    return compare_exactly(compute_alone(in_fp64, samples, pass), found);
+  }
+  // A score that is rounded otherwise may select another block, which is no rounding error any
+  // more: everybody takes the ranks' selections.
+  pass.selections = &found.selections;
+  const ParityResults exact = compute_alone(in_fp64, samples, pass);
+  RoundingErrors one_rank;
+  for (int run = 0; run < kRoundedRuns; ++run) {
+    const ParitySamples changed = run == 0 ? samples : with_last_bits_changed(samples, run);
+    one_rank.add(exact, compute_alone(job, changed, pass));
+  }
+  return compare_rounded(exact, one_rank, found, unit_roundoff(job.compute().precision()));
 }
 
 }  // namespace
 
-ParityReference compute_parity_reference(const config::Job& job, const ParityOptions& options) {
-  const ParitySamples samples = load_parity_samples(job);
-  ParityReference reference;
-  reference.exact = compute_alone(with_precision(job, config::Compute::FP64), samples, options);
-  if (job.compute().precision() != config::Compute::FP64) {
-    reference.rounded = compute_alone(job, samples, options);
-  }
-  return reference;
+ParityResults compute_on_ranks(const config::Job& job, std::unique_ptr<comm::Communicator> world,
+                               const ParityOptions& options) {
+  return run_on_mesh(std::move(world), mesh_shape(job), [&](const parallel::Mesh& mesh) {
+    ParitySamples samples;
+    run_on_all(mesh.world(), [&] { samples = load_parity_samples(job); });
+    return compute_parity_pass(job, mesh, samples,
+                               {options.threads, options.attention_step, nullptr});
+  });
 }
 
-int64_t parity_reference_memory(const config::Job& job, const config::LatentShape& shape) {
+ParityOutcome compare_with_one_rank(const config::Job& job, const ParityResults& found,
+                                    const ParityOptions& options) {
+  const ParitySamples samples = load_parity_samples(job);
+  ParityOutcome outcome;
+  outcome.comparison = compare(job, samples, found, options);
+  const ParitySubject subject{options.name, job, samples.source, options.attention_step,
+                              found.density};
+  outcome.text = parity_text(subject, outcome.comparison);
+  if (!options.report.empty()) {
+    const std::string text = parity_json(subject, outcome.comparison);
+    media::write_output_file(options.report, std::as_bytes(std::span(text)));
+  }
+  return outcome;
+}
+
+int64_t parity_memory(const config::Job& job, const config::LatentShape& shape) {
   config::Job alone = with_precision(job, config::Compute::FP64);
   alone.mutable_parallel()->set_ulysses(1);
   const parallel::Grid grid = token_layout_spec(alone, shape).grid;
   // The estimate's 16 bytes for each parameter and its moments are the fp64 parameters and
-  // gradients of a pass that has no optimizer.
-  return estimate_training_memory(alone, {grid.tokens(), 0}).total();
-}
-
-ParityOutcome check_parity(const config::Job& job, std::unique_ptr<comm::Communicator> world,
-                           const ParityReference& reference, const ParityOptions& options) {
-  return run_on_mesh(std::move(world), mesh_shape(job), [&](const parallel::Mesh& mesh) {
-    return check(job, mesh, reference, options);
-  });
+  // gradients of a pass that has no optimizer; the ranks' gradients are kept beside them.
+  return estimate_training_memory(alone, {grid.tokens(), 0}).total() + 8 * parameter_count(job);
 }
 
 }  // namespace sprocket::runtime

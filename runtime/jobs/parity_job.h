@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "configs/job.pb.h"
@@ -23,30 +22,23 @@ struct ParityOptions {
   int threads = 1;
 };
 
-// What one rank computes.
-struct ParityReference {
-  ParityResults exact;                   // in fp64
-  std::optional<ParityResults> rounded;  // in the job's precision, when that is another one
-};
-
-// Not collective: this process alone, in a world of its own. `job` is resolved for any number of
-// ranks; its mesh does not matter but for the data degree, whose replicas are computed one after
-// the other. Throws ConfigError, InputError.
-ParityReference compute_parity_reference(const config::Job& job, const ParityOptions& options);
-
-// About what compute_parity_reference needs on top of the process, in bytes.
-int64_t parity_reference_memory(const config::Job& job, const config::LatentShape& shape);
+// What the ranks compute, in compute.precision. Collective over `world`; `job` is resolved for its
+// size. Throws ConfigError, InputError, CommError.
+ParityResults compute_on_ranks(const config::Job& job, std::unique_ptr<comm::Communicator> world,
+                               const ParityOptions& options);
 
 struct ParityOutcome {
-  bool passed = false;          // on every rank
-  std::string text;             // on rank 0
-  ParityComparison comparison;  // on rank 0
+  ParityComparison comparison;
+  std::string text;  // for people
 };
 
-// Collective over `world`; `job` is resolved for its size, compute.precision says in which
-// precision the mesh computes. `reference` is read on rank 0. Throws ConfigError, InputError,
-// OutputError, CommError.
-ParityOutcome check_parity(const config::Job& job, std::unique_ptr<comm::Communicator> world,
-                           const ParityReference& reference, const ParityOptions& options);
+// Computes in this process alone what one rank computes of the same samples, compares it with what
+// rank 0 got of compute_on_ranks, and writes the report. Not collective. Throws ConfigError,
+// InputError, OutputError.
+ParityOutcome compare_with_one_rank(const config::Job& job, const ParityResults& found,
+                                    const ParityOptions& options);
+
+// About what both need of rank 0, in bytes.
+int64_t parity_memory(const config::Job& job, const config::LatentShape& shape);
 
 }  // namespace sprocket::runtime

@@ -55,10 +55,15 @@ std::vector<Scale> scales_of(const ParityResults& exact) {
 
 void compare_selections(const ParityResults& one, const ParityResults& many,
                         ParityComparison& comparison) {
-  comparison.selections = one.selections.size(1);
-  const at::Tensor differing = one.selections.ne(many.selections).sum(1);
-  for (int64_t layer = 0; layer < differing.size(0); ++layer) {
-    comparison.differing_selections.push_back(differing[layer].item<int64_t>());
+  SPROCKET_CHECK_EQ(one.selections.size(), many.selections.size());
+  for (size_t replica = 0; replica < one.selections.size(); ++replica) {
+    const LayerSelections &expected = one.selections[replica], &found = many.selections[replica];
+    comparison.differing_selections.resize(expected.size());
+    comparison.selections += expected.front().table->rows();
+    for (size_t layer = 0; layer < expected.size(); ++layer) {
+      comparison.differing_selections[layer] +=
+          differing_rows(*expected[layer].table, *found[layer].table);
+    }
   }
 }
 
@@ -95,31 +100,37 @@ ParityComparison compare_exactly(const ParityResults& one_rank, const ParityResu
   return comparison;
 }
 
-ParityComparison compare_rounded(const ParityResults& exact, const ParityResults& one_rank,
-                                 const ParityResults& many_ranks, double unit_roundoff) {
-  SPROCKET_CHECK_EQ(exact.tensors.size(), one_rank.tensors.size());
-  SPROCKET_CHECK_EQ(exact.tensors.size(), many_ranks.tensors.size());
-  ParityComparison comparison;
+void RoundingErrors::add(const ParityResults& exact, const ParityResults& run) {
+  SPROCKET_CHECK_EQ(exact.tensors.size(), run.tensors.size());
   const std::vector<Scale> scales = scales_of(exact);
+  values_.resize(scales.size());
   for (size_t i = 0; i < scales.size(); ++i) {
-    const ParityTensor& expected = exact.tensors[i];
-    const double scale = scales[i].value;
-    double alone = distance(expected, one_rank.tensors[i]) / scale;
-    if (expected.name == "loss") {
+    double error = distance(exact.tensors[i], run.tensors[i]);
+    if (exact.tensors[i].name == "loss") {
       // One number can be right by chance. An error d of the output changes the mean of squares L
       // by at most 2 sqrt(L) d + d^2.
       const ParityTensor& output = exact.at("output");
-      const double d = distance(output, one_rank.at("output")) /
+      const double d = distance(output, run.at("output")) /
                        std::sqrt(static_cast<double>(output.values.numel()));
-      const double loss = expected.values.item<double>();
-      alone = std::max(alone, (2 * std::sqrt(loss) * d + d * d) / scale);
+      error = std::max(error, 2 * std::sqrt(scales[i].value) * d + d * d);
     }
-    const double nothing = unit_roundoff * std::max(scales[i].average / scale, 1.0);
-    const double allowed = alone > nothing ? 2 * alone : nothing;
-    comparison.rows.push_back({expected.name, expected.shape,
-                               distance(expected, many_ranks.tensors[i]) / scale, allowed});
+    values_[i] = std::max(values_[i], error / scales[i].value);
   }
-  compare_selections(one_rank, many_ranks, comparison);
+}
+
+ParityComparison compare_rounded(const ParityResults& exact, const RoundingErrors& one_rank,
+                                 const ParityResults& many_ranks, double unit_roundoff) {
+  const std::vector<Scale> scales = scales_of(exact);
+  SPROCKET_CHECK_EQ(one_rank.values().size(), scales.size());
+  SPROCKET_CHECK_EQ(many_ranks.tensors.size(), scales.size());
+  ParityComparison comparison;
+  for (size_t i = 0; i < scales.size(); ++i) {
+    const ParityTensor& expected = exact.tensors[i];
+    const double nothing = unit_roundoff * std::max(scales[i].average / scales[i].value, 1.0);
+    comparison.rows.push_back({expected.name, expected.shape,
+                               distance(expected, many_ranks.tensors[i]) / scales[i].value,
+                               std::max(2 * one_rank.values()[i], nothing)});
+  }
   sort_worst_first(comparison);
   return comparison;
 }

@@ -1,12 +1,13 @@
 // Whether many ranks computed what one rank computes, tensor by tensor.
 //
 // In fp64 a tensor may be off by 1e-10 of its scale. In a lower precision its error against fp64 on
-// one rank may be twice that of one rank in the same precision.
+// one rank may be twice that of one rank in the same precision, the largest of several runs whose
+// inputs differ in the last bit.
 //
 // Errors and scales are root sums of squares: the largest single error is a matter of luck. The
 // scale of a tensor is its own, but at least a thousandth of what it would be if all gradients were
-// equally large: a gradient that cancels to nothing keeps the rounding errors of its terms, and
-// what is below the unit roundoff of that scale is none.
+// equally large: a gradient that cancels to nothing keeps the rounding errors of its terms. In a
+// lower precision what is below the unit roundoff of a gradient of average size is no error.
 #pragma once
 
 #include <string>
@@ -30,6 +31,7 @@ struct ParityRow {
 struct ParityComparison {
   std::vector<ParityRow> rows;  // largest ratio first
   // Of each layer: (sample, head, query block) rows that selected other KV blocks than on one rank.
+  // Empty where that was not compared.
   std::vector<int64_t> differing_selections;
   int64_t selections = 0;  // rows in a layer
 
@@ -42,9 +44,20 @@ inline constexpr double kParityTolerance = 1e-10;  // in fp64, relative
 // Both in fp64.
 ParityComparison compare_exactly(const ParityResults& one_rank, const ParityResults& many_ranks);
 
-// `exact` is one rank's in fp64; the other two are of one lower precision, whose unit roundoff is
-// the floor where one rank has no error at all, or a gradient cancels.
-ParityComparison compare_rounded(const ParityResults& exact, const ParityResults& one_rank,
+// Rounding errors of one rank in a lower precision, the largest of the runs that were added.
+class RoundingErrors {
+ public:
+  // `exact` is one rank's in fp64.
+  void add(const ParityResults& exact, const ParityResults& run);
+  // Relative to the scales of `exact`, in the order of its tensors.
+  const std::vector<double>& values() const { return values_; }
+
+ private:
+  std::vector<double> values_;
+};
+
+// All with the same selections.
+ParityComparison compare_rounded(const ParityResults& exact, const RoundingErrors& one_rank,
                                  const ParityResults& many_ranks, double unit_roundoff);
 
 }  // namespace sprocket::runtime

@@ -4,7 +4,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
-#include <ATen/ops/zeros.h>
 
 #include "base/error.h"
 #include "base/philox.h"
@@ -52,11 +51,11 @@ class Pass {
     for (int replica = alone ? 0 : mesh_.coordinate().data;
          replica < (alone ? replicas : mesh_.coordinate().data + 1); ++replica) {
       const MicroBatch& batch = samples_.replicas[replica];
-      const PassOutcome outcome =
-          forward_backward(network_, batch, options_.attention_step, samples_.samples());
+      const PassOutcome outcome = forward_backward(network_, batch, options_.attention_step,
+                                                   samples_.samples(), imposed(replica));
       loss += outcome.loss;
       outputs.push_back(outcome.velocity_BLF.contiguous());
-      digest_selections(replica, batch);
+      keep_selections();
       density += density_share(batch);
     }
     ParityResults results;
@@ -119,33 +118,20 @@ class Pass {
     }
   }
 
-  // Digests of the own rows; those of all ranks and replicas add up to all, as no two share a row.
-  void digest_selections(int replica, const MicroBatch& batch) {
-    const auto& slots = network_.slots();
-    const int64_t layers = std::ssize(slots), samples = batch.noisy_BCTHW.size(0);
-    const int64_t heads = network_.job().model().heads();
-    const int64_t blocks = network_.layout(batch.shape).blocks();
-    const int64_t replicas = std::ssize(samples_.replicas);
-    if (!selections_.defined()) {
-      selections_ = at::zeros({layers, replicas * samples * heads * blocks}, at::kLong);
-    }
-    const int64_t own_heads = heads / mesh_.shape().ulysses;
-    const int64_t first_head = own_heads * mesh_.coordinate().ulysses;
-    const int64_t first_block = network_.shards(batch.shape).outer_blocks[mesh_.coordinate().outer];
-    for (int64_t layer = 0; layer < layers; ++layer) {
-      const kernels::SegmentTable& table = *slots[layer].selection.table;
-      int64_t* const digests = selections_[layer].data_ptr<int64_t>();
-      for (int64_t row = 0; row < table.rows(); ++row) {
-        const int64_t query = row % table.query_blocks, head = row / table.query_blocks % own_heads;
-        const int64_t sample = replica * samples + row / table.query_blocks / own_heads;
-        uint64_t digest = 0xcbf29ce484222325u;  // FNV-1a over the ids
-        for (int64_t i = table.row_offsets[row]; i < table.row_offsets[row + 1]; ++i) {
-          digest = (digest ^ static_cast<uint64_t>(table.kv_block[i] + 1)) * 0x100000001b3u;
-        }
-        digests[(sample * heads + first_head + head) * blocks + first_block + query] =
-            static_cast<int64_t>(digest);
-      }
-    }
+  bool looks_at_the_data() const {
+    const config::Attention::Method method = network_.job().attention().method();
+    return method != config::Attention::DENSE && method != config::Attention::SLIDING_TILE;
+  }
+
+  std::span<const parallel::Selection> imposed(int replica) const {
+    if (options_.selections == nullptr || options_.selections->empty()) return {};
+    SPROCKET_CHECK_EQ(mesh_.world().size(), 1);
+    return (*options_.selections)[replica];
+  }
+
+  void keep_selections() {
+    LayerSelections& layers = selections_.emplace_back();
+    for (const parallel::AttentionSlot& slot : network_.slots()) layers.push_back(slot.selection);
   }
 
   // This rank's share of the mean density over layers, heads and query blocks.
@@ -163,7 +149,7 @@ class Pass {
   const ParitySamples& samples_;
   const ParityPassOptions& options_;
   Network network_;
-  at::Tensor selections_;
+  std::vector<LayerSelections> selections_;  // of the own replicas, this rank's parts
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "configs/job.pb.h"
 #include "parallel/mesh.h"
 #include "runtime/parity/parity_samples.h"
+#include "runtime/parity/selection_gather.h"
 
 namespace sprocket::runtime {
 
@@ -20,10 +21,9 @@ struct ParityTensor {
 
 struct ParityResults {
   std::vector<ParityTensor> tensors;  // on rank 0; none on the others
-  // On every rank: [layers, rows] i64, a digest of the KV blocks that each (sample, head, query
-  // block) selected.
-  at::Tensor selections;
-  double density = 1;  // of the selections, mean over layers
+  // By replica, on rank 0; none where the method does not look at the data.
+  std::vector<LayerSelections> selections;
+  double density = 1;  // of the selections, mean over layers; on every rank
 
   const ParityTensor& at(const std::string& name) const;
 };
@@ -31,6 +31,8 @@ struct ParityResults {
 struct ParityPassOptions {
   int threads = 1;
   int64_t attention_step = 0;  // at which the attention's schedules are evaluated
+  // By replica, used instead of choosing; for a mesh of one rank. Null: every layer chooses.
+  const std::vector<LayerSelections>* selections = nullptr;
 };
 
 // The network starts as a training run of the job does, except that tensors which start at zero are

@@ -52,6 +52,12 @@ int64_t differing(const ParityComparison& comparison) {
 
 std::string selections_text(const ParitySubject& subject, const ParityComparison& comparison) {
   const int64_t layers = std::ssize(comparison.differing_selections);
+  if (layers == 0) {
+    return subject.resolved.compute().precision() == config::Compute::FP64
+               ? fmt::format("none depends on the data, density {:.3f}", subject.density)
+               : fmt::format("those of the ranks throughout, density {:.3f}; fp64 compares them",
+                             subject.density);
+  }
   const std::string rows = fmt::format("{} rows of {} layers", comparison.selections, layers);
   if (differing(comparison) == 0) {
     return fmt::format("the same in all {}, density {:.3f}", rows, subject.density);

@@ -1,5 +1,6 @@
 #include "runtime/parity/parity_samples.h"
 
+#include <cmath>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -14,7 +15,7 @@ namespace sprocket::runtime {
 namespace {
 
 // Streams of RandomPurpose::kParityCheck.
-constexpr uint64_t kLatents = 0, kTexts = 1;
+constexpr uint64_t kLatents = 0, kTexts = 1, kLastBits = 3;
 
 class Drawn {
  public:
@@ -104,6 +105,20 @@ ParitySamples load_parity_samples(const config::Job& job) {
   }
   SPROCKET_CHECK(job.data().has_latent(), "neither a data set nor data.latent");
   return first_of_all_replicas(job, Drawn(job));
+}
+
+ParitySamples with_last_bits_changed(ParitySamples samples, uint64_t variant) {
+  const RandomStream up(variant, kLastBits, 0, RandomPurpose::kParityCheck);
+  uint64_t next = 0;
+  for (MicroBatch& batch : samples.replicas) {
+    batch.noisy_BCTHW = batch.noisy_BCTHW.clone();
+    float* const values = batch.noisy_BCTHW.data_ptr<float>();
+    for (int64_t i = 0; i < batch.noisy_BCTHW.numel(); ++i) {
+      const float towards = up.bits(next++) & 1 ? 1e30f : -1e30f;
+      values[i] = std::nextafter(values[i], towards);
+    }
+  }
+  return samples;
 }
 
 }  // namespace sprocket::runtime

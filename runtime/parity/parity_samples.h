@@ -22,4 +22,8 @@ struct ParitySamples {
 // for data that cannot be read. `job` is valid, and has one of the two.
 ParitySamples load_parity_samples(const config::Job& job);
 
+// The same samples with every noisy latent off by its last bit, up or down as stream `variant`
+// says. What the model makes of them differs by rounding errors alone.
+ParitySamples with_last_bits_changed(ParitySamples samples, uint64_t variant);
+
 }  // namespace sprocket::runtime

@@ -41,13 +41,13 @@ MicroBatch make_micro_batch(const config::Job& job, const data::LatentShape& sha
 }
 
 PassOutcome forward_backward(Network& network, const MicroBatch& batch, int64_t step,
-                             int64_t samples) {
+                             int64_t samples, std::span<const parallel::Selection> selections) {
   Timeline* const timeline = network.mesh().timeline();
   const at::Tensor patches =
       network.own_patches(batch.noisy_BCTHW, batch.shape, models::FeatureOrder::kChannelFirst);
   const at::Tensor velocity =
       network.velocity(patches, batch.timestep_B, batch.text_BND, batch.shape,
-                       attention_spec(network.job().attention(), step));
+                       attention_spec(network.job().attention(), step), selections);
   PassOutcome outcome;
   outcome.velocity_BLF = velocity.detach();
   at::Tensor error;

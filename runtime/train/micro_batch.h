@@ -33,9 +33,9 @@ struct PassOutcome {
 
 // Forward and backward with the attention of step `step`: adds to the gradients of the network's
 // parameters this rank's share of those of the mean squared error over all elements of `samples`
-// samples. The shares of all ranks add up to the loss and its gradients. Collective over the
-// sequence group.
+// samples. The shares of all ranks add up to the loss and its gradients. `selections` as in
+// Network::velocity. Collective over the sequence group.
 PassOutcome forward_backward(Network& network, const MicroBatch& batch, int64_t step,
-                             int64_t samples);
+                             int64_t samples, std::span<const parallel::Selection> selections = {});
 
 }  // namespace sprocket::runtime

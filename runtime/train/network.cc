@@ -112,8 +112,14 @@ at::Tensor Network::own_patches(const at::Tensor& latent_BCTHW, const data::Late
 
 at::Tensor Network::velocity(const at::Tensor& patches, const at::Tensor& timestep,
                              const at::Tensor& text, const data::LatentShape& shape,
-                             const parallel::AttentionSpec& spec) {
-  for (parallel::AttentionSlot& slot : slots_) slot.clear();
+                             const parallel::AttentionSpec& spec,
+                             std::span<const parallel::Selection> selections) {
+  SPROCKET_CHECK(selections.empty() || selections.size() == slots_.size(),
+                 "selections of {} layers for {}", selections.size(), slots_.size());
+  for (size_t layer = 0; layer < slots_.size(); ++layer) {
+    slots_[layer].clear();
+    if (!selections.empty()) slots_[layer].selection = selections[layer];
+  }
   return model_.forward(patches, timestep, text, spec, attention(shape), slots_);
 }
 

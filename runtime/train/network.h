@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -52,8 +53,10 @@ class Network {
 
   // The velocity of this rank's tokens (WanModel::forward) with the given attention. Gradient mode
   // is the caller's. The selections and statistics of the call are in slots() until the next one.
+  // `selections`, of all layers, are used instead of choosing; empty: every layer chooses.
   at::Tensor velocity(const at::Tensor& patches, const at::Tensor& timestep, const at::Tensor& text,
-                      const data::LatentShape& shape, const parallel::AttentionSpec& spec);
+                      const data::LatentShape& shape, const parallel::AttentionSpec& spec,
+                      std::span<const parallel::Selection> selections = {});
   const std::vector<parallel::AttentionSlot>& slots() const { return slots_; }
 
  private:
