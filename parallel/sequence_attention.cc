@@ -267,6 +267,32 @@ class SequenceAttentionFunction : public torch::autograd::Function<SequenceAtten
 
 at::Tensor detached(const at::Tensor& x) { return x.defined() ? x.detach() : x; }
 
+std::string shape_text(const at::Tensor& x) {
+  return fmt::format("[{}]", fmt::join(x.sizes(), ", "));
+}
+
+void check_q(const at::Tensor& q, const Context& context) {
+  const Grid& grid = context.layout.spec.grid;
+  const int64_t rows = context.plan.tokens_of(context.mesh.sequence().rank());
+  SPROCKET_CHECK(q.dim() == 4 && q.size(1) == rows,
+                 "q: expected [B, {}, H, D], this rank's tokens of a grid of {} x {} x {} and {} "
+                 "prefix tokens, found {}",
+                 rows, grid.t, grid.h, grid.w, context.layout.prefix_tokens(), shape_text(q));
+  const at::ScalarType type = q.scalar_type();
+  SPROCKET_CHECK(type == at::kDouble || type == at::kFloat || type == at::kBFloat16,
+                 "q: expected f64, f32 or bf16, found {}", at::toString(type));
+}
+
+void check_like_q(const char* name, const at::Tensor& x, const at::Tensor& q, bool wanted) {
+  SPROCKET_CHECK(x.defined() == wanted, "{}: expected {}, found {}", name,
+                 wanted ? "a tensor" : "none with this method", wanted ? "none" : "one");
+  if (!wanted) return;
+  SPROCKET_CHECK(x.sizes() == q.sizes(), "{}: expected the shape of q, {}, found {}", name,
+                 shape_text(q), shape_text(x));
+  SPROCKET_CHECK(x.scalar_type() == q.scalar_type(), "{}: expected the type of q, {}, found {}",
+                 name, at::toString(q.scalar_type()), at::toString(x.scalar_type()));
+}
+
 std::optional<at::Tensor> optional_of(const at::Tensor& x) {
   return x.defined() ? std::optional(x) : std::nullopt;
 }
@@ -282,12 +308,11 @@ SequenceAttention::~SequenceAttention() = default;
 at::Tensor SequenceAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                       const AttentionGates& gates, const AttentionSpec& spec,
                                       AttentionSlot& slot) {
-  const int64_t rows = context_->plan.tokens_of(context_->mesh.sequence().rank());
-  SPROCKET_CHECK(
-      q.dim() == 4 && q.size(1) == rows && k.sizes() == q.sizes() && v.sizes() == q.sizes(),
-      "expected q, k, v of [B, {}, H, D]", rows);
-  SPROCKET_CHECK_EQ(gates.coarse.defined(), spec.coarse_gated());
-  SPROCKET_CHECK_EQ(gates.fine.defined(), spec.fine_gated());
+  check_q(q, *context_);
+  check_like_q("k", k, q, true);
+  check_like_q("v", v, q, true);
+  check_like_q("the coarse gate", gates.coarse, q, spec.coarse_gated());
+  check_like_q("the fine gate", gates.fine, q, spec.fine_gated());
   if (q.size(2) % context_->mesh.shape().ulysses != 0) {
     throw ConfigError(fmt::format("parallel.ulysses: {} does not divide model.heads: {}",
                                   context_->mesh.shape().ulysses, q.size(2)));

@@ -57,12 +57,46 @@ std::vector<std::string> architecture_differences(const config::Job& checkpoint,
   return differences;
 }
 
+std::vector<std::string> layout_differences(const config::Job& checkpoint, const config::Job& job) {
+  const config::Attention &theirs = checkpoint.attention(), &ours = job.attention();
+  std::vector<std::string> differences;
+  if (theirs.method() == config::Attention::DENSE && ours.method() != config::Attention::DENSE) {
+    return differences;
+  }
+  const auto expect_equal = [&](const char* path, const auto& their, const auto& our) {
+    if (their == our) return;
+    differences.push_back(fmt::format("{}: checkpoint {}, job {}", path, their, our));
+  };
+  expect_equal("attention.order", config::Attention::Order_Name(theirs.order()),
+               config::Attention::Order_Name(ours.order()));
+  const bool runs = ours.order() == config::Attention::HILBERT;
+  const bool cubes = theirs.order() != config::Attention::HILBERT;
+  if (runs && !cubes) {
+    expect_equal("attention.block_tokens", theirs.block_tokens(), ours.block_tokens());
+  } else if (!runs && cubes) {
+    const auto text = [](const config::Cube& cube) {
+      return fmt::format("{} x {} x {}", cube.t(), cube.h(), cube.w());
+    };
+    expect_equal("attention.cube", text(theirs.cube()), text(ours.cube()));
+  }
+  expect_equal("attention.domains", theirs.domains(), ours.domains());
+  return differences;
+}
+
 void check_architecture(const std::string& checkpoint_path, const config::Job& checkpoint,
                         const config::Job& job) {
   const std::vector<std::string> differences = architecture_differences(checkpoint, job);
-  if (differences.empty()) return;
-  throw InputError(fmt::format("{}: a checkpoint of another architecture:\n  {}", checkpoint_path,
-                               fmt::join(differences, "\n  ")));
+  if (!differences.empty()) {
+    throw InputError(fmt::format("{}: a checkpoint of another architecture:\n  {}", checkpoint_path,
+                                 fmt::join(differences, "\n  ")));
+  }
+  const std::vector<std::string> layout = layout_differences(checkpoint, job);
+  if (!layout.empty()) {
+    throw InputError(fmt::format(
+        "{}: a checkpoint of another layout of the tokens:\n  {}\n  the weights alone start a new "
+        "run with model.weights: \"{}/model\"",
+        checkpoint_path, fmt::join(layout, "\n  "), checkpoint_path));
+  }
 }
 
 }  // namespace sprocket::runtime

@@ -1,4 +1,4 @@
-// Whether a checkpoint's tensors fit a job's model.
+// Whether a checkpoint's tensors fit a job's model, and its blocks the job's attention.
 #pragma once
 
 #include <string>
@@ -13,7 +13,12 @@ namespace sprocket::runtime {
 std::vector<std::string> architecture_differences(const config::Job& checkpoint,
                                                   const config::Job& job);
 
-// Throws InputError listing the differences, if there are any.
+// "attention.order: checkpoint KD, job RASTER", one for each field that cuts the sequence into
+// blocks and domains and differs: what was trained on other blocks computes something else. None
+// where a dense checkpoint goes on with a sparse method, which has a layout for the first time.
+std::vector<std::string> layout_differences(const config::Job& checkpoint, const config::Job& job);
+
+// Throws InputError listing the differences of both kinds, if there are any.
 void check_architecture(const std::string& checkpoint_path, const config::Job& checkpoint,
                         const config::Job& job);
 

@@ -61,9 +61,11 @@ class Pass {
     ParityResults results;
     std::vector<double> sums{loss, density / replicas};
     mesh_.world().all_reduce(comm::Buffer::of(std::span(sums)), comm::ReduceOp::kSum).wait_host();
-    mesh_.world().all_reduce(parallel::buffer_of(selections_), comm::ReduceOp::kSum).wait_host();
-    results.selections = selections_;
     results.density = sums[1];
+    if (looks_at_the_data()) {
+      results.selections =
+          mesh_.world().size() == 1 ? selections_ : gather_selections(mesh_, selections_.front());
+    }
     const at::Tensor output = gather_outputs(outputs);
     sum_gradients(network_.parameters(), mesh_.world());
     if (mesh_.world().rank() != 0) return results;

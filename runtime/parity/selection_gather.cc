@@ -213,7 +213,7 @@ std::vector<LayerSelections> gather_selections(const parallel::Mesh& mesh,
   std::vector<LayerSelections> ranks;
   int64_t offset = 0;
   for (const int64_t length : counts) {
-    Packed part(std::span(all).subspan(offset, length));
+    Packed part{std::span<const uint8_t>(all).subspan(offset, length)};
     offset += length;
     LayerSelections& layers = ranks.emplace_back();
     for (size_t layer = 0; layer < own.size(); ++layer) layers.push_back(take_selection(part));

@@ -38,9 +38,27 @@ expect 3 "$folder/data/index.json" "${run[@]}"
   --text-tokens 16 --text-dim 64
 "$sprocket" data validate "$folder/data"
 
+check=(check-parity "${config[@]}" "${tiny[@]}" --set 'training.steps: 60')
+expect 0 'PASSED: all ' "${check[@]}" --report "$folder/parity.json"
+grep -q '"passed": true' "$folder/parity.json"
+expect 0 'in BF16' "${check[@]}" --precision as-configured --set 'compute.precision: BF16 parallel.ulysses: 2'
+expect 0 'latents drawn at random, [16, 3, 8, 12]' "${check[@]}" \
+  --set 'data { path: "nowhere" latent { t: 3 h: 8 w: 12 } }'
+# Each rank with a seed of its own: their parameters differ.
+code=0
+timeout 100 mpirun --oversubscribe --mca mpi_yield_when_idle 1 -np 1 "$sprocket" "${check[@]}" : \
+  -np 1 "$sprocket" "${check[@]}" --set 'training.seed: 9' >"$folder/log" 2>&1 || code=$?
+if [[ $code != 8 ]] || ! grep -q '^FAILED: ' "$folder/log"; then
+  echo "ranks of two seeds: expected exit code 8 and a verdict, found $code:"
+  cat "$folder/log"
+  exit 1
+fi
+
 expect 0 'Communication against compute' "${run[@]}" --set 'training.steps: 3 parallel.check_collectives: true'
 expect 4 "$folder/run already holds a run" "${run[@]}" --set 'training.steps: 4'
 expect 3 'model.dim: checkpoint 32, job 64' "${run[@]}" --set 'training.steps: 4 model.dim: 64' --resume latest
+expect 3 'attention.order: checkpoint KD, job RASTER' "${run[@]}" \
+  --set 'training.steps: 4 attention.order: RASTER' --resume latest
 expect 7 'the loss is' "${run[@]}" --set 'training.steps: 9 training.optimizer.learning_rate: 1e30
   training.max_skipped_steps: 1' --resume latest
 expect 0 'step_00000004' "${run[@]}" --set 'training.steps: 4' --resume "$folder/run"

@@ -237,6 +237,22 @@ std::vector<AttentionCase> method_cases() {
   return cases;
 }
 
+std::vector<AttentionCase> other_prefix_cases() {
+  std::vector<AttentionCase> cases;
+  for (AttentionCase c : method_cases()) {
+    if (c.layout.prefix.empty()) {
+      c.layout.prefix = {11, 0, 4};
+      c.layout.prefix_block_tokens = 8;
+      c.label += "_with_prefix";
+    } else {
+      c.layout.prefix.clear();
+      c.label += "_without_prefix";
+    }
+    cases.push_back(c);
+  }
+  return cases;
+}
+
 std::vector<AttentionCase> parity_cases(int ranks) {
   std::vector<AttentionCase> cases;
   const auto add_methods = [&](const MeshShape& mesh, const StrategySpec& strategy,
@@ -263,6 +279,18 @@ std::vector<AttentionCase> parity_cases(int ranks) {
       add_methods(mesh, {outer, true, 1}, defaults.layout.grid);
       if (outer == OuterStrategyKind::kRing || mesh.outer == 1) continue;
       add_methods(mesh, {outer, false, 1}, defaults.layout.grid);
+    }
+  }
+  // Every method with a prefix and without.
+  for (const int ulysses : {1, 2}) {
+    if (ranks % ulysses != 0) continue;
+    for (auto outer :
+         {OuterStrategyKind::kSelected, OuterStrategyKind::kRing, OuterStrategyKind::kAllGather}) {
+      for (AttentionCase c : other_prefix_cases()) {
+        c.mesh = {1, ranks / ulysses, ulysses};
+        c.strategy.outer = outer;
+        cases.push_back(c);
+      }
     }
   }
   // More ranks than cubes: some ranks hold nothing.

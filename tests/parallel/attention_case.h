@@ -69,6 +69,9 @@ double largest_difference(const AttentionResult& whole, const AttentionResult& p
 // One problem of every method: small options on a grid with partial cubes in every axis.
 std::vector<AttentionCase> method_cases();
 
+// The same with a prefix where those have none, and without where they have one.
+std::vector<AttentionCase> other_prefix_cases();
+
 // Every strategy and mesh that is legal for `ranks`, for every method.
 std::vector<AttentionCase> parity_cases(int ranks);
 

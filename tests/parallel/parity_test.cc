@@ -106,6 +106,47 @@ TEST(ParityOptions, TwoRunsAreBitwiseEqual) {
   }
 }
 
+// What a caller can get wrong is named.
+TEST(AttentionInputs, ATensorThatDoesNotFitIsNamed) {
+  AttentionCase c;
+  c.spec.method = MethodKind::kVsa;
+  c.spec.vsa.sparsity = Decimal::parse("0.5");
+  const auto message = [&](auto damage) -> std::string {
+    AttentionTensors x = make_inputs(c);
+    damage(x);
+    std::string text = "accepted";
+    comm::testing::run_ranks(1, [&](comm::Communicator& world) {
+      const Mesh mesh(world.split(0, 0, "world"), c.mesh);
+      SequenceAttention attention(mesh, make_token_layout(c.layout), c.strategy);
+      AttentionSlot slot;
+      try {
+        attention.forward(x.q, x.k, x.v, x.gates, c.spec, slot);
+      } catch (const InternalError& error) {
+        text = error.what();
+      }
+    });
+    return text;
+  };
+  const auto expect = [&](auto damage, const char* what) {
+    const std::string text = message(damage);
+    EXPECT_NE(text.find(what), std::string::npos) << text;
+  };
+  using X = AttentionTensors&;
+  expect([](X) {}, "accepted");
+  expect([](X x) { x.q = x.q.narrow(1, 0, 269); },
+         "q: expected [B, 270, H, D], this rank's tokens of a grid of 5 x 9 x 6 and 0 prefix "
+         "tokens, found [2, 269, 6, 8]");
+  expect([](X x) { x.k = x.k.narrow(2, 0, 5); },
+         "k: expected the shape of q, [2, 270, 6, 8], found [2, 270, 5, 8]");
+  expect([](X x) { x.v = x.v.narrow(3, 0, 4); },
+         "v: expected the shape of q, [2, 270, 6, 8], found [2, 270, 6, 4]");
+  expect([](X x) { x.k = x.k.to(at::kFloat); }, "k: expected the type of q, Double, found Float");
+  expect([](X x) { x.q = x.q.to(at::kHalf); }, "q: expected f64, f32 or bf16, found Half");
+  expect([](X x) { x.gates.coarse = {}; }, "the coarse gate: expected a tensor, found none");
+  expect([](X x) { x.gates.fine = x.q; },
+         "the fine gate: expected none with this method, found one");
+}
+
 // Low precision passes when its error is at most twice that of one rank in the same precision.
 TEST(ParityOptions, LowPrecisionIsAsGoodAsOnOneRank) {
   for (auto dtype : {at::kFloat, at::kBFloat16}) {

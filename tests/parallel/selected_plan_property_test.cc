@@ -348,6 +348,25 @@ void expect_coverage(const Problem& p, int rank) {
   EXPECT_DOUBLE_EQ(coverage_of(keys, needs_of(p.tables[rank])), expected) << "rank " << rank;
 }
 
+// The rows that travel, of those that might: every rank comes to the same decision.
+void expect_one_decision(const Problem& p, const std::vector<SelectedPlan>& plans) {
+  std::vector<NeedBitmap> needs;
+  int64_t moved = 0, all = 0;
+  for (int rank = 0; rank < p.ranks(); ++rank) {
+    needs.push_back(needs_of(p.tables[rank]));
+    const auto& received = plans[rank].receive_rows;
+    moved += std::accumulate(received.begin(), received.end(), int64_t{0});
+    const OuterShards& keys = p.keys[rank];
+    all += p.batch_heads() * (keys.block_offsets.back() - keys.tokens(rank));
+  }
+  for (const double share : {0.0, 0.25, 0.5, 0.95, 1.0}) {
+    for (const OuterShards& keys : p.keys) {
+      EXPECT_EQ(gathers_everything(keys, needs, share),
+                static_cast<double>(moved) > share * static_cast<double>(all));
+    }
+  }
+}
+
 TEST(SelectedPlanProperty, EveryNeededBlockArrivesOnceAndNothingElse) {
   int64_t moved = 0;
   for (int number = 0; number < kProblems; ++number) {
@@ -365,6 +384,7 @@ TEST(SelectedPlanProperty, EveryNeededBlockArrivesOnceAndNothingElse) {
     expect_what_was_needed(p, plans, received);
     // The way back: every element returns to the place that it was sent from.
     EXPECT_EQ(deliver(transposed(exchanges), received), sent);
+    expect_one_decision(p, plans);
     for (int rank = 0; rank < p.ranks(); ++rank) {
       expect_counts_of_the_formulas(p, rank, plans[rank]);
       expect_coverage(p, rank);

@@ -338,6 +338,47 @@ TEST(Training, RefusesACheckpointOfAnotherArchitecture) {
       << message;
 }
 
+TEST(Training, RefusesACheckpointOfAnotherLayout) {
+  TemporaryFolder folder;
+  train(tiny_job(folder.path().string(), 1, with(kVsa, {"training.steps: 1"})));
+  TrainOptions options;
+  options.resume = "latest";
+  const std::pair<const char*, const char*> changes[] = {
+      {"attention.order: RASTER", "attention.order: checkpoint KD, job RASTER"},
+      {"attention.cube { t: 1 h: 4 w: 2 }", "attention.cube: checkpoint 2 x 2 x 2, job 1 x 4 x 2"},
+      {"attention.domains: 2", "attention.domains: checkpoint 4, job 2"}};
+  for (const auto& [change, difference] : changes) {
+    const auto job = tiny_job(folder.path().string(), 2, with(kVsa, {change}));
+    const std::string message = message_of<InputError>([&] { train(job, options); });
+    EXPECT_NE(message.find("another layout of the tokens"), std::string::npos) << message;
+    EXPECT_NE(message.find(difference), std::string::npos) << message;
+  }
+}
+
+TEST(LayoutDifferences, AreThoseThatTheMethodsOfBothSee) {
+  TemporaryFolder folder;
+  const auto job = [&](const Overrides& overrides) {
+    return tiny_job(folder.path().string(), 1, overrides);
+  };
+  const auto hilbert = [&](const char* method, int run) {
+    return job({std::string("attention { method: ") + method +
+                " order: HILBERT block_tokens: " + std::to_string(run) + " }"});
+  };
+  using runtime::layout_differences;
+  EXPECT_TRUE(layout_differences(job(kVsa), job(kVsa)).empty());
+  // A cube is not used by runs of tokens.
+  EXPECT_EQ(layout_differences(hilbert("PSA", 8), hilbert("PSA", 16)),
+            std::vector<std::string>{"attention.block_tokens: checkpoint 8, job 16"});
+  EXPECT_EQ(layout_differences(job(kVsa), hilbert("PSA", 8)),
+            std::vector<std::string>{"attention.order: checkpoint KD, job HILBERT"});
+  // Dense attention goes on with any sparse method, but not with another order of its own sums.
+  EXPECT_TRUE(layout_differences(job({}), hilbert("PSA", 8)).empty());
+  EXPECT_EQ(layout_differences(job({}), job({"attention.order: RASTER"})),
+            std::vector<std::string>{"attention.order: checkpoint KD, job RASTER"});
+  EXPECT_EQ(layout_differences(hilbert("ASA", 8), job({})),
+            std::vector<std::string>{"attention.order: checkpoint HILBERT, job KD"});
+}
+
 TEST(Training, NamesAFolderThatCannotBeWritten) {
   TemporaryFolder folder;
   testing::write_bytes(folder.path().string() + "/run", "a file");
