@@ -357,7 +357,8 @@ void expect_one_decision(const Problem& p, const std::vector<SelectedPlan>& plan
     const auto& received = plans[rank].receive_rows;
     moved += std::accumulate(received.begin(), received.end(), int64_t{0});
     const OuterShards& keys = p.keys[rank];
-    all += p.batch_heads() * (keys.block_offsets.back() - keys.tokens(rank));
+    const int64_t sharded = keys.block_offsets.back() - keys.first_token(0);
+    all += p.batch_heads() * (sharded - keys.tokens(rank));
   }
   for (const double share : {0.0, 0.25, 0.5, 0.95, 1.0}) {
     for (const OuterShards& keys : p.keys) {

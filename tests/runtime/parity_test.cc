@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -84,6 +85,14 @@ const Overrides kMethods = {
     "attention { method: ASA order: HILBERT block_tokens: 8 asa { global_width: 4 max_keep: 0.5 } "
     "}",
     "attention { method: SLIDING_TILE sliding_tile { window { t: 2 h: 3 w: 3 } } }"};
+
+// The tensors are small: threads would wait for each other more than they compute.
+class SingleThreadedTensors : public ::testing::Environment {
+ public:
+  void SetUp() override { at::set_num_threads(1); }
+};
+[[maybe_unused]] const auto* const kEnvironment =
+    ::testing::AddGlobalTestEnvironment(new SingleThreadedTensors);
 
 TEST(Parity, HoldsForEveryMethodStrategyAndMesh) {
   TemporaryFolder folder;

@@ -10,6 +10,7 @@
 #include "models/parameter_store.h"
 #include "models/safetensors/tensor_set.h"
 #include "models/wan/wan_weights.h"
+#include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/run_checkpoints.h"
 #include "runtime/train/network.h"
 #include "tests/data/temporary_folder.h"
