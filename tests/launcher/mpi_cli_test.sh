@@ -41,9 +41,9 @@ expect 3 "$folder/data/index.json" "${run[@]}"
 check=(check-parity "${config[@]}" "${tiny[@]}" --set 'training.steps: 60')
 expect 0 'PASSED: all ' "${check[@]}" --report "$folder/parity.json"
 grep -q '"passed": true' "$folder/parity.json"
-expect 0 'in BF16' "${check[@]}" --precision as-configured --set 'compute.precision: BF16 parallel.ulysses: 2'
-expect 0 'latents drawn at random, [16, 3, 8, 12]' "${check[@]}" \
-  --set 'data { path: "nowhere" latent { t: 3 h: 8 w: 12 } }'
+expect 0 'twice that of one rank in BF16' "${check[@]}" --precision as-configured --set 'compute.precision: BF16 parallel.ulysses: 2'
+expect 0 'latents drawn at random, [16, 5, 12, 16]' "${check[@]}" \
+  --set 'data { path: "nowhere" latent { t: 5 h: 12 w: 16 } }'
 # Each rank with a seed of its own: their parameters differ.
 code=0
 timeout 100 mpirun --oversubscribe --mca mpi_yield_when_idle 1 -np 1 "$sprocket" "${check[@]}" : \

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "tests/comm/thread_ranks.h"
 #include "tests/parallel/method_reference.h"
 
@@ -142,7 +143,8 @@ TEST(AttentionInputs, ATensorThatDoesNotFitIsNamed) {
          "v: expected the shape of q, [2, 270, 6, 8], found [2, 270, 6, 4]");
   expect([](X x) { x.k = x.k.to(at::kFloat); }, "k: expected the type of q, Double, found Float");
   expect([](X x) { x.q = x.q.to(at::kHalf); }, "q: expected f64, f32 or bf16, found Half");
-  expect([](X x) { x.gates.coarse = {}; }, "the coarse gate: expected a tensor, found none");
+  expect([](X x) { x.gates.coarse = at::Tensor(); },
+         "the coarse gate: expected a tensor, found none");
   expect([](X x) { x.gates.fine = x.q; },
          "the fine gate: expected none with this method, found one");
 }
