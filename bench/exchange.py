@@ -52,7 +52,7 @@ def job_text(case, domains, ranks, way, budget):
     text = f"attention {{ method: {method.upper()} domains: {domains} "
     if method == "vsa":
         schedule = f"max_coverage {{ start: {budget} }} " if budget is not None else ""
-        text += f"vsa {{ sparsity {{ start: {SPARSITY} }} coarse: GATED {schedule}}} "
+        text += f"{schedule}vsa {{ sparsity {{ start: {SPARSITY} }} coarse: GATED }} "
     parallel = f"ulysses: {ranks} outer: 1" if strategy == "ulysses" else f"ulysses: 1 outer: {ranks}"
     if strategy in OUTERS:
         parallel += f" {OUTERS[strategy]}"

@@ -77,9 +77,13 @@ void complete_attention(Attention& attention) {
   const Attention::Method method = attention.method();
   const bool curve = method == Attention::PSA || method == Attention::ASA;
   if (!attention.has_order()) attention.set_order(curve ? Attention::HILBERT : Attention::KD);
+  if (attention.max_coverage().empty()) attention.add_max_coverage();
+  for (Schedule& schedule : *attention.mutable_max_coverage()) {
+    complete_schedule(schedule, 1);
+    set_unset_fields(schedule);
+  }
   if (method == Attention::VSA || attention.has_vsa()) {
     complete_schedule(*attention.mutable_vsa()->mutable_sparsity(), 0);
-    complete_schedule(*attention.mutable_vsa()->mutable_max_coverage(), 1);
   }
   if (method == Attention::BSA || attention.has_bsa()) {
     Bsa& bsa = *attention.mutable_bsa();

@@ -196,6 +196,9 @@ class Checker {
                      training.text_dropout() >= 0 && training.text_dropout() <= 1,
                      "0 <= text_dropout <= 1");
     findings_.at_least("training.max_skipped_steps", training.max_skipped_steps(), 0);
+    findings_.at_least("training.validation.interval", training.validation().interval(), 0);
+    findings_.in_range("training.validation.levels", training.validation().levels(), 1, 1000);
+    findings_.in_range("training.validation.draws", training.validation().draws(), 1, 1000);
     check_optimizer(training.optimizer(), training.steps());
     findings_.number("flow.shift", job_.flow().shift(), job_.flow().shift() > 0, "shift > 0");
     findings_.in_range("compute.threads", job_.compute().threads(), 0, 4096);

@@ -1,5 +1,6 @@
 // The rules of attention and of its methods' options.
 #include <algorithm>
+#include <bit>
 
 #include <fmt/format.h>
 
@@ -86,6 +87,7 @@ class AttentionChecker {
             ? attention_.block_tokens()
             : int64_t{attention_.cube().t()} * attention_.cube().h() * attention_.cube().w();
     if (cube && tokens) block_tokens_ = capacity;
+    check_budget();
     if (attention_.has_vsa()) check_vsa(attention_.vsa());
     if (attention_.has_bsa()) check_bsa(attention_.bsa());
     if (attention_.has_psa()) check_psa(attention_.psa());
@@ -96,17 +98,64 @@ class AttentionChecker {
  private:
   void check_vsa(const Vsa& vsa) {
     check_schedule(findings_, "attention.vsa.sparsity", vsa.sparsity(), 1, false);
-    const bool coverage =
-        check_schedule(findings_, "attention.vsa.max_coverage", vsa.max_coverage(), 1, true);
     if (vsa.score() == Vsa::SUBBLOCK) {
       check_parts("attention.vsa.query_parts", vsa.query_parts());
       check_parts("attention.vsa.key_parts", vsa.key_parts());
     }
-    if (findings_.at_least("attention.vsa.budget_head_group", vsa.budget_head_group(), 0)) {
-      const bool budgeted = coverage && attention_.method() == Attention::VSA &&
-                            attention_.domains() > 1 &&
-                            !is_constant(vsa.max_coverage(), Decimal::ratio(1, 0));
-      check_head_group(vsa.budget_head_group(), budgeted);
+  }
+
+  void check_budget() {
+    const auto& coverage = attention_.max_coverage();
+    const int64_t domains = attention_.domains();
+    bool legal = true, limits = false;
+    for (int i = 0; i < coverage.size(); ++i) {
+      legal &= check_schedule(findings_, fmt::format("attention.max_coverage[{}]", i), coverage[i],
+                              1, true);
+    }
+    for (const Schedule& schedule : coverage) {
+      limits |= legal && !is_constant(schedule, Decimal::ratio(1, 0));
+    }
+    switch (attention_.budget_form()) {
+      case Attention::FLAT:
+        if (coverage.size() != 1) {
+          findings_.add({"attention.max_coverage[0]", "attention.budget_form"},
+                        fmt::format("expected one schedule for budget_form: FLAT, found {}",
+                                    coverage.size()));
+        }
+        break;
+      case Attention::TREE:
+        check_tree(domains, coverage.size());
+        break;
+    }
+    const bool scores =
+        attention_.method() != Attention::DENSE && attention_.method() != Attention::SLIDING_TILE;
+    if (limits && !scores) {
+      findings_.add({"attention.max_coverage[0]", "attention.method"},
+                    fmt::format("below 1 needs a method that scores blocks, found method: {}; "
+                                "legal: VSA, BSA, PSA, ASA, or max_coverage {{ start: 1 }}",
+                                Attention::Method_Name(attention_.method())));
+    }
+    if (findings_.at_least("attention.budget_head_group", attention_.budget_head_group(), 0)) {
+      check_head_group(attention_.budget_head_group(), limits && domains > 1);
+    }
+  }
+
+  void check_tree(int64_t domains, int schedules) {
+    if (domains < 1 || domains > kLargestExtent) return;  // reported elsewhere
+    const auto cuts = static_cast<uint64_t>(domains);
+    if (!std::has_single_bit(cuts)) {
+      findings_.add({"attention.domains", "attention.budget_form"},
+                    fmt::format("{} cannot be halved to single domains by budget_form: TREE; "
+                                "legal: 1, 2, 4, 8, … (powers of two)",
+                                domains));
+      return;
+    }
+    const int levels = std::bit_width(cuts) - 1;
+    if (schedules != 1 && schedules != levels) {
+      findings_.add({"attention.max_coverage[0]", "attention.domains"},
+                    fmt::format("expected one schedule, or one for each of the {} levels of {} "
+                                "domains, found {}",
+                                levels, domains, schedules));
     }
   }
 
@@ -121,7 +170,7 @@ class AttentionChecker {
     const int64_t heads = job_.model().heads(), ulysses = job_.parallel().ulysses();
     if (heads <= 0 || ulysses <= 0 || heads % ulysses != 0) return;  // reported elsewhere
     const int64_t own_heads = heads / ulysses;
-    const std::vector<std::string> paths = {"attention.vsa.budget_head_group", "model.heads",
+    const std::vector<std::string> paths = {"attention.budget_head_group", "model.heads",
                                             "parallel.ulysses"};
     if (group > 0 && own_heads % group != 0) {
       findings_.add(

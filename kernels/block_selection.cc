@@ -5,7 +5,6 @@
 #include <limits>
 #include <numeric>
 
-#include "base/error.h"
 #include "kernels/lanes.h"
 
 namespace sprocket::kernels {
@@ -130,34 +129,5 @@ void RowSelector<A>::select(const A* scores, int64_t size, int64_t count, int32_
 
 template class RowSelector<float>;
 template class RowSelector<double>;
-
-std::vector<Domain> domains_of_call(const DomainBudget& budget, int first_query_block,
-                                    int query_blocks, int kv_blocks) {
-  const std::vector<int32_t>& bounds = budget.first_block;
-  SPROCKET_CHECK(bounds.size() >= 2 && bounds.front() >= 0 && bounds.back() == kv_blocks &&
-                     std::is_sorted(bounds.begin(), bounds.end()),
-                 "domains do not cut {} blocks", kv_blocks);
-  const int end = first_query_block + query_blocks;
-  std::vector<Domain> domains;
-  int covered = std::clamp(bounds.front() - first_query_block, 0, query_blocks);
-  for (size_t g = 0; g + 1 < bounds.size(); ++g) {
-    const Domain domain{bounds[g], bounds[g + 1]};
-    if (domain.blocks() == 0 || domain.last <= first_query_block || domain.first >= end) continue;
-    SPROCKET_CHECK(domain.first >= first_query_block && domain.last <= end,
-                   "query blocks {} to {} cut the domain of blocks {} to {}", first_query_block,
-                   end, domain.first, domain.last);
-    covered += domain.blocks();
-    domains.push_back(domain);
-  }
-  SPROCKET_CHECK_EQ(covered, query_blocks);
-  return domains;
-}
-
-int heads_of_group(const DomainBudget& budget, int heads) {
-  const int group = budget.head_group == 0 ? heads : budget.head_group;
-  SPROCKET_CHECK(group >= 0 && (heads == 0 || (group > 0 && heads % group == 0)),
-                 "a head group of {} does not divide {} heads", group, heads);
-  return group;
-}
 
 }  // namespace sprocket::kernels

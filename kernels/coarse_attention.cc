@@ -36,38 +36,14 @@ void attend_tile(const CoarseProblem<A>& problem, const RowTile& tile, A* scores
   internal::multiply_values(problem, tile, scores, out);
 }
 
-template <class A>
-void check_selection(const CoarseProblem<A>& problem, const CoarseSelection& selection,
-                     const A* out) {
-  internal::check_problem(problem);
-  SPROCKET_CHECK(out == nullptr || problem.vc != nullptr, "an output needs vc");
-  const int64_t end = problem.first_query_block + problem.query_blocks;
-  const int video = problem.kv_blocks - problem.prefix_blocks;
-  const bool needs_count =
-      problem.batch * problem.heads > 0 && problem.query_blocks > 0 && end > problem.prefix_blocks;
-  SPROCKET_CHECK(!needs_count || (selection.k >= 1 && selection.k <= video),
-                 "expected 1 to {} selected blocks, found {}", video, selection.k);
-  if (!selection.budget) return;
-  const DomainBudget& budget = *selection.budget;
-  domains_of_call(budget, problem.first_query_block, problem.query_blocks, problem.kv_blocks);
-  heads_of_group(budget, problem.heads);
-  SPROCKET_CHECK_EQ(budget.first_block.front(), problem.prefix_blocks);
-  SPROCKET_CHECK(!(budget.max_coverage < Decimal()), "max_coverage is {}",
-                 budget.max_coverage.to_string());
-}
-
 }  // namespace
 
 template <class A>
-SegmentTable select_and_attend(const CoarseProblem<A>& problem, const CoarseSelection& selection,
-                               A* out) {
-  check_selection(problem, selection, out);
-  if (selection.budget && selection.budget->max_coverage < Decimal::ratio(1, 0)) {
-    return internal::select_with_imports(problem, selection, out);
-  }
+SegmentTable select_and_attend(const CoarseProblem<A>& problem, int k, A* out) {
+  internal::check_selection(problem, k, out);
 
   SegmentTable table{problem.batch, problem.heads, problem.query_blocks, problem.kv_blocks, {}, {}};
-  const RowRule rule(problem, selection.k);
+  const RowRule rule(problem, k);
   const int64_t rows = table.rows(), n = problem.kv_blocks;
   table.row_offsets.assign(rows + 1, 0);
   for (int64_t row = 1; row <= rows; ++row) table.row_offsets[row] = rule.offset(row);
@@ -95,10 +71,8 @@ void coarse_attend(const CoarseProblem<A>& problem, A* out) {
   });
 }
 
-template SegmentTable select_and_attend<float>(const CoarseProblem<float>&, const CoarseSelection&,
-                                               float*);
-template SegmentTable select_and_attend<double>(const CoarseProblem<double>&,
-                                                const CoarseSelection&, double*);
+template SegmentTable select_and_attend<float>(const CoarseProblem<float>&, int, float*);
+template SegmentTable select_and_attend<double>(const CoarseProblem<double>&, int, double*);
 template void coarse_attend<float>(const CoarseProblem<float>&, float*);
 template void coarse_attend<double>(const CoarseProblem<double>&, double*);
 

@@ -18,10 +18,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <memory>
 #include <span>
 
-#include "kernels/block_selection.h"
+#include "kernels/import_budget.h"
 #include "kernels/prefix_rule.h"
 #include "kernels/segment_table.h"
 
@@ -57,27 +57,20 @@ struct CoarseProblem {
   int threads = 1;
 };
 
-// k video blocks for every video query block, 1 <= k <= kv_blocks - prefix_blocks where the call
-// holds one.
-//
-// With a budget (DomainBudget; its domains cut the video blocks, so first_block runs from
-// prefix_blocks to kv_blocks) the rule of block_selection.h holds among video blocks, with
-// P = softmax(S), of the block means under both scores. Prefix blocks are remote for nobody and
-// outside of the budget, and prefix query rows are exempt from it. A row that finds fewer than its
-// count among prefix, own domain and imports takes all of these. Scores are computed twice; kept
-// between the passes is a[h, j], for as many domains at a time as fit into kImportBytes (at least
-// one).
-struct CoarseSelection {
-  int k = 0;
-  std::optional<DomainBudget> budget;
-};
-inline constexpr size_t kImportBytes = size_t{16} << 20;
-
-// The table of the call's query blocks. out, if not null: [batch * heads, query_blocks, head_dim],
-// overwritten.
+// The table of the call's query blocks: k video blocks for every video query block, 1 <= k <=
+// kv_blocks - prefix_blocks where the call holds one. out, if not null: [batch * heads,
+// query_blocks, head_dim], overwritten.
 template <class A>
-SegmentTable select_and_attend(const CoarseProblem<A>& problem, const CoarseSelection& selection,
-                               A* out);
+SegmentTable select_and_attend(const CoarseProblem<A>& problem, int k, A* out);
+
+// The same with a budget (import_budget.h), where P = softmax(S) of the block means under both
+// scores; masses() writes out. With kCompete the prefix blocks are candidates too. A row that finds
+// fewer than its count takes all of them. Scores are computed twice; kept between the steps are the
+// masses alone. Both arguments must outlive the result.
+template <class A>
+std::unique_ptr<BudgetedSelection<A>> budgeted_selection(const CoarseProblem<A>& problem, int k,
+                                                         const DomainBudget& budget,
+                                                         HeldDomains held, A* out);
 
 // The same output without a selection; q_sub and k_sub are not looked at.
 template <class A>

@@ -1,246 +1,188 @@
+#include <omp.h>
+
 #include <algorithm>
 #include <numeric>
 
 #include "kernels/coarse_attention_tiles.h"
+#include "kernels/table_rows.h"
 
-namespace sprocket::kernels::internal {
+namespace sprocket::kernels {
 namespace {
 
+using internal::RowRule;
+using internal::RowTile;
+using internal::ScoreTiles;
+
 template <class A>
-class BudgetedSelection {
+class CoarseBudgetedSelection : public BudgetedSelection<A> {
  public:
-  BudgetedSelection(const CoarseProblem<A>& problem, const CoarseSelection& selection, A* out)
+  CoarseBudgetedSelection(const CoarseProblem<A>& problem, int k, const DomainBudget& budget,
+                          HeldDomains held, A* out)
       : problem_(problem),
-        budget_(*selection.budget),
-        rule_(problem, selection.k),
+        budget_(budget),
+        held_(held),
+        rule_(problem, k),
         out_(out),
-        domains_(domains_of_call(budget_, problem.first_query_block, problem.query_blocks,
-                                 problem.kv_blocks)),
-        group_(heads_of_group(budget_, problem.heads)),
-        table_{problem.batch, problem.heads, problem.query_blocks, problem.kv_blocks, {}, {}} {}
-
-  SegmentTable run() {
-    // Rows are written where they would lie without a budget, and closed up at the end.
-    const int64_t rows = table_.rows(), heads = problem_.heads, n = problem_.kv_blocks;
-    table_.row_offsets.assign(rows + 1, 0);
-    table_.kv_block.resize(rows == 0 ? 0 : rule_.offset(rows));
-    select_prefix_rows();
-    const int64_t pairs = problem_.batch * static_cast<int64_t>(domains_.size());
-    const int64_t pair_bytes = std::max<int64_t>(1, heads * n * static_cast<int64_t>(sizeof(A)));
-    const int64_t chunk = std::max<int64_t>(1, static_cast<int64_t>(kImportBytes) / pair_bytes);
-    for (int64_t first = 0; first < pairs; first += chunk) {
-      const int64_t count = std::min(chunk, pairs - first);
-      masses_.assign(count * heads * n, A{0});
-      candidates_.assign(count * heads, {});
-      add_masses(first, count);
-      choose_imports(first, count);
-      select_rows(first, count);
-    }
-    close_up();
-    return std::move(table_);
-  }
-
- private:
-  // A domain of a sample; pairs are numbered sample by sample.
-  const Domain& domain_of(int64_t pair) const { return domains_[pair % domains_.size()]; }
-  int64_t batch_head(int64_t pair, int64_t head) const {
-    return pair / static_cast<int64_t>(domains_.size()) * problem_.heads + head;
-  }
-  int64_t first_row(int64_t pair) const {
-    return domain_of(pair).first - problem_.first_query_block;
-  }
-  int64_t remote_blocks(int64_t pair) const {
-    return problem_.kv_blocks - rule_.prefix_blocks() - domain_of(pair).blocks();
-  }
-  int32_t* ids_of(int64_t batch_head, int64_t query_block) {
-    return table_.kv_block.data() + rule_.offset(batch_head * problem_.query_blocks + query_block);
-  }
-  int64_t rows_of_tile(int64_t all_rows) const {
-    return tile_rows(ScoreTiles<A>::row_bytes(problem_, true), all_rows, problem_.threads);
-  }
-  void attend(ScoreTiles<A>& tiles, const RowTile& tile, A* probabilities) {
-    if (out_ != nullptr) multiply_values(problem_, tile, probabilities, out_);
-  }
-
-  void select_prefix_rows() {
-    const int64_t heads = table_.rows() == 0 ? 0 : int64_t{problem_.batch} * problem_.heads;
-    const int64_t n = problem_.kv_blocks, prefix_rows = rule_.prefix_rows();
-    const int64_t step = rows_of_tile(heads * prefix_rows);
-#pragma omp parallel num_threads(problem_.threads)
-    {
-      ScoreTiles<A> tiles(problem_);
-#pragma omp for collapse(2) schedule(dynamic)
-      for (int64_t bh = 0; bh < heads; ++bh) {
-        for (int64_t first = 0; first < prefix_rows; first += step) {
-          const RowTile tile{bh, first, std::min(step, prefix_rows - first)};
-          for (int64_t i = 0; i < tile.rows; ++i) {
-            int32_t* ids = ids_of(bh, first + i);
-            std::iota(ids, ids + n, 0);
-            table_.row_offsets[bh * problem_.query_blocks + first + i + 1] = n;
-          }
-          if (out_ == nullptr) continue;
-          A* scores = tiles.scores(tile);
-          softmax_rows(scores, tile.rows, n);
-          attend(tiles, tile, scores);
-        }
-      }
+        batch_heads_(int64_t{problem.batch} * problem.heads) {
+    internal::check_selection(problem, k, out);
+    check_budget(budget, held, problem.heads, problem.first_query_block, problem.query_blocks,
+                 problem.kv_blocks);
+    for (int g = held.first; g < held.last; ++g) {
+      longest_domain_ = std::max<int64_t>(longest_domain_, budget.blocks(g));
     }
   }
 
-  // The first pass: the unbudgeted selection, its probabilities, and the output.
-  void add_masses(int64_t first_pair, int64_t pairs) {
-    const int64_t heads = problem_.heads, n = problem_.kv_blocks;
-    const int64_t step = tile_rows(ScoreTiles<A>::row_bytes(problem_, true));
+  // A thread passes over whole domains of a head, so that sums run over ascending query blocks.
+  DomainMasses<A> masses() override {
+    attend_prefix_rows();
+    const int64_t n = problem_.kv_blocks, prefix = rule_.prefix_blocks();
+    const int64_t listed = rule_.exempt() + rule_.selected();
+    DomainMasses<A> masses(held_, problem_.batch, problem_.heads, budget_.video_blocks());
+    const int64_t step = internal::tile_rows(ScoreTiles<A>::row_bytes(problem_, true));
 #pragma omp parallel num_threads(problem_.threads)
     {
       ScoreTiles<A> tiles(problem_);
       RowSelector<A> selector;
+      std::vector<int32_t> ids;
 #pragma omp for collapse(2) schedule(dynamic)
-      for (int64_t p = 0; p < pairs; ++p) {
-        for (int64_t head = 0; head < heads; ++head) {
-          const Domain& domain = domain_of(first_pair + p);
-          const int64_t bh = batch_head(first_pair + p, head), begin = first_row(first_pair + p);
-          A* mass = masses_.data() + (p * heads + head) * n;
-          for (int64_t row = begin; row < begin + domain.blocks(); row += step) {
-            const RowTile tile{bh, row, std::min(step, begin + domain.blocks() - row)};
+      for (int g = held_.first; g < held_.last; ++g) {
+        for (int64_t bh = 0; bh < batch_heads_; ++bh) {
+          A* const mass = masses.row(g, bh);
+          const int64_t begin = first_row(g), end = begin + budget_.blocks(g);
+          for (int64_t row = begin; row < end; row += step) {
+            const RowTile tile{bh, row, std::min(step, end - row)};
             A* scores = tiles.selection_scores(tile);
+            ids.resize(tile.rows * listed);
             for (int64_t i = 0; i < tile.rows; ++i) {
-              rule_.select(scores + i * n, row + i, selector, ids_of(bh, row + i));
+              rule_.select(scores + i * n, row + i, selector, ids.data() + i * listed);
             }
             if (ScoreTiles<A>::has_sub_blocks(problem_)) scores = tiles.scores(tile);
-            softmax_rows(scores, tile.rows, n);
+            internal::softmax_rows(scores, tile.rows, n);
             for (int64_t i = 0; i < tile.rows; ++i) {
-              const int32_t* ids = ids_of(bh, row + i);
-              const int64_t listed = rule_.exempt() + rule_.selected();
-              for (int64_t l = 0; l < listed; ++l) mass[ids[l]] += scores[i * n + ids[l]];
+              for (int64_t l = i * listed; l < (i + 1) * listed; ++l) {
+                if (ids[l] >= prefix) mass[ids[l] - prefix] += scores[i * n + ids[l]];
+              }
             }
-            attend(tiles, tile, scores);
+            attend(tile, scores);
           }
         }
       }
     }
+    return masses;
   }
 
-  // candidates_[pair, head]: the blocks that a row of the domain may select, ascending.
-  void choose_imports(int64_t first_pair, int64_t pairs) {
-    const int64_t heads = problem_.heads, n = problem_.kv_blocks;
-    const int64_t groups = heads == 0 ? 0 : heads / group_;
-#pragma omp parallel num_threads(problem_.threads)
-    {
-      RowSelector<A> selector;
-      std::vector<A> remote_masses;
-      std::vector<int32_t> chosen;
-#pragma omp for collapse(2) schedule(dynamic)
-      for (int64_t p = 0; p < pairs; ++p) {
-        for (int64_t g = 0; g < groups; ++g) {
-          const Domain& domain = domain_of(first_pair + p);
-          const int64_t remote = remote_blocks(first_pair + p), all = group_ * remote;
-          const int64_t count = budget_.max_coverage.floor_times(all);
-          remote_masses.clear();
-          for (int64_t head = g * group_; head < (g + 1) * group_; ++head) {
-            const A* mass = masses_.data() + (p * heads + head) * n;
-            remote_masses.insert(remote_masses.end(), mass + rule_.prefix_blocks(),
-                                 mass + domain.first);
-            remote_masses.insert(remote_masses.end(), mass + domain.last, mass + n);
-          }
-          chosen.resize(count);
-          selector.select(remote_masses.data(), all, count, chosen.data());
-          auto next = chosen.begin();
-          for (int64_t h = 0; h < group_; ++h) {
-            auto& ids = candidates_[p * heads + g * group_ + h];
-            if (rule_.competes()) ids.resize(rule_.prefix_blocks());
-            std::iota(ids.begin(), ids.end(), 0);
-            const int64_t before = domain.first - rule_.prefix_blocks();
-            const auto own = std::lower_bound(next, chosen.end(), h * remote + before);
-            const auto end = std::lower_bound(own, chosen.end(), (h + 1) * remote);
-            const int64_t shift = rule_.prefix_blocks() - h * remote;
-            for (; next != own; ++next) ids.push_back(static_cast<int32_t>(*next + shift));
-            for (int j = domain.first; j < domain.last; ++j) ids.push_back(j);
-            for (; next != end; ++next) {
-              ids.push_back(static_cast<int32_t>(*next + shift + domain.blocks()));
-            }
-          }
-        }
-      }
-    }
-  }
-
-  // The second pass: every row among its candidates.
-  void select_rows(int64_t first_pair, int64_t pairs) {
-    const int64_t heads = problem_.heads, n = problem_.kv_blocks;
-    int64_t longest = 0;
-    for (const Domain& domain : domains_) longest = std::max<int64_t>(longest, domain.blocks());
-    const int64_t step = rows_of_tile(pairs * heads * longest);
+  SegmentTable select(const AllowedBlocks& allowed) override {
+    TableRows rows(problem_.batch, problem_.heads, problem_.query_blocks, problem_.kv_blocks,
+                   problem_.threads);
+    const int64_t n = problem_.kv_blocks;
+    const int64_t step =
+        internal::tile_rows(ScoreTiles<A>::row_bytes(problem_, true),
+                            held_.count() * batch_heads_ * longest_domain_, problem_.threads);
+    add_prefix_rows(rows);
 #pragma omp parallel num_threads(problem_.threads)
     {
       ScoreTiles<A> tiles(problem_);
       RowSelector<A> selector;
       std::vector<A> gathered;
+      std::vector<int32_t> candidates, ids;
 #pragma omp for collapse(3) schedule(dynamic)
-      for (int64_t p = 0; p < pairs; ++p) {
-        for (int64_t head = 0; head < heads; ++head) {
-          for (int64_t from = 0; from < longest; from += step) {
-            const int64_t rows = domain_of(first_pair + p).blocks() - from;
-            if (rows <= 0) continue;
-            const RowTile tile{batch_head(first_pair + p, head), first_row(first_pair + p) + from,
-                               std::min(step, rows)};
+      for (int g = held_.first; g < held_.last; ++g) {
+        for (int64_t bh = 0; bh < batch_heads_; ++bh) {
+          for (int64_t from = 0; from < longest_domain_; from += step) {
+            const int64_t count = std::min(step, budget_.blocks(g) - from);
+            if (count <= 0) continue;
+            const RowTile tile{bh, first_row(g) + from, count};
             const A* scores = tiles.selection_scores(tile);
-            for (int64_t i = 0; i < tile.rows; ++i) {
-              select_row(scores + i * n, candidates_[p * heads + head], selector, gathered, tile,
-                         tile.first + i);
+            candidates.resize(rule_.competes() ? rule_.prefix_blocks() : 0);
+            std::iota(candidates.begin(), candidates.end(), 0);
+            const auto video = allowed.of(g, bh);
+            candidates.insert(candidates.end(), video.begin(), video.end());
+            for (int64_t i = 0; i < count; ++i) {
+              choose(scores + i * n, candidates, selector, gathered, ids);
+              rows.add(omp_get_thread_num(), bh * problem_.query_blocks + tile.first + i, ids);
             }
           }
         }
       }
     }
+    return rows.table();
   }
 
-  void select_row(const A* scores, const std::vector<int32_t>& candidates, RowSelector<A>& selector,
-                  std::vector<A>& gathered, const RowTile& tile, int64_t query_block) {
+ private:
+  int64_t first_row(int domain) const {
+    return budget_.first_block[domain] - problem_.first_query_block;
+  }
+
+  void attend(const RowTile& tile, A* probabilities) {
+    if (out_ != nullptr) internal::multiply_values(problem_, tile, probabilities, out_);
+  }
+
+  void attend_prefix_rows() {
+    if (out_ == nullptr) return;
+    const int64_t rows = rule_.prefix_rows();
+    const int64_t step = internal::tile_rows(ScoreTiles<A>::row_bytes(problem_, false),
+                                             batch_heads_ * rows, problem_.threads);
+#pragma omp parallel num_threads(problem_.threads)
+    {
+      ScoreTiles<A> tiles(problem_);
+#pragma omp for collapse(2) schedule(dynamic)
+      for (int64_t bh = 0; bh < batch_heads_; ++bh) {
+        for (int64_t first = 0; first < rows; first += step) {
+          const RowTile tile{bh, first, std::min(step, rows - first)};
+          A* scores = tiles.scores(tile);
+          internal::softmax_rows(scores, tile.rows, problem_.kv_blocks);
+          attend(tile, scores);
+        }
+      }
+    }
+  }
+
+  void add_prefix_rows(TableRows& rows) const {
+    std::vector<int32_t> all(problem_.kv_blocks);
+    std::iota(all.begin(), all.end(), 0);
+    for (int64_t bh = 0; bh < batch_heads_; ++bh) {
+      for (int64_t i = 0; i < rule_.prefix_rows(); ++i) {
+        rows.add(0, bh * problem_.query_blocks + i, all);
+      }
+    }
+  }
+
+  // The k best of the candidates behind the exempt blocks.
+  void choose(const A* scores, const std::vector<int32_t>& candidates, RowSelector<A>& selector,
+              std::vector<A>& gathered, std::vector<int32_t>& ids) const {
     const int64_t size = static_cast<int64_t>(candidates.size());
-    const int64_t count = std::min(rule_.selected(), size);
+    const int64_t count = std::min(rule_.selected(), size), exempt = rule_.exempt();
     gathered.resize(size);
     for (int64_t i = 0; i < size; ++i) gathered[i] = scores[candidates[i]];
-    int32_t* ids = ids_of(tile.batch_head, query_block) + rule_.exempt();
-    selector.select(gathered.data(), size, count, ids);
-    for (int64_t i = 0; i < count; ++i) ids[i] = candidates[ids[i]];
-    table_.row_offsets[tile.batch_head * problem_.query_blocks + query_block + 1] =
-        rule_.exempt() + count;
-  }
-
-  // row_offsets[row + 1] holds the row's size.
-  void close_up() {
-    for (int64_t row = 0; row < table_.rows(); ++row) {
-      const auto from = table_.kv_block.begin() + rule_.offset(row);
-      std::copy_n(from, table_.row_offsets[row + 1],
-                  table_.kv_block.begin() + table_.row_offsets[row]);
-      table_.row_offsets[row + 1] += table_.row_offsets[row];
-    }
-    table_.kv_block.resize(table_.row_offsets.back());
+    ids.resize(exempt + count);
+    std::iota(ids.begin(), ids.begin() + exempt, 0);
+    selector.select(gathered.data(), size, count, ids.data() + exempt);
+    for (int64_t i = exempt; i < exempt + count; ++i) ids[i] = candidates[ids[i]];
   }
 
   const CoarseProblem<A>& problem_;
   const DomainBudget& budget_;
+  const HeldDomains held_;
   const RowRule rule_;
   A* const out_;
-  const std::vector<Domain> domains_;
-  const int64_t group_;
-  SegmentTable table_;
-  std::vector<A> masses_;                         // [pairs of the chunk, heads, kv_blocks]
-  std::vector<std::vector<int32_t>> candidates_;  // [pairs of the chunk, heads]
+  const int64_t batch_heads_;
+  int64_t longest_domain_ = 0;
 };
 
 }  // namespace
 
 template <class A>
-SegmentTable select_with_imports(const CoarseProblem<A>& problem, const CoarseSelection& selection,
-                                 A* out) {
-  return BudgetedSelection<A>(problem, selection, out).run();
+std::unique_ptr<BudgetedSelection<A>> budgeted_selection(const CoarseProblem<A>& problem, int k,
+                                                         const DomainBudget& budget,
+                                                         HeldDomains held, A* out) {
+  return std::make_unique<CoarseBudgetedSelection<A>>(problem, k, budget, held, out);
 }
 
-template SegmentTable select_with_imports<float>(const CoarseProblem<float>&,
-                                                 const CoarseSelection&, float*);
-template SegmentTable select_with_imports<double>(const CoarseProblem<double>&,
-                                                  const CoarseSelection&, double*);
+template std::unique_ptr<BudgetedSelection<float>> budgeted_selection(const CoarseProblem<float>&,
+                                                                      int, const DomainBudget&,
+                                                                      HeldDomains, float*);
+template std::unique_ptr<BudgetedSelection<double>> budgeted_selection(const CoarseProblem<double>&,
+                                                                       int, const DomainBudget&,
+                                                                       HeldDomains, double*);
 
-}  // namespace sprocket::kernels::internal
+}  // namespace sprocket::kernels

@@ -162,6 +162,18 @@ void check_problem(const CoarseProblem<A>& p) {
 }
 
 template <class A>
+void check_selection(const CoarseProblem<A>& problem, int k, const A* out) {
+  check_problem(problem);
+  SPROCKET_CHECK(out == nullptr || problem.vc != nullptr, "an output needs vc");
+  const int64_t end = problem.first_query_block + problem.query_blocks;
+  const int video = problem.kv_blocks - problem.prefix_blocks;
+  const bool needs_count =
+      problem.batch * problem.heads > 0 && problem.query_blocks > 0 && end > problem.prefix_blocks;
+  SPROCKET_CHECK(!needs_count || (k >= 1 && k <= video),
+                 "expected 1 to {} selected blocks, found {}", video, k);
+}
+
+template <class A>
 void RowRule::select(const A* scores, int64_t query_block, RowSelector<A>& selector,
                      int32_t* ids) const {
   if (query_block < prefix_rows_) {
@@ -179,6 +191,7 @@ void RowRule::select(const A* scores, int64_t query_block, RowSelector<A>& selec
   template void multiply_values<A>(const CoarseProblem<A>&, const RowTile&, const A*, A*); \
   template void softmax_rows<A>(A*, int64_t, int64_t);                                     \
   template void check_problem<A>(const CoarseProblem<A>&);                                 \
+  template void check_selection<A>(const CoarseProblem<A>&, int, const A*);                \
   template void RowRule::select<A>(const A*, int64_t, RowSelector<A>&, int32_t*) const;
 SPROCKET_INSTANTIATE(float)
 SPROCKET_INSTANTIATE(double)

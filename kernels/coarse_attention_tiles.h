@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/aligned_buffer.h"
+#include "kernels/block_selection.h"
 #include "kernels/coarse_attention.h"
 
 namespace sprocket::kernels::internal {
@@ -68,7 +69,7 @@ void softmax_rows(A* scores, int64_t rows, int64_t kv_blocks);
 template <class A>
 void check_problem(const CoarseProblem<A>& problem);
 
-// The part of the rule that a budget does not change.
+// What rows list.
 class RowRule {
  public:
   template <class A>
@@ -110,10 +111,8 @@ class RowRule {
   int64_t query_blocks_, prefix_rows_;
 };
 
-// The rule with a budget whose max_coverage is below 1, checked by the caller; writes out where it
-// is not null.
+// Sizes, pointers and counts of a call that selects; `out` may be null.
 template <class A>
-SegmentTable select_with_imports(const CoarseProblem<A>& problem, const CoarseSelection& selection,
-                                 A* out);
+void check_selection(const CoarseProblem<A>& problem, int k, const A* out);
 
 }  // namespace sprocket::kernels::internal

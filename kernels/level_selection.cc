@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "kernels/budgeted_rows.h"
 #include "kernels/table_rows.h"
 
 namespace sprocket::kernels {
@@ -49,7 +50,7 @@ void LevelAssigner<A>::find_bounds(std::span<const A> scores, std::span<const in
   for (; level < bounds_.size(); ++level) bounds_[level] = blocks;
   if (rule_ == LevelRule::kPaper) return;
   for (int64_t& bound : bounds_) bound = std::min(bound + 1, blocks);
-  if (!bounds_.empty()) bounds_[0] = std::max(bounds_[0], least_finest_);
+  if (!bounds_.empty()) bounds_[0] = std::max(bounds_[0], std::min(least_finest_, blocks));
 }
 
 template <class A>
@@ -59,9 +60,10 @@ void LevelAssigner<A>::assign(std::span<const A> scores, std::span<const uint8_t
   const std::span<const int32_t> order = order_.sort(scores);
   if (rule_ != LevelRule::kQuota) find_bounds(scores, order);
   std::fill(levels.begin(), levels.end(), uint8_t{0});
+  const int64_t blocks = static_cast<int64_t>(order.size());
   int64_t position = 0;
   for (size_t level = 0; level < bounds_.size(); ++level) {
-    for (; position < bounds_[level]; ++position) {
+    for (; position < std::min(bounds_[level], blocks); ++position) {
       levels[order[position]] = static_cast<uint8_t>(level + 1);
     }
   }
@@ -142,18 +144,59 @@ class LevelSink : public ScoreRowSink<A> {
   std::vector<Scratch> scratch_;
 };
 
+template <class A>
+void check_levels(const SampledScoreProblem<A>& scores, const LevelSelection& selection,
+                  const PyramidLayout& layout) {
+  const size_t given =
+      selection.rule == LevelRule::kQuota ? selection.quotas.size() : selection.thresholds.size();
+  SPROCKET_CHECK_EQ(given, layout.widths.size());
+  SPROCKET_CHECK_EQ(layout.blocks(), scores.kv_blocks);
+}
+
+template <class A>
+class AssignerRule : public internal::LevelRule<A> {
+ public:
+  AssignerRule(const LevelSelection& selection, int blocks) : assigner_(selection, blocks) {}
+  void assign(std::span<const A> scores, std::span<const uint8_t> caps,
+              std::span<uint8_t> levels) override {
+    assigner_.assign(scores, caps, levels);
+  }
+  void weigh(std::span<const A> scores, std::span<A> shares) override {
+    internal::shares_of_masses(scores, shares);
+  }
+
+ private:
+  LevelAssigner<A> assigner_;
+};
+
 }  // namespace
 
 template <class A>
 SegmentTable select_levels(const SampledScoreProblem<A>& scores, const LevelSelection& selection,
                            const PyramidLayout& layout, const uint8_t* caps, uint8_t* levels) {
-  const size_t given =
-      selection.rule == LevelRule::kQuota ? selection.quotas.size() : selection.thresholds.size();
-  SPROCKET_CHECK_EQ(given, layout.widths.size());
-  SPROCKET_CHECK_EQ(layout.blocks(), scores.kv_blocks);
+  check_levels(scores, selection, layout);
   LevelSink<A> sink(scores, selection, layout, caps, levels);
   sampled_scores(scores, sink);
   return sink.table();
+}
+
+template <class A>
+std::unique_ptr<BudgetedSelection<A>> budgeted_selection(const SampledScoreProblem<A>& scores,
+                                                         const LevelSelection& selection,
+                                                         const PyramidLayout& layout,
+                                                         const uint8_t* caps,
+                                                         const DomainBudget& budget,
+                                                         HeldDomains held) {
+  check_levels(scores, selection, layout);
+  const internal::RowsShape shape = internal::RowsShape::of(scores);
+  auto rows = std::make_unique<internal::BudgetedRows<A>>(
+      shape, budget, held,
+      [&selection, blocks = shape.video_blocks()] {
+        return std::make_unique<AssignerRule<A>>(selection, blocks);
+      },
+      &layout, caps);
+  sampled_scores(scores, *rows);
+  return rows;
 }
 
 template class LevelAssigner<float>;
@@ -162,5 +205,11 @@ template SegmentTable select_levels(const SampledScoreProblem<float>&, const Lev
                                     const PyramidLayout&, const uint8_t*, uint8_t*);
 template SegmentTable select_levels(const SampledScoreProblem<double>&, const LevelSelection&,
                                     const PyramidLayout&, const uint8_t*, uint8_t*);
+template std::unique_ptr<BudgetedSelection<float>> budgeted_selection(
+    const SampledScoreProblem<float>&, const LevelSelection&, const PyramidLayout&, const uint8_t*,
+    const DomainBudget&, HeldDomains);
+template std::unique_ptr<BudgetedSelection<double>> budgeted_selection(
+    const SampledScoreProblem<double>&, const LevelSelection&, const PyramidLayout&, const uint8_t*,
+    const DomainBudget&, HeldDomains);
 
 }  // namespace sprocket::kernels

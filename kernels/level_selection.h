@@ -19,10 +19,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/decimal.h"
+#include "kernels/import_budget.h"
 #include "kernels/pyramid.h"
 #include "kernels/sampled_scores.h"
 #include "kernels/score_order.h"
@@ -44,7 +46,8 @@ template <class A>
 class LevelAssigner {
  public:
   LevelAssigner(const LevelSelection& selection, int blocks);
-  // levels[j] = level of block j, 0 skipped. caps: the coarsest level allowed, or empty.
+  // levels[j] = level of block j, 0 skipped. caps: the coarsest level allowed, or empty. Of fewer
+  // scores than `blocks`, shares are of these and counts are of `blocks`.
   void assign(std::span<const A> scores, std::span<const uint8_t> caps, std::span<uint8_t> levels);
 
  private:
@@ -64,6 +67,13 @@ class LevelAssigner {
 template <class A>
 SegmentTable select_levels(const SampledScoreProblem<A>& scores, const LevelSelection& selection,
                            const PyramidLayout& layout, const uint8_t* caps, uint8_t* levels);
+
+// The same with a budget; a row's shares are its scores over their sum. All arguments must outlive
+// the result.
+template <class A>
+std::unique_ptr<BudgetedSelection<A>> budgeted_selection(
+    const SampledScoreProblem<A>& scores, const LevelSelection& selection,
+    const PyramidLayout& layout, const uint8_t* caps, const DomainBudget& budget, HeldDomains held);
 
 // The coarsest level each block of keys is similar enough for: the largest t whose test passes,
 // even if a smaller one's fails, and 1 if none does. The test of level t: the mean, over the

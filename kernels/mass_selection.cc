@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "kernels/budgeted_rows.h"
 #include "kernels/table_rows.h"
 
 namespace sprocket::kernels {
@@ -92,9 +93,50 @@ SegmentTable select_by_mass(const SampledScoreProblem<A>& scores, const MassSele
   return sink.table();
 }
 
+namespace {
+
+template <class A>
+class MassRule : public internal::LevelRule<A> {
+ public:
+  MassRule(const MassSelection& selection, int blocks) : selector_(selection, blocks) {}
+  void assign(std::span<const A> scores, std::span<const uint8_t>,
+              std::span<uint8_t> levels) override {
+    std::fill(levels.begin(), levels.end(), uint8_t{0});
+    for (const int32_t id : selector_.select(scores)) levels[id] = 1;
+  }
+  void weigh(std::span<const A> scores, std::span<A> shares) override {
+    internal::shares_of_masses(scores, shares);
+  }
+
+ private:
+  MassSelector<A> selector_;
+};
+
+}  // namespace
+
+template <class A>
+std::unique_ptr<BudgetedSelection<A>> budgeted_selection(const SampledScoreProblem<A>& scores,
+                                                         const MassSelection& selection,
+                                                         const DomainBudget& budget,
+                                                         HeldDomains held) {
+  const internal::RowsShape shape = internal::RowsShape::of(scores);
+  auto rows = std::make_unique<internal::BudgetedRows<A>>(
+      shape, budget, held,
+      [&selection, blocks = shape.video_blocks()] {
+        return std::make_unique<MassRule<A>>(selection, blocks);
+      },
+      nullptr, nullptr);
+  sampled_scores(scores, *rows);
+  return rows;
+}
+
 template class MassSelector<float>;
 template class MassSelector<double>;
 template SegmentTable select_by_mass(const SampledScoreProblem<float>&, const MassSelection&);
 template SegmentTable select_by_mass(const SampledScoreProblem<double>&, const MassSelection&);
+template std::unique_ptr<BudgetedSelection<float>> budgeted_selection(
+    const SampledScoreProblem<float>&, const MassSelection&, const DomainBudget&, HeldDomains);
+template std::unique_ptr<BudgetedSelection<double>> budgeted_selection(
+    const SampledScoreProblem<double>&, const MassSelection&, const DomainBudget&, HeldDomains);
 
 }  // namespace sprocket::kernels

@@ -11,9 +11,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "base/decimal.h"
+#include "kernels/import_budget.h"
 #include "kernels/sampled_scores.h"
 #include "kernels/score_order.h"
 #include "kernels/segment_table.h"
@@ -32,7 +34,7 @@ template <class A>
 class MassSelector {
  public:
   MassSelector(const MassSelection& selection, int blocks);
-  // The kept ids, best first. Valid until the next call. None for an empty row.
+  // The kept ids, best first; of fewer scores than `blocks` at most all. Valid until the next call.
   std::span<const int32_t> select(std::span<const A> scores);
 
  private:
@@ -45,5 +47,13 @@ class MassSelector {
 // The table of the call's query blocks over block ids.
 template <class A>
 SegmentTable select_by_mass(const SampledScoreProblem<A>& scores, const MassSelection& selection);
+
+// The same with a budget; a row's shares are its scores over their sum. All arguments must outlive
+// the result.
+template <class A>
+std::unique_ptr<BudgetedSelection<A>> budgeted_selection(const SampledScoreProblem<A>& scores,
+                                                         const MassSelection& selection,
+                                                         const DomainBudget& budget,
+                                                         HeldDomains held);
 
 }  // namespace sprocket::kernels

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "kernels/block_pooling.h"
 #include "kernels/block_selection.h"
+#include "kernels/budgeted_rows.h"
 #include "kernels/row_kernels.h"
 #include "kernels/score_key.h"
 
@@ -110,41 +111,42 @@ struct OrderKernel {
   }
 };
 
-// The rule on one row of video scores; keeps its buffers between rows.
+// The rule on one row of scores of at most `blocks` video blocks; keeps its buffers between rows.
+// Of fewer scores, statistics and masses are of these and counts are of `blocks`.
 template <class A>
 class ThresholdSelector {
  public:
   ThresholdSelector(const ThresholdSpec& spec, int blocks)
-      : spec_(spec), blocks_(blocks), e_(blocks), bucket_(blocks), ordered_(blocks) {
-    switch (spec.rule) {
-      case ThresholdRule::kValue: {
-        const int k = selected_count(spec.sparsity, blocks);
-        least_ = std::max(spec.min_blocks_value, 1);
-        keeps_all_ = k == blocks || least_ >= blocks;
-        if (!keeps_all_) quantile_ = -inverse_normal_cdf(static_cast<double>(k) / blocks);
-        break;
-      }
-      case ThresholdRule::kMass:
-        least_ = std::max(spec.min_blocks, 1);
-        keeps_all_ = spec.tau >= 1 || least_ >= blocks;
-        break;
-    }
+      : spec_(spec),
+        k_(selected_count(spec.sparsity, blocks)),
+        e_(blocks),
+        bucket_(blocks),
+        ordered_(blocks) {
+    expect(blocks);
   }
 
   // Appends the selected ids, ascending, counted from first_id.
-  void append(const A* scores, int first_id, std::vector<int32_t>& ids) {
+  void append(std::span<const A> row, int first_id, std::vector<int32_t>& ids) {
+    expect(static_cast<int>(row.size()));
     if (keeps_all_) {
       append_range(first_id, first_id + blocks_, ids);
       return;
     }
     switch (spec_.rule) {
       case ThresholdRule::kValue:
-        append_above_value(scores, first_id, ids);
+        append_above_value(row.data(), first_id, ids);
         break;
       case ThresholdRule::kMass:
-        append_mass(scores, first_id, ids);
+        append_mass(row.data(), first_id, ids);
         break;
     }
+  }
+
+  // softmax of the row, NaN weighs nothing.
+  void weigh(std::span<const A> row, std::span<A> shares) {
+    expect(static_cast<int>(row.size()));
+    const double total = exponentiate(row.data());
+    for (int j = 0; j < blocks_; ++j) shares[j] = static_cast<A>(e_[j] / total);
   }
 
   static void append_range(int first, int last, std::vector<int32_t>& ids) {
@@ -154,6 +156,23 @@ class ThresholdSelector {
   }
 
  private:
+  // Rows of so many scores follow.
+  void expect(int blocks) {
+    if (blocks == blocks_) return;
+    blocks_ = blocks;
+    switch (spec_.rule) {
+      case ThresholdRule::kValue:
+        least_ = std::max(spec_.min_blocks_value, 1);
+        keeps_all_ = k_ >= blocks || least_ >= blocks;
+        if (!keeps_all_) quantile_ = -inverse_normal_cdf(static_cast<double>(k_) / blocks);
+        break;
+      case ThresholdRule::kMass:
+        least_ = std::max(spec_.min_blocks, 1);
+        keeps_all_ = spec_.tau >= 1 || least_ >= blocks;
+        break;
+    }
+  }
+
   void append_above_value(const A* scores, int first_id, std::vector<int32_t>& ids) {
     const double origin = scores[0];
     Statistics statistics;
@@ -270,7 +289,8 @@ class ThresholdSelector {
   }
 
   const ThresholdSpec& spec_;
-  int blocks_;
+  int k_;
+  int blocks_ = -1;  // scores of a row
   int least_ = 1;
   bool keeps_all_ = false;
   double quantile_ = 0;
@@ -364,8 +384,9 @@ SegmentTable select_by_threshold(const A* qc, const A* kc, int batch, int heads,
         const size_t before = ids[task].size();
         ThresholdSelector<A>::append_range(0, row < scored ? kv_blocks : prefix, ids[task]);
         if (row >= scored) {
-          selector.append(scores.data() + static_cast<int64_t>(row - scored) * video, prefix,
-                          ids[task]);
+          selector.append({scores.data() + static_cast<int64_t>(row - scored) * video,
+                           static_cast<size_t>(video)},
+                          prefix, ids[task]);
         }
         table.row_offsets[batch_head * query_blocks + row + 1] =
             static_cast<int64_t>(ids[task].size() - before);
@@ -383,9 +404,66 @@ SegmentTable select_by_threshold(const A* qc, const A* kc, int batch, int heads,
   return table;
 }
 
+namespace {
+
+template <class A>
+class ThresholdLevels : public internal::LevelRule<A> {
+ public:
+  ThresholdLevels(const ThresholdSpec& spec, int blocks) : spec_(spec), selector_(spec_, blocks) {}
+  void assign(std::span<const A> scores, std::span<const uint8_t>,
+              std::span<uint8_t> levels) override {
+    ids_.clear();
+    selector_.append(scores, 0, ids_);
+    std::fill(levels.begin(), levels.end(), uint8_t{0});
+    for (const int32_t id : ids_) levels[id] = 1;
+  }
+  void weigh(std::span<const A> scores, std::span<A> shares) override {
+    selector_.weigh(scores, shares);
+  }
+
+ private:
+  ThresholdSpec spec_;
+  ThresholdSelector<A> selector_;
+  std::vector<int32_t> ids_;
+};
+
+}  // namespace
+
+template <class A>
+std::unique_ptr<BudgetedSelection<A>> budgeted_selection(const A* qc, const A* kc, int batch,
+                                                         int heads, int query_blocks, int kv_blocks,
+                                                         int head_dim, double scale,
+                                                         const ThresholdSpec& spec,
+                                                         const DomainBudget& budget,
+                                                         HeldDomains held, int threads) {
+  const internal::RowsShape shape{
+      batch, heads, query_blocks, kv_blocks, spec.first_query_block, spec.prefix_blocks, threads};
+  const int video = shape.video_blocks(), first = shape.prefix_rows();
+  auto rows = std::make_unique<internal::BudgetedRows<A>>(
+      shape, budget, held,
+      [spec, video] { return std::make_unique<ThresholdLevels<A>>(spec, video); }, nullptr,
+      nullptr);
+  for (int64_t bh = 0; bh < int64_t{batch} * heads; ++bh) {
+    coarse_scores(qc + (bh * query_blocks + first) * head_dim,
+                  kc + (bh * kv_blocks + spec.prefix_blocks) * head_dim, 1, query_blocks - first,
+                  video, head_dim, scale, rows->scores(bh, first), threads);
+  }
+  return rows;
+}
+
 template SegmentTable select_by_threshold(const float*, const float*, int, int, int, int, int,
                                           double, const ThresholdSpec&, int);
 template SegmentTable select_by_threshold(const double*, const double*, int, int, int, int, int,
                                           double, const ThresholdSpec&, int);
+template std::unique_ptr<BudgetedSelection<float>> budgeted_selection(const float*, const float*,
+                                                                      int, int, int, int, int,
+                                                                      double, const ThresholdSpec&,
+                                                                      const DomainBudget&,
+                                                                      HeldDomains, int);
+template std::unique_ptr<BudgetedSelection<double>> budgeted_selection(const double*, const double*,
+                                                                       int, int, int, int, int,
+                                                                       double, const ThresholdSpec&,
+                                                                       const DomainBudget&,
+                                                                       HeldDomains, int);
 
 }  // namespace sprocket::kernels

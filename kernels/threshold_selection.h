@@ -9,7 +9,10 @@
 // Nothing here is differentiated.
 #pragma once
 
+#include <memory>
+
 #include "base/decimal.h"
+#include "kernels/import_budget.h"
 #include "kernels/segment_table.h"
 
 namespace sprocket::kernels {
@@ -53,5 +56,14 @@ template <class A>
 SegmentTable select_by_threshold(const A* qc, const A* kc, int batch, int heads, int query_blocks,
                                  int kv_blocks, int head_dim, double scale,
                                  const ThresholdSpec& spec, int threads);
+// The same with a budget; a row's shares are softmax(S) over the video blocks. `budget` must
+// outlive the result.
+template <class A>
+std::unique_ptr<BudgetedSelection<A>> budgeted_selection(const A* qc, const A* kc, int batch,
+                                                         int heads, int query_blocks, int kv_blocks,
+                                                         int head_dim, double scale,
+                                                         const ThresholdSpec& spec,
+                                                         const DomainBudget& budget,
+                                                         HeldDomains held, int threads);
 
 }  // namespace sprocket::kernels

@@ -2,11 +2,13 @@
 // number of ranks. docs/attention.md and docs/attention/ describe the methods.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
 
 #include "base/decimal.h"
+#include "kernels/import_budget.h"
 #include "kernels/level_selection.h"
 #include "kernels/mass_selection.h"
 #include "kernels/prefix_rule.h"
@@ -19,13 +21,26 @@ namespace sprocket::parallel {
 enum class MethodKind { kDense, kVsa, kBsa, kPsa, kAsa, kSlidingTile };
 enum class CoarseBranch { kGated, kAdd, kNone };
 
+// What a domain may import (kernels/import_budget.h); matters with several domains. For methods
+// that score blocks: all but dense and sliding tile.
+struct BudgetSpec {
+  kernels::BudgetForm form = kernels::BudgetForm::kFlat;
+  // Of this step. kTree: of every level from the top cut, or one for all of them.
+  std::vector<Decimal> max_coverage{Decimal::ratio(1, 0)};
+  int head_group = 0;  // 0: all heads
+
+  bool limits() const {
+    return std::any_of(max_coverage.begin(), max_coverage.end(),
+                       [](const Decimal& share) { return share < Decimal::ratio(1, 0); });
+  }
+  bool operator==(const BudgetSpec&) const = default;
+};
+
 struct VsaSpec {
   Decimal sparsity;  // of this step; 0 selects everything
   CoarseBranch coarse = CoarseBranch::kGated;
   bool fine_gate = false;
-  Decimal max_coverage = Decimal::ratio(1, 0);  // of this step; needs domains > 1 to matter
-  int budget_head_group = 0;                    // 0: all heads
-  int query_parts = 1, key_parts = 1;           // 1 x 1: the score of the block means
+  int query_parts = 1, key_parts = 1;  // 1 x 1: the score of the block means
   kernels::PrefixRule prefix = kernels::PrefixRule::kExempt;
 };
 
@@ -69,6 +84,7 @@ struct AttentionSpec {
   PsaSpec psa;
   AsaSpec asa;
   SlidingTileSpec sliding_tile;
+  BudgetSpec budget;
 
   bool coarse_gated() const {
     return method == MethodKind::kVsa && vsa.coarse == CoarseBranch::kGated;

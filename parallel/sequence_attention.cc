@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "parallel/attention/attention_method.h"
+#include "parallel/attention/domain_imports.h"
 #include "parallel/attention/key_shards.h"
 #include "parallel/attention/prefix_branch.h"
 #include "parallel/attention/pruned_queries.h"
@@ -132,8 +133,11 @@ at::Tensor attention_forward(Invocation& run, AttentionSlot& slot, std::vector<a
     run.call.replicated = run.prefix->keys();
     if (merges) table = without_prefix_queries(table, context.own_prefix_blocks());
   }
-  slot.statistics = {run.method->density(run.selection), coverage_of(segments, needs_of(*table)),
-                     static_cast<int64_t>(run.selection.table->kv_block.size())};
+  slot.statistics = {
+      run.method->density(run.selection), coverage_of(segments, needs_of(*table)),
+      static_cast<int64_t>(run.selection.table->kv_block.size()),
+      domain_coverage(context.layout, context.blocks, run.spec, *run.selection.table),
+      run.selection.kept_mass};
 
   run.call.query = {shard.q, context.blocks.own_offsets(), table, {}, place.scale, place.threads};
   if (context.strategy.overlap) run.call.query.progress = &context.mesh.outer();

@@ -11,6 +11,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "kernels/import_budget.h"
 #include "kernels/query_pruning.h"
 #include "kernels/segment_table.h"
 #include "parallel/attention_spec.h"
@@ -42,6 +43,13 @@ struct AttentionStatistics {
   double density = 1;          // selected pairs / all pairs, of this rank's query blocks
   double coverage = 0;         // needed remote (head, block) pairs / all remote pairs
   int64_t selected_pairs = 0;  // (head, query block, KV block) pairs of this rank
+  // By head of this Ulysses rank; parts and wholes of ranks and calls add up.
+  // What `coverage` would be if every domain were a rank: the same on one rank and on many; prefix
+  // blocks are not counted. Empty where there is one domain.
+  std::vector<kernels::Share> domain_coverage;
+  // Of the mass that would be selected without a budget, what lies on blocks that the budget
+  // allows. Empty where no budget was applied or the selection was given.
+  std::vector<kernels::Share> kept_mass;
 };
 
 // What a method decided for the query blocks of an outer rank and the heads of a Ulysses rank.
@@ -49,6 +57,7 @@ struct Selection {
   std::shared_ptr<const kernels::SegmentTable> table;         // query block -> KV segments
   std::shared_ptr<const kernels::QueryPruning> pruning;       // BSA; null: every query attends
   std::shared_ptr<const kernels::SegmentTable> global_table;  // ASA; query block -> global tokens
+  std::vector<kernels::Share> kept_mass;                      // AttentionStatistics::kept_mass
 };
 
 // Gates of VSA's branches; undefined where the method has none (AttentionSpec::coarse_gated,

@@ -4,12 +4,17 @@
 
 #include "base/error.h"
 #include "kernels/block_samples.h"
+#include "kernels/pyramid.h"
 #include "parallel/attention/global_branch.h"
 #include "parallel/attention/key_shards.h"
 #include "parallel/attention/prefix_branch.h"
 
 namespace sprocket::parallel {
 namespace {
+
+bool scores_blocks(MethodKind method) {
+  return method != MethodKind::kDense && method != MethodKind::kSlidingTile;
+}
 
 struct Rows {
   std::vector<TrafficRow>& out;
@@ -107,6 +112,13 @@ void add_summaries(Rows& rows, const TokenLayout& layout, const OuterShards& sha
     return kernels::sample_blocks(layout.block_offsets, 0, 0, 1, spec.per_block, {}).samples;
   };
   const AttentionSpec& spec = shape.spec;
+  if (scores_blocks(spec.method) && layout.spec.domains > 1 && spec.budget.limits() &&
+      spec.budget.form == kernels::BudgetForm::kTree) {
+    const int64_t domains = layout.spec.domains / ranks;
+    const int64_t video = layout.blocks() - layout.prefix_blocks();
+    gather("import masses", std::vector<int64_t>(ranks, domains * shape.batch * heads * video),
+           accumulator);
+  }
   switch (spec.method) {
     case MethodKind::kDense:
     case MethodKind::kSlidingTile:
@@ -189,50 +201,85 @@ OuterShards outer_shards(const TokenLayout& layout, const ShardPlan& plan, int o
 
 SelectedRows rows_of(const SelectedPlan& plan) { return {plan.send_rows, plan.receive_rows}; }
 
+namespace {
+
+// Imports that a rank may make of some blocks.
+struct ImportPool {
+  int first_block = 0, last_block = 0;
+  int64_t pairs = 0;  // (head, block)
+};
+
+// What rank `consumer` may import by its budget, in one sample.
+std::vector<ImportPool> import_pools(const TokenLayout& layout, int ranks, int consumer,
+                                     int64_t heads, const BudgetSpec& budget) {
+  const int64_t group = budget.head_group == 0 ? heads : budget.head_group;
+  const auto limit = [&](const Decimal& share, int64_t blocks) {
+    return share.floor_times(group * blocks) * (heads / group);
+  };
+  const auto& bounds = layout.domain_blocks;
+  const int domains = layout.spec.domains, each = domains / ranks;
+  const int first = consumer * each, last = first + each;
+  std::vector<ImportPool> pools;
+  switch (budget.form) {
+    case kernels::BudgetForm::kFlat: {
+      ImportPool& pool = pools.emplace_back(ImportPool{bounds.front(), bounds.back()});
+      for (int g = first; g < last; ++g) {
+        const int64_t remote = bounds.back() - bounds.front() - (bounds[g + 1] - bounds[g]);
+        pool.pairs += limit(budget.max_coverage.front(), remote);
+      }
+      break;
+    }
+    case kernels::BudgetForm::kTree:
+      for (int width = domains / 2, level = 0; width >= each; width /= 2, ++level) {
+        const int sibling = (first / width) ^ 1;
+        const Decimal& share =
+            budget.max_coverage.size() == 1 ? budget.max_coverage[0] : budget.max_coverage[level];
+        ImportPool pool{bounds[sibling * width], bounds[(sibling + 1) * width]};
+        pool.pairs = limit(share, pool.last_block - pool.first_block);
+        pools.push_back(pool);
+      }
+      break;
+  }
+  return pools;
+}
+
+}  // namespace
+
 SelectedRows selected_rows_bound(const TokenLayout& layout, const OuterShards& shards,
                                  int64_t batch, int64_t heads_here, const AttentionSpec& spec) {
-  const int64_t group = spec.vsa.budget_head_group == 0 ? heads_here : spec.vsa.budget_head_group;
-  const int prefix = layout.prefix_blocks();
-  // Prefix queries attend to everything.
-  const auto budgeted = [&](int consumer) {
-    return spec.method == MethodKind::kVsa && layout.spec.domains > 1 &&
-           shards.blocks[consumer] >= std::min(prefix, shards.blocks[consumer + 1]);
+  const kernels::PyramidLayout pyramid =
+      kernels::make_pyramid_layout(layout.block_offsets, spec.widths());
+  const auto& first_segment = pyramid.first_segment;
+  const auto first_block = [&](int rank) {
+    return static_cast<int>(
+        std::lower_bound(first_segment.begin(), first_segment.end(), shards.blocks[rank]) -
+        first_segment.begin());
   };
-
-  // (head, video block) pairs that the domains of `consumer` may import from anywhere, in one
-  // sample.
-  const auto import_pairs = [&](int consumer) {
-    int64_t pairs = 0;
-    for (int g = 0; g < layout.spec.domains; ++g) {
-      const int first = layout.domain_blocks[g], last = layout.domain_blocks[g + 1];
-      if (first < shards.blocks[consumer] || last > shards.blocks[consumer + 1]) continue;
-      const int64_t remote = layout.blocks() - prefix - (last - first);
-      pairs += spec.vsa.max_coverage.floor_times(group * remote) * (heads_here / group);
-    }
-    return pairs;
+  // All rows of a block that any table may list.
+  const auto most_rows_of = [&](int block) {
+    return pyramid.first_row(block + 1) - pyramid.first_row(block);
   };
-  // Rows of the largest pairs that `consumer` can get from the given ranks, and of all prefix
-  // blocks.
+  const bool limited =
+      scores_blocks(spec.method) && layout.spec.domains > 1 && spec.budget.limits();
+  // Rows of the largest pairs that `consumer` can get from the given ranks.
   const auto most_rows = [&](int consumer, const std::vector<int>& owners) {
-    const bool limited = budgeted(consumer);
-    std::vector<int64_t> block_rows;
+    std::vector<ImportPool> pools{{0, layout.blocks(), heads_here * layout.blocks()}};
+    if (limited) pools = import_pools(layout, shards.ranks(), consumer, heads_here, spec.budget);
     int64_t rows = 0;
-    for (int owner : owners) {
-      for (int block = shards.blocks[owner]; block < shards.blocks[owner + 1]; ++block) {
-        if (limited && block < prefix) {
-          rows += heads_here * shards.block_rows(block);
-        } else {
-          block_rows.push_back(shards.block_rows(block));
+    for (ImportPool& pool : pools) {
+      std::vector<int64_t> block_rows;
+      for (int owner : owners) {
+        const int last = std::min(first_block(owner + 1), pool.last_block);
+        for (int block = std::max(first_block(owner), pool.first_block); block < last; ++block) {
+          block_rows.push_back(most_rows_of(block));
         }
       }
-    }
-    std::sort(block_rows.rbegin(), block_rows.rend());
-    int64_t pairs =
-        limited ? import_pairs(consumer) : heads_here * static_cast<int64_t>(block_rows.size());
-    for (int64_t block : block_rows) {
-      const int64_t heads = std::min(pairs, heads_here);
-      rows += heads * block;
-      pairs -= heads;
+      std::sort(block_rows.rbegin(), block_rows.rend());
+      for (int64_t block : block_rows) {
+        const int64_t heads = std::min(pool.pairs, heads_here);
+        rows += heads * block;
+        pool.pairs -= heads;
+      }
     }
     return batch * rows;
   };

@@ -3,6 +3,7 @@
 
 #include "kernels/mass_selection.h"
 #include "parallel/attention/attention_method.h"
+#include "parallel/attention/domain_imports.h"
 #include "parallel/attention/global_branch.h"
 #include "parallel/attention/sampled_blocks.h"
 #include "parallel/tensor_buffer.h"
@@ -12,7 +13,8 @@ namespace {
 
 class AsaMethod : public FineStageMethod {
  public:
-  AsaMethod(const MethodContext& context, const AsaSpec& spec) : context_(context), spec_(spec) {
+  AsaMethod(const MethodContext& context, const AsaSpec& spec, const BudgetSpec& budget)
+      : context_(context), spec_(spec), budget_(budget) {
     if (spec.global_width > 0) global_.emplace(context, spec.global_width, spec.exclude_selected);
   }
 
@@ -52,8 +54,16 @@ class AsaMethod : public FineStageMethod {
     Selection selection;
     dispatch_accumulator_type(sampled.q.scalar_type(), [&](auto zero) {
       using A = decltype(zero);
+      const auto problem = sampled.problem<A>(context_, spec_.score);
+      if (const auto budget = domain_budget(context_, budget_, problem.heads)) {
+        selection = select_within(
+            context_, *budget,
+            *kernels::budgeted_selection<A>(problem, spec_.selection, *budget,
+                                            held_domains(context_.layout, context_.blocks)));
+        return;
+      }
       selection.table = std::make_shared<kernels::SegmentTable>(
-          kernels::select_by_mass<A>(sampled.problem<A>(context_, spec_.score), spec_.selection));
+          kernels::select_by_mass<A>(problem, spec_.selection));
     });
     if (global_) {
       selection.global_table = std::make_shared<kernels::SegmentTable>(
@@ -64,15 +74,16 @@ class AsaMethod : public FineStageMethod {
 
   MethodContext context_;
   AsaSpec spec_;
+  BudgetSpec budget_;
   std::optional<GlobalBranch> global_;
   Selection selection_;
 };
 
 }  // namespace
 
-std::unique_ptr<AttentionMethod> make_asa_method(const MethodContext& context,
-                                                 const AsaSpec& spec) {
-  return std::make_unique<AsaMethod>(context, spec);
+std::unique_ptr<AttentionMethod> make_asa_method(const MethodContext& context, const AsaSpec& spec,
+                                                 const BudgetSpec& budget) {
+  return std::make_unique<AsaMethod>(context, spec, budget);
 }
 
 }  // namespace sprocket::parallel

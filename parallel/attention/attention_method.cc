@@ -16,13 +16,13 @@ std::unique_ptr<AttentionMethod> make_method(const MethodContext& context,
     case MethodKind::kDense:
       return make_dense_method(context);
     case MethodKind::kVsa:
-      return make_vsa_method(context, spec.vsa);
+      return make_vsa_method(context, spec.vsa, spec.budget);
     case MethodKind::kBsa:
-      return make_bsa_method(context, spec.bsa);
+      return make_bsa_method(context, spec.bsa, spec.budget);
     case MethodKind::kPsa:
-      return make_psa_method(context, spec.psa);
+      return make_psa_method(context, spec.psa, spec.budget);
     case MethodKind::kAsa:
-      return make_asa_method(context, spec.asa);
+      return make_asa_method(context, spec.asa, spec.budget);
     case MethodKind::kSlidingTile:
       return make_sliding_tile_method(context, spec.sliding_tile);
   }

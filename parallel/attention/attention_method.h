@@ -79,10 +79,14 @@ std::unique_ptr<AttentionMethod> make_method(const MethodContext& context,
 std::unique_ptr<AttentionMethod> make_dense_method(const MethodContext& context);
 std::unique_ptr<AttentionMethod> make_sliding_tile_method(const MethodContext& context,
                                                           const SlidingTileSpec& spec);
-std::unique_ptr<AttentionMethod> make_vsa_method(const MethodContext& context, const VsaSpec& spec);
-std::unique_ptr<AttentionMethod> make_bsa_method(const MethodContext& context, const BsaSpec& spec);
-std::unique_ptr<AttentionMethod> make_psa_method(const MethodContext& context, const PsaSpec& spec);
-std::unique_ptr<AttentionMethod> make_asa_method(const MethodContext& context, const AsaSpec& spec);
+std::unique_ptr<AttentionMethod> make_vsa_method(const MethodContext& context, const VsaSpec& spec,
+                                                 const BudgetSpec& budget);
+std::unique_ptr<AttentionMethod> make_bsa_method(const MethodContext& context, const BsaSpec& spec,
+                                                 const BudgetSpec& budget);
+std::unique_ptr<AttentionMethod> make_psa_method(const MethodContext& context, const PsaSpec& spec,
+                                                 const BudgetSpec& budget);
+std::unique_ptr<AttentionMethod> make_asa_method(const MethodContext& context, const AsaSpec& spec,
+                                                 const BudgetSpec& budget);
 
 // A method whose output is the fine stage's.
 class FineStageMethod : public AttentionMethod {

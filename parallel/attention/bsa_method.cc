@@ -7,6 +7,7 @@
 #include "kernels/threshold_selection.h"
 #include "parallel/attention/attention_method.h"
 #include "parallel/attention/block_summaries.h"
+#include "parallel/attention/domain_imports.h"
 #include "parallel/attention/pruned_queries.h"
 #include "parallel/tensor_buffer.h"
 
@@ -15,7 +16,8 @@ namespace {
 
 class BsaMethod : public FineStageMethod {
  public:
-  BsaMethod(const MethodContext& context, const BsaSpec& spec) : context_(context), spec_(spec) {
+  BsaMethod(const MethodContext& context, const BsaSpec& spec, const BudgetSpec& budget)
+      : context_(context), spec_(spec), budget_(budget) {
     spec_.threshold.first_query_block = context.first_block();
     spec_.threshold.prefix_blocks = context.layout.prefix_blocks();
   }
@@ -36,13 +38,27 @@ class BsaMethod : public FineStageMethod {
     }
     k_means = gather_blocks(context_.blocks, context_.group, {k_means})[0];
     Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.select");
+    const int batch = static_cast<int>(k_means.size(0)), heads = static_cast<int>(k_means.size(1)),
+              head_dim = static_cast<int>(k_means.size(3));
+    const auto budget = domain_budget(context_, budget_, heads);
     dispatch_accumulator_type(k_means.scalar_type(), [&](auto zero) {
       using A = decltype(zero);
-      selection.table = std::make_shared<kernels::SegmentTable>(kernels::select_by_threshold<A>(
-          static_cast<const A*>(q_means.data_ptr()), static_cast<const A*>(k_means.data_ptr()),
-          static_cast<int>(k_means.size(0)), static_cast<int>(k_means.size(1)),
-          context_.own_blocks(), context_.layout.blocks(), static_cast<int>(k_means.size(3)),
-          context_.scale, spec_.threshold, context_.threads));
+      const auto* const qc = static_cast<const A*>(q_means.data_ptr());
+      const auto* const kc = static_cast<const A*>(k_means.data_ptr());
+      if (!budget) {
+        selection.table = std::make_shared<kernels::SegmentTable>(kernels::select_by_threshold<A>(
+            qc, kc, batch, heads, context_.own_blocks(), context_.layout.blocks(), head_dim,
+            context_.scale, spec_.threshold, context_.threads));
+        return;
+      }
+      const auto pruning = selection.pruning;
+      selection =
+          select_within(context_, *budget,
+                        *kernels::budgeted_selection<A>(
+                            qc, kc, batch, heads, context_.own_blocks(), context_.layout.blocks(),
+                            head_dim, context_.scale, spec_.threshold, *budget,
+                            held_domains(context_.layout, context_.blocks), context_.threads));
+      selection.pruning = pruning;
     });
     return selection;
   }
@@ -93,13 +109,14 @@ class BsaMethod : public FineStageMethod {
 
   MethodContext context_;
   BsaSpec spec_;
+  BudgetSpec budget_;
 };
 
 }  // namespace
 
-std::unique_ptr<AttentionMethod> make_bsa_method(const MethodContext& context,
-                                                 const BsaSpec& spec) {
-  return std::make_unique<BsaMethod>(context, spec);
+std::unique_ptr<AttentionMethod> make_bsa_method(const MethodContext& context, const BsaSpec& spec,
+                                                 const BudgetSpec& budget) {
+  return std::make_unique<BsaMethod>(context, spec, budget);
 }
 
 }  // namespace sprocket::parallel

@@ -4,6 +4,7 @@
 #include "kernels/level_selection.h"
 #include "parallel/attention/attention_method.h"
 #include "parallel/attention/block_summaries.h"
+#include "parallel/attention/domain_imports.h"
 #include "parallel/attention/sampled_blocks.h"
 #include "parallel/tensor_buffer.h"
 
@@ -12,9 +13,10 @@ namespace {
 
 class PsaMethod : public FineStageMethod {
  public:
-  PsaMethod(const MethodContext& context, const PsaSpec& spec)
+  PsaMethod(const MethodContext& context, const PsaSpec& spec, const BudgetSpec& budget)
       : context_(context),
         spec_(spec),
+        budget_(budget),
         pyramid_(kernels::make_pyramid_layout(context.layout.block_offsets, kPsaWidths)) {}
 
   Selection prepare(const ShardTensors& tensors, const Selection& saved) override {
@@ -26,9 +28,17 @@ class PsaMethod : public FineStageMethod {
     Selection selection;
     dispatch_accumulator_type(sampled.q.scalar_type(), [&](auto zero) {
       using A = decltype(zero);
-      selection.table = std::make_shared<kernels::SegmentTable>(kernels::select_levels<A>(
-          sampled.problem<A>(context_, spec_.score), spec_.levels, pyramid_,
-          caps.defined() ? caps.data_ptr<uint8_t>() : nullptr, nullptr));
+      const auto problem = sampled.problem<A>(context_, spec_.score);
+      const uint8_t* const most = caps.defined() ? caps.data_ptr<uint8_t>() : nullptr;
+      if (const auto budget = domain_budget(context_, budget_, problem.heads)) {
+        selection = select_within(
+            context_, *budget,
+            *kernels::budgeted_selection<A>(problem, spec_.levels, pyramid_, most, *budget,
+                                            held_domains(context_.layout, context_.blocks)));
+        return;
+      }
+      selection.table = std::make_shared<kernels::SegmentTable>(
+          kernels::select_levels<A>(problem, spec_.levels, pyramid_, most, nullptr));
     });
     return selection;
   }
@@ -58,14 +68,15 @@ class PsaMethod : public FineStageMethod {
 
   MethodContext context_;
   PsaSpec spec_;
+  BudgetSpec budget_;
   kernels::PyramidLayout pyramid_;
 };
 
 }  // namespace
 
-std::unique_ptr<AttentionMethod> make_psa_method(const MethodContext& context,
-                                                 const PsaSpec& spec) {
-  return std::make_unique<PsaMethod>(context, spec);
+std::unique_ptr<AttentionMethod> make_psa_method(const MethodContext& context, const PsaSpec& spec,
+                                                 const BudgetSpec& budget) {
+  return std::make_unique<PsaMethod>(context, spec, budget);
 }
 
 }  // namespace sprocket::parallel

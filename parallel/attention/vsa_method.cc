@@ -4,10 +4,12 @@
 
 #include "base/error.h"
 #include "kernels/block_pooling.h"
+#include "kernels/block_selection.h"
 #include "kernels/branch_combine.h"
 #include "kernels/coarse_attention.h"
 #include "parallel/attention/attention_method.h"
 #include "parallel/attention/block_summaries.h"
+#include "parallel/attention/domain_imports.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -22,8 +24,8 @@ struct Pieces {
 
 class VsaMethod : public AttentionMethod {
  public:
-  VsaMethod(const MethodContext& context, const VsaSpec& spec)
-      : context_(context), spec_(spec), offsets_(context.blocks.own_offsets()) {}
+  VsaMethod(const MethodContext& context, const VsaSpec& spec, const BudgetSpec& budget)
+      : context_(context), spec_(spec), budget_(budget), offsets_(context.blocks.own_offsets()) {}
 
   Selection prepare(const ShardTensors& tensors, const Selection& saved) override {
     tensors_ = tensors;
@@ -62,8 +64,18 @@ class VsaMethod : public AttentionMethod {
       }
       problem.q_sub = sub_blocks<A>(q_pieces);
       problem.k_sub = sub_blocks<A>(k_pieces);
-      selection.table = std::make_shared<kernels::SegmentTable>(
-          kernels::select_and_attend<A>(problem, selection_rule(problem.heads), out));
+      const TokenLayout& layout = context_.layout;
+      const int k =
+          kernels::selected_count(spec_.sparsity, layout.blocks() - layout.prefix_blocks());
+      if (const auto budget = domain_budget(context_, budget_, problem.heads)) {
+        selection =
+            select_within(context_, *budget,
+                          *kernels::budgeted_selection<A>(
+                              problem, k, *budget, held_domains(layout, context_.blocks), out));
+        return;
+      }
+      selection.table =
+          std::make_shared<kernels::SegmentTable>(kernels::select_and_attend<A>(problem, k, out));
     });
     return selection;
   }
@@ -197,25 +209,9 @@ class VsaMethod : public AttentionMethod {
     return problem;
   }
 
-  kernels::CoarseSelection selection_rule(int heads) const {
-    const TokenLayout& layout = context_.layout;
-    kernels::CoarseSelection rule;
-    rule.k = kernels::selected_count(spec_.sparsity, layout.blocks() - layout.prefix_blocks());
-    if (layout.spec.domains == 1 || !(spec_.max_coverage < Decimal::ratio(1, 0))) return rule;
-    if (heads != context_.model_heads &&
-        (spec_.budget_head_group < 1 || heads % spec_.budget_head_group != 0)) {
-      throw ConfigError(
-          fmt::format("attention.vsa.budget_head_group: {}; a rank holds {} of {} heads, so the "
-                      "group must be a "
-                      "divisor of {} (0, all heads, needs ulysses: 1)",
-                      spec_.budget_head_group, heads, context_.model_heads, heads));
-    }
-    rule.budget = {layout.domain_blocks, spec_.max_coverage, spec_.budget_head_group};
-    return rule;
-  }
-
   MethodContext context_;
   VsaSpec spec_;
+  BudgetSpec budget_;
   std::vector<int64_t> offsets_;
   ShardTensors tensors_;
   at::Tensor q_own_, k_all_, v_all_;  // block means
@@ -225,9 +221,9 @@ class VsaMethod : public AttentionMethod {
 
 }  // namespace
 
-std::unique_ptr<AttentionMethod> make_vsa_method(const MethodContext& context,
-                                                 const VsaSpec& spec) {
-  return std::make_unique<VsaMethod>(context, spec);
+std::unique_ptr<AttentionMethod> make_vsa_method(const MethodContext& context, const VsaSpec& spec,
+                                                 const BudgetSpec& budget) {
+  return std::make_unique<VsaMethod>(context, spec, budget);
 }
 
 }  // namespace sprocket::parallel

@@ -21,6 +21,7 @@
 #include "runtime/attention/stage_times.h"
 #include "runtime/jobs/run_on_mesh.h"
 #include "runtime/media/png.h"
+#include "runtime/metrics/head_shares.h"
 #include "runtime/metrics/memory.h"
 #include "runtime/plan/job_specs.h"
 
@@ -197,6 +198,7 @@ class AttentionJob {
   void open_output();
   void draw(const SelectionRecord& record) const;
   std::string report(const CallResult& result, const CallTimes& times);
+  std::string domain_text(const parallel::AttentionStatistics& statistics);
   std::string memory_text() const;
   bool dumps_kept() const {
     return options_.dump_selection && spec_.method == parallel::MethodKind::kBsa;
@@ -411,21 +413,55 @@ std::string AttentionJob::memory_text() const {
   return text + ", beyond inputs, output and gradients, at the peak of rank 0";
 }
 
+// Mean, smallest and largest of a layer's heads.
+std::string range_of(const std::vector<double>& heads) {
+  double sum = 0;
+  for (const double share : heads) sum += share;
+  const auto [low, high] = std::minmax_element(heads.begin(), heads.end());
+  return fmt::format("{:.4f} ({:.4f} to {:.4f} by head)", sum / static_cast<double>(heads.size()),
+                     *low, *high);
+}
+
+// Collective. Empty where there is one domain.
+std::string AttentionJob::domain_text(const parallel::AttentionStatistics& statistics) {
+  const int heads = static_cast<int>(input_->heads());
+  const auto layers = [](const std::vector<kernels::Share>& shares) {
+    return shares.empty() ? LayerHeadShares{} : LayerHeadShares{shares};
+  };
+  const LayerHeadShares coverage = layers(statistics.domain_coverage),
+                        kept = layers(statistics.kept_mass);
+  std::vector<double> sums;
+  append_shares(coverage, static_cast<int>(part_.first_head), heads, sums);
+  append_shares(kept, static_cast<int>(part_.first_head), heads, sums);
+  world_.all_reduce(comm::Buffer::of(std::span(sums)), comm::ReduceOp::kSum).wait_host();
+  std::span<const double> rest(sums);
+  const auto covered = take_shares(static_cast<int>(coverage.size()), heads, rest);
+  const auto mass = take_shares(static_cast<int>(kept.size()), heads, rest);
+  if (covered.empty()) return {};
+  std::string text = fmt::format("{}, of whose remote blocks they need {}", layout_.spec.domains,
+                                 range_of(covered[0]));
+  if (!mass.empty()) text += fmt::format("; kept mass {}", range_of(mass[0]));
+  return text;
+}
+
 std::string AttentionJob::report(const CallResult& result, const CallTimes& times) {
   const double share = static_cast<double>(part_.own_heads * part_.own_blocks) /
                        static_cast<double>(part_.heads * layout_.blocks());
   const json own = {{"forward", times.forward},
                     {"backward", times.backward},
                     {"density", result.statistics.density * share},
+                    {"coverage", result.statistics.coverage},
                     {"pairs", executed_pairs(result.selection, layout_, spec_, part_.first_block)}};
-  double density = 0, pairs = 0;
+  double density = 0, pairs = 0, coverage = 0;
   std::vector<CallTimes> ranks;
   for (const std::string& text : gather_text(world_, own.dump())) {
     const json rank = json::parse(text);
     density += rank["density"].get<double>();
     pairs += rank["pairs"].get<double>();
+    coverage += rank["coverage"].get<double>();
     ranks.push_back({rank["forward"].get<StageMs>(), rank["backward"].get<StageMs>()});
   }
+  const std::string domains = domain_text(result.statistics);
   if (world_.rank() != 0) return {};
   const double forward_flops = 4.0 * static_cast<double>(input_->head_dim()) * pairs;
   const double backward_flops = 2.5 * forward_flops;
@@ -454,6 +490,11 @@ std::string AttentionJob::report(const CallResult& result, const CallTimes& time
                             options_.threads, options_.threads == 1 ? "" : "s"));
   line("density", fmt::format("{:.4f} of the pairs of blocks, {:.4f} of the pairs of tokens",
                               density, pairs / all_pairs));
+  if (shape.outer > 1) {
+    line("coverage", fmt::format("{:.4f} of the remote (head, block) pairs are needed by the ranks",
+                                 coverage / shape.sequence()));
+  }
+  if (!domains.empty()) line("domains", domains);
   line("FLOPs",
        fmt::format("{:.4g} forward{}", forward_flops,
                    options_.backward ? fmt::format(", {:.4g} backward", backward_flops) : ""));

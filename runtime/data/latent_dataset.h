@@ -33,6 +33,10 @@ class LatentDataset {
   // Reads the index alone. Throws InputError.
   explicit LatentDataset(const std::string& folder);
 
+  // Normalises by the statistics of another data set, the one that a model is trained on, where
+  // latents are not stored normalised already.
+  void normalise_by(const LatentDataset& other) { index_.statistics = other.index_.statistics; }
+
   const std::string& folder() const { return folder_; }
   const Index& index() const { return index_; }
   int64_t size() const { return static_cast<int64_t>(index_.samples.size()); }

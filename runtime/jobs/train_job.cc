@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "base/error.h"
@@ -14,6 +15,7 @@
 #include "runtime/jobs/run_folder.h"
 #include "runtime/jobs/run_on_mesh.h"
 #include "runtime/media/output_file.h"
+#include "runtime/metrics/json_lines.h"
 #include "runtime/metrics/metrics_file.h"
 #include "runtime/metrics/progress.h"
 #include "runtime/plan/job_specs.h"
@@ -21,11 +23,20 @@
 #include "runtime/sample/sample_set.h"
 #include "runtime/train/data_check.h"
 #include "runtime/train/trainer.h"
+#include "runtime/train/validator.h"
 
 namespace sprocket::runtime {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Losses of latents in other units would mean nothing.
+void check_same_latents(const data::LatentDataset& training, const data::LatentDataset& held_out) {
+  const data::CodecInfo &one = training.index().codec, &other = held_out.index().codec;
+  if (one.name == other.name && one.channels == other.channels) return;
+  throw ConfigError(fmt::format("training.validation.path: {} has latents of {}, data.path has {}",
+                                held_out.folder(), other.name, one.name));
+}
 
 class TrainJob {
  public:
@@ -36,6 +47,11 @@ class TrainJob {
     run_on_all(world_, [&] {
       data_.emplace(job_.data().path());
       check_data(job_, *data_);
+      if (job_.training().validation().path().empty()) return;
+      held_out_.emplace(job_.training().validation().path());
+      check_data(job_, *held_out_);
+      check_same_latents(*data_, *held_out_);
+      held_out_->normalise_by(*data_);
     });
     claim_folder();
     run_on_all(world_, [&] {
@@ -45,6 +61,7 @@ class TrainJob {
       if (!start_path_.empty()) load(start_path_);
       if (first()) {
         metrics_.emplace(path_of("metrics.jsonl"), state_.step());
+        if (held_out_) validation_.emplace(path_of("validation.jsonl"), state_.step());
         progress_.emplace(options_.terminal, job_.training().steps(), job_.output().log_interval());
       }
     });
@@ -53,6 +70,7 @@ class TrainJob {
     Trainer trainer(*network_, *optimizer_, *data_, collector);
     result_.first_step = state_.step();
     saved_step_ = start_path_.empty() ? -1 : state_.step();
+    if (state_.step() == 0 && job_.training().validation().interval() > 0) validate();
     while (state_.step() < job_.training().steps() && result_.exit_code == ExitCode::kOk) {
       one_step(trainer);
     }
@@ -119,6 +137,7 @@ class TrainJob {
       result_.exit_code = ExitCode::kInterrupted;
       return;
     }
+    if (last || due(job_.training().validation().interval())) validate();
     if (last || due(job_.output().checkpoint_interval())) save();
     if (due(job_.output().sample_interval()) || (last && job_.output().sample_interval() > 0)) {
       sample();
@@ -156,6 +175,21 @@ class TrainJob {
       metrics_->write(state_.step(), outcome,
                       step_flops(job_, samples, outcome.tokens / samples, density),
                       state_.skipped_steps(), data_->bad_samples());
+    });
+  }
+
+  // With the attention of the last step done, like sampling.
+  void validate() {
+    if (!held_out_) return;
+    const ValidationLoss loss =
+        Validator(*network_, *held_out_).run(std::max<int64_t>(state_.step() - 1, 0));
+    result_.validation_losses.push_back(loss.mean);
+    run_on_all(world_, [&] {
+      if (!first()) return;
+      validation_->write(
+          {{"step", state_.step()}, {"loss", loss.mean}, {"by_level", loss.by_level}});
+      if (progress_) progress_->pause();
+      spdlog::info("step {}: validation loss {:.6f}", state_.step(), loss.mean);
     });
   }
 
@@ -206,11 +240,13 @@ class TrainJob {
   const parallel::Mesh& mesh_;
   comm::Communicator& world_;
   std::optional<data::LatentDataset> data_;
+  std::optional<data::LatentDataset> held_out_;
   std::optional<Network> network_;
   std::optional<Optimizer> optimizer_;
-  std::optional<MetricsFile> metrics_;  // rank 0
-  std::optional<Progress> progress_;    // rank 0
-  std::string start_path_;              // empty: from step 0
+  std::optional<MetricsFile> metrics_;   // rank 0
+  std::optional<JsonLines> validation_;  // rank 0
+  std::optional<Progress> progress_;     // rank 0
+  std::string start_path_;               // empty: from step 0
   CheckpointState state_;
   int64_t saved_step_ = -1;
   TrainResult result_;

@@ -31,12 +31,13 @@ struct TrainOptions {
 };
 
 struct TrainResult {
-  int64_t first_step = 0;              // steps that a checkpoint brought
-  int64_t last_step = 0;               // steps done in all
-  std::vector<double> losses;          // one for each step of this call, the same on all ranks
-  int64_t skipped_steps = 0;           // for gradients that were not finite, in this call
-  std::string checkpoint;              // the newest one; empty: none was written
-  ExitCode exit_code = ExitCode::kOk;  // kInterrupted after a stop
+  int64_t first_step = 0;                 // steps that a checkpoint brought
+  int64_t last_step = 0;                  // steps done in all
+  std::vector<double> losses;             // one for each step of this call, the same on all ranks
+  std::vector<double> validation_losses;  // of this call, in order, the same on all ranks
+  int64_t skipped_steps = 0;              // for gradients that were not finite, in this call
+  std::string checkpoint;                 // the newest one; empty: none was written
+  ExitCode exit_code = ExitCode::kOk;     // kInterrupted after a stop
 };
 
 // Collective over `world`. `job` is resolved for its size (config::load_job with a world). Results

@@ -1,30 +1,17 @@
 #include "runtime/metrics/metrics_file.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <vector>
 
-#include "base/error.h"
-#include "runtime/media/output_file.h"
 #include "runtime/metrics/memory.h"
 
 namespace sprocket::runtime {
 namespace {
 
 using nlohmann::json;
-
-std::string lines_up_to(const std::string& path, int64_t last_step) {
-  std::ifstream in(path);
-  std::string kept, line;
-  while (std::getline(in, line)) {
-    const json object = json::parse(line, nullptr, false);
-    if (object.is_object() && object.value("step", int64_t{-1}) <= last_step) kept += line + "\n";
-  }
-  return kept;
-}
 
 json summary(const std::vector<double>& by_layer) {
   const double sum = std::accumulate(by_layer.begin(), by_layer.end(), 0.0);
@@ -35,14 +22,33 @@ json summary(const std::vector<double>& by_layer) {
           {"by_layer", by_layer}};
 }
 
-}  // namespace
+double rounded(double share) { return std::round(share * 1e4) / 1e4; }
 
-MetricsFile::MetricsFile(const std::string& path, int64_t first_step) : path_(path) {
-  const std::string kept = lines_up_to(path, first_step);
-  media::write_output_file(path, std::as_bytes(std::span(kept)));
-  out_.open(path, std::ios::app);
-  if (!out_) throw OutputError(fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
+// Of shares by layer and head; every layer has the same number of heads.
+json head_summary(const std::vector<std::vector<double>>& shares) {
+  std::vector<double> by_layer;
+  json by_head = json::array();
+  double smallest = shares[0][0], largest = smallest;
+  for (const std::vector<double>& layer : shares) {
+    double sum = 0;
+    json& heads = by_head.emplace_back(json::array());
+    for (const double share : layer) {
+      sum += share;
+      smallest = std::min(smallest, share);
+      largest = std::max(largest, share);
+      heads.push_back(rounded(share));
+    }
+    by_layer.push_back(sum / static_cast<double>(layer.size()));
+  }
+  json object = summary(by_layer);
+  for (json& layer : object["by_layer"]) layer = rounded(layer.get<double>());
+  object["min"] = smallest;
+  object["max"] = largest;
+  object["by_head"] = std::move(by_head);
+  return object;
 }
+
+}  // namespace
 
 void MetricsFile::write(int64_t step, const StepOutcome& o, const StepFlops& flops,
                         int64_t skipped_steps, int64_t bad_samples) {
@@ -67,8 +73,9 @@ void MetricsFile::write(int64_t step, const StepOutcome& o, const StepFlops& flo
                {"coverage", summary(o.coverage)}};
   // JSON has no infinities: the norm of a skipped step is absent.
   if (!o.skipped) line["grad_norm"] = o.gradient_norm;
-  out_ << line.dump() << "\n" << std::flush;
-  if (!out_) throw OutputError(fmt::format("{}: cannot be written (disk full?)", path_));
+  if (!o.domain_coverage.empty()) line["domain_coverage"] = head_summary(o.domain_coverage);
+  if (!o.kept_mass.empty()) line["kept_mass"] = head_summary(o.kept_mass);
+  lines_.write(line);
 }
 
 }  // namespace sprocket::runtime

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <fstream>
 #include <string>
 
+#include "runtime/metrics/json_lines.h"
 #include "runtime/plan/flops.h"
 #include "runtime/train/step_outcome.h"
 
@@ -14,15 +14,14 @@ class MetricsFile {
  public:
   // Keeps the lines of steps before `first_step` of a file that is there and drops the others: they
   // are about to be made again. Throws OutputError.
-  MetricsFile(const std::string& path, int64_t first_step);
+  MetricsFile(const std::string& path, int64_t first_step) : lines_(path, first_step) {}
 
   // `step` is the number of steps done, from 1. Written through at once. Throws OutputError.
   void write(int64_t step, const StepOutcome& outcome, const StepFlops& flops,
              int64_t skipped_steps, int64_t bad_samples);
 
  private:
-  std::string path_;
-  std::ofstream out_;
+  JsonLines lines_;
 };
 
 }  // namespace sprocket::runtime

@@ -45,13 +45,29 @@ kernels::PrefixRule prefix_of(config::Vsa::Prefix prefix) {
   throw InternalError("attention.vsa.prefix has no counterpart");
 }
 
+kernels::BudgetForm form_of(config::Attention::BudgetForm form) {
+  switch (form) {
+    case config::Attention::FLAT:
+      return kernels::BudgetForm::kFlat;
+    case config::Attention::TREE:
+      return kernels::BudgetForm::kTree;
+  }
+  throw InternalError("attention.budget_form has no counterpart");
+}
+
+parallel::BudgetSpec budget_spec(const config::Attention& attention, int64_t step) {
+  parallel::BudgetSpec spec{form_of(attention.budget_form()), {}, attention.budget_head_group()};
+  for (const config::Schedule& schedule : attention.max_coverage()) {
+    spec.max_coverage.push_back(config::schedule_value(schedule, step));
+  }
+  return spec;
+}
+
 parallel::VsaSpec vsa_spec(const config::Vsa& vsa, int64_t step) {
   parallel::VsaSpec spec;
   spec.sparsity = config::schedule_value(vsa.sparsity(), step);
   spec.coarse = coarse_of(vsa.coarse());
   spec.fine_gate = vsa.fine_gate();
-  spec.max_coverage = config::schedule_value(vsa.max_coverage(), step);
-  spec.budget_head_group = vsa.budget_head_group();
   if (vsa.score() == config::Vsa::SUBBLOCK) {
     spec.query_parts = vsa.query_parts();
     spec.key_parts = vsa.key_parts();
@@ -166,6 +182,7 @@ parallel::AsaSpec asa_spec(const config::Asa& asa, int64_t step) {
 parallel::AttentionSpec attention_spec(const config::Attention& attention, int64_t step) {
   parallel::AttentionSpec spec;
   spec.method = method_of(attention.method());
+  spec.budget = budget_spec(attention, step);
   switch (spec.method) {
     case parallel::MethodKind::kDense:
       break;

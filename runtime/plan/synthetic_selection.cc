@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/philox.h"
+#include "kernels/block_selection.h"
 #include "kernels/coarse_attention.h"
 
 namespace sprocket::runtime {
@@ -67,10 +68,11 @@ kernels::SegmentTable synthetic_selection(const parallel::TokenLayout& layout, i
   problem.head_dim = dim;
   problem.qc = queries.data();
   problem.kc = keys.data();
-  kernels::CoarseSelection rule;
-  rule.k = kernels::selected_count(Decimal::ratio(1, 0) - density, blocks);
-  rule.budget = budget;
-  return kernels::select_and_attend<double>(problem, rule, nullptr);
+  const int k = kernels::selected_count(Decimal::ratio(1, 0) - density, blocks);
+  if (!budget) return kernels::select_and_attend<double>(problem, k, nullptr);
+  const auto selection =
+      kernels::budgeted_selection<double>(problem, k, *budget, {0, budget->domains()}, nullptr);
+  return kernels::select_alone(*budget, *selection, problem.threads);
 }
 
 }  // namespace sprocket::runtime

@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "kernels/block_selection.h"
+#include "kernels/import_budget.h"
 #include "kernels/segment_table.h"
 #include "parallel/token_layout.h"
 

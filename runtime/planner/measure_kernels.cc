@@ -13,8 +13,10 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "base/timeline.h"
+#include "kernels/block_selection.h"
 #include "kernels/coarse_attention.h"
 #include "models/autograd/linear.h"
+#include "parallel/attention/domain_imports.h"
 #include "parallel/attention/segment_pass.h"
 #include "parallel/tensor_buffer.h"
 #include "runtime/plan/job_specs.h"
@@ -141,14 +143,17 @@ double selection_rate(const config::Job& job, const parallel::TokenLayout& layou
   problem.kc = means[1].const_data_ptr<float>();
   problem.vc = means[2].const_data_ptr<float>();
   problem.threads = threads;
-  kernels::CoarseSelection rule;
-  rule.k = kernels::selected_count(Decimal::ratio(1, 0) - stated_density(spec), blocks);
-  if (const auto budget = domain_budget(layout, spec)) {
-    rule.budget = budget;
-    rule.budget->head_group = 0;
-  }
+  const int k = kernels::selected_count(Decimal::ratio(1, 0) - stated_density(spec), blocks);
+  auto budget = parallel::domain_budget(layout, spec.budget);
+  if (budget) budget->head_group = 0;
   const double seconds = median_seconds(group, kRepetitions, [&] {
-    kernels::select_and_attend<float>(problem, rule, out.data_ptr<float>());
+    if (!budget) {
+      kernels::select_and_attend<float>(problem, k, out.data_ptr<float>());
+      return;
+    }
+    const auto selection = kernels::budgeted_selection<float>(
+        problem, k, *budget, {0, budget->domains()}, out.data_ptr<float>());
+    kernels::select_alone(*budget, *selection, threads);
   });
   return 4.0 * dim * heads * blocks * blocks / seconds;
 }

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "parallel/attention/domain_imports.h"
 #include "runtime/media/output_file.h"
 #include "runtime/media/png.h"
 #include "runtime/plan/job_specs.h"
@@ -96,8 +97,9 @@ std::string run_scaling(const config::LoadedJob& loaded, const config::LatentSha
   ScalingSpec scaling;
   scaling.ranks = parse_scale(options.scale);
   scaling.density = options.density.value_or(stated_density(spec).value());
-  const auto budget = domain_budget(layout, spec);
-  scaling.budget = options.coverage.value_or(budget ? budget->max_coverage.value() : kBudget);
+  const auto budget = parallel::domain_budget(layout, spec.budget);
+  scaling.budget =
+      options.coverage.value_or(budget ? budget->max_coverage.front().value() : kBudget);
   check_figures(scaling.density, scaling.budget);
   const ClusterModel model = cluster_model(cluster, job.compute().precision());
   const std::vector<ScalingPoint> points = simulate_scaling(job, shape, model, scaling);

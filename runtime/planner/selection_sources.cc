@@ -7,6 +7,7 @@
 #include "kernels/pyramid.h"
 #include "models/safetensors/safetensors.h"
 #include "parallel/attention/attention_method.h"
+#include "parallel/attention/domain_imports.h"
 #include "parallel/comm/fake_backend.h"
 #include "runtime/attention/selection_file.h"
 #include "runtime/plan/job_specs.h"
@@ -52,6 +53,14 @@ kernels::SegmentTable with_segments(kernels::SegmentTable table,
   return table;
 }
 
+std::string coverage_text(const parallel::BudgetSpec& budget) {
+  std::string text;
+  for (const Decimal& share : budget.max_coverage) {
+    text += (text.empty() ? "" : ", ") + share.to_string();
+  }
+  return text;
+}
+
 }  // namespace
 
 void check_figures(double density, double coverage) {
@@ -60,16 +69,6 @@ void check_figures(double density, double coverage) {
   };
   check("--density", density, density > 0 && density <= 1, "0 < density <= 1");
   check("--coverage", coverage, coverage >= 0 && coverage <= 1, "0 <= coverage <= 1");
-}
-
-std::optional<kernels::DomainBudget> domain_budget(const parallel::TokenLayout& layout,
-                                                   const parallel::AttentionSpec& spec) {
-  if (spec.method != MethodKind::kVsa || layout.spec.domains == 1 ||
-      !(spec.vsa.max_coverage < Decimal::ratio(1, 0))) {
-    return std::nullopt;
-  }
-  return kernels::DomainBudget{layout.domain_blocks, spec.vsa.max_coverage,
-                               spec.vsa.budget_head_group};
 }
 
 Decimal stated_density(const parallel::AttentionSpec& spec) {
@@ -126,7 +125,7 @@ SelectionSource selection_source(const config::Job& job, const parallel::TokenLa
     source.description = "every pair";
     return source;
   }
-  const auto budget = domain_budget(layout, spec);
+  const auto budget = parallel::domain_budget(layout, spec.budget);
   const auto make = [&](const std::optional<kernels::DomainBudget>& limit) {
     return std::make_shared<kernels::SegmentTable>(
         synthetic_selection(layout, heads, density, limit, options.synthetic));
@@ -136,7 +135,7 @@ SelectionSource selection_source(const config::Job& job, const parallel::TokenLa
       with_segments(budget ? *make(budget) : *source.unbudgeted, layout, spec));
   source.description = fmt::format(
       "synthetic, density {}, width {:g}{}", density.to_string(), options.synthetic.width,
-      budget ? fmt::format(", budget {} of {} domains", budget->max_coverage.to_string(),
+      budget ? fmt::format(", budget {} of {} domains", coverage_text(spec.budget),
                            layout.spec.domains)
              : "");
   return source;

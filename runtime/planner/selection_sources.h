@@ -27,10 +27,6 @@ SelectionSource selection_source(const config::Job& job, const parallel::TokenLa
 // Throws ConfigError unless 0 < density <= 1 and 0 <= coverage <= 1.
 void check_figures(double density, double coverage);
 
-// The budget of a layout with domains; none where it does not bind.
-std::optional<kernels::DomainBudget> domain_budget(const parallel::TokenLayout& layout,
-                                                   const parallel::AttentionSpec& spec);
-
 // The density that the method's options state at a step, to plan with where no selection is known.
 // VSA: 1 - sparsity; BSA by value: 1 - sparsity; PSA with quotas: of full blocks, else 0.2, ASA:
 // max_keep, for which the thresholds give no figure without data.

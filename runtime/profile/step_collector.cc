@@ -13,6 +13,13 @@ int64_t length_of(std::span<const Interval> intervals, Activity activity) {
   return sum;
 }
 
+void add_heads(LayerHeadShares& sums, size_t layer, const std::vector<kernels::Share>& heads) {
+  if (heads.empty()) return;
+  if (sums.size() <= layer) sums.resize(layer + 1);
+  sums[layer].resize(heads.size());
+  for (size_t h = 0; h < heads.size(); ++h) sums[layer][h] += heads[h];
+}
+
 RunningRange merged(const RunningRange& a, const RunningRange& b) {
   if (a.count == 0) return b;
   if (b.count == 0) return a;
@@ -81,6 +88,8 @@ void StepCollector::begin_step() {
   records_.clear();
   intervals_.clear();
   step_layers_.assign(step_layers_.size(), {});
+  step_domain_coverage_.clear();
+  step_kept_mass_.clear();
   step_lost_ = 0;
   step_begin_ns_ = monotonic_ns();
 }
@@ -94,6 +103,8 @@ void StepCollector::collect(std::span<const parallel::AttentionSlot> slots) {
   for (size_t layer = 0; layer < slots.size(); ++layer) {
     step_layers_[layer].density.add(slots[layer].statistics.density);
     step_layers_[layer].coverage.add(slots[layer].statistics.coverage);
+    add_heads(step_domain_coverage_, layer, slots[layer].statistics.domain_coverage);
+    add_heads(step_kept_mass_, layer, slots[layer].statistics.kept_mass);
   }
 }
 

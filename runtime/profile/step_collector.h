@@ -7,6 +7,7 @@
 
 #include "parallel/mesh.h"
 #include "parallel/sequence_attention.h"
+#include "runtime/metrics/head_shares.h"
 #include "runtime/profile/interval_set.h"
 #include "runtime/profile/rank_profile.h"
 #include "runtime/train/step_outcome.h"
@@ -33,6 +34,10 @@ class StepCollector {
 
   // Density and coverage of the running or last step, over layers and micro-batches.
   const std::vector<LayerShares>& step_layers() const { return step_layers_; }
+  // Of this rank's heads, summed over the micro-batches; empty without domains, or without a
+  // budget.
+  const LayerHeadShares& step_domain_coverage() const { return step_domain_coverage_; }
+  const LayerHeadShares& step_kept_mass() const { return step_kept_mass_; }
   const RankProfile& profile() const { return profile_; }
 
  private:
@@ -47,6 +52,7 @@ class StepCollector {
   std::vector<Interval> intervals_;
   std::vector<std::pair<int32_t, comm::OpRecord>> records_;
   std::vector<LayerShares> step_layers_;
+  LayerHeadShares step_domain_coverage_, step_kept_mass_;
   int64_t step_begin_ns_ = 0;
   int64_t step_lost_ = 0;
   RankProfile profile_;

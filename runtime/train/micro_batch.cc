@@ -2,11 +2,11 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/tensor.h>
 
 #include "base/error.h"
 #include "runtime/plan/job_specs.h"
+#include "runtime/train/noisy_latent.h"
 #include "runtime/train/text_input.h"
 
 namespace sprocket::runtime {
@@ -19,17 +19,15 @@ MicroBatch make_micro_batch(const config::Job& job, const data::LatentShape& sha
   batch.shape = shape;
   std::vector<at::Tensor> noisy, target, text;
   std::vector<float> timesteps;
-  const std::vector<int64_t> sizes = {1, shape.c, shape.t, shape.h, shape.w};
   for (size_t lane = 0; lane < samples.size(); ++lane) {
     const data::Sample& sample = samples[lane];
     SPROCKET_CHECK_EQ(std::ssize(sample.latent), shape.elements());
     const double level = draw_level(job.flow(), keys[lane]);
     const std::vector<float> noise = draw_noise(shape.elements(), keys[lane]);
-    const auto x0 = at::from_blob(const_cast<float*>(sample.latent.data()), sizes, at::kFloat);
-    const auto eps = at::from_blob(const_cast<float*>(noise.data()), sizes, at::kFloat);
-    noisy.push_back(x0 * (1 - level) + eps * level);
-    target.push_back(eps - x0);
-    timesteps.push_back(static_cast<float>(kTimesteps * level));
+    const NoisyLatent input = add_noise(sample.latent, noise, level, shape);
+    noisy.push_back(input.noisy);
+    target.push_back(input.target);
+    timesteps.push_back(input.timestep);
     const bool dropped = drops_text(job.training().text_dropout(), keys[lane]);
     text.push_back(text_tensor(job.model(), dropped ? std::span<const float>() : sample.text));
   }

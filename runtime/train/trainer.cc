@@ -41,7 +41,12 @@ bool Trainer::reduce(StepOutcome& outcome, double local_loss, bool stop) {
     values.push_back(layer.density.mean());
     values.push_back(layer.coverage.mean());
   }
-  comm::Communicator& world = network_.mesh().world();
+  const int heads = network_.job().model().heads();
+  const parallel::Mesh& mesh = network_.mesh();
+  const int first_head = heads / mesh.shape().ulysses * mesh.coordinate().ulysses;
+  append_shares(collector_.step_domain_coverage(), first_head, heads, values);
+  append_shares(collector_.step_kept_mass(), first_head, heads, values);
+  comm::Communicator& world = mesh.world();
   world.all_reduce(comm::Buffer::of(std::span(values)), comm::ReduceOp::kSum).wait_host();
   outcome.loss = values[0];
   outcome.stop_requested = values[1] > 0;
@@ -49,6 +54,11 @@ bool Trainer::reduce(StepOutcome& outcome, double local_loss, bool stop) {
     outcome.density.push_back(values[2 + 2 * layer] / world.size());
     outcome.coverage.push_back(values[3 + 2 * layer] / world.size());
   }
+  std::span<const double> rest = std::span(values).subspan(2 + 2 * layers.size());
+  outcome.domain_coverage =
+      take_shares(static_cast<int>(collector_.step_domain_coverage().size()), heads, rest);
+  outcome.kept_mass =
+      take_shares(static_cast<int>(collector_.step_kept_mass().size()), heads, rest);
   return std::isfinite(outcome.loss);
 }
 

@@ -43,8 +43,10 @@ TEST(LoadJob, AnEmptyFileIsTheDefaultJobWithEverythingWrittenOut) {
 TEST(LoadJob, TheChosenMethodsOptionsAreWrittenOut) {
   const Job vsa = parse_job("attention { method: VSA }", "x").job;
   EXPECT_EQ(vsa.attention().vsa().sparsity().end(), 0);
-  EXPECT_EQ(vsa.attention().vsa().max_coverage().start(), 1);
-  EXPECT_TRUE(vsa.attention().vsa().max_coverage().has_interval());
+  ASSERT_EQ(vsa.attention().max_coverage_size(), 1);
+  EXPECT_EQ(vsa.attention().max_coverage(0).start(), 1);
+  EXPECT_EQ(vsa.attention().max_coverage(0).end(), 1);
+  EXPECT_TRUE(vsa.attention().max_coverage(0).has_interval());
   EXPECT_EQ(vsa.attention().order(), Attention::KD);
   EXPECT_FALSE(vsa.attention().has_bsa());
   const Job bsa = parse_job("attention { method: BSA bsa { rule: MASS } }", "x").job;
@@ -69,8 +71,9 @@ TEST(LoadJob, TheChosenMethodsOptionsAreWrittenOut) {
 TEST(LoadJob, AResolvedJobReadsBackAsItself) {
   const std::string text = R"(
     attention { method: VSA domains: 4 psa { threshold: [.1, .2, .3, .4] }
-                vsa { sparsity { start: 0 end: .9 increment: .03 interval: 30 }
-                      max_coverage { start: 0.1 } } }
+                vsa { sparsity { start: 0 end: .9 increment: .03 interval: 30 } }
+                max_coverage { start: 0.1 } max_coverage { start: 1 end: .5 increment: -.1 }
+                budget_form: TREE }
     sampling { prompt: "a \"quoted\" rabbit" prompt: 'größer' }
     data { path: "x" latent { t: 8 h: 16 w: 16 } })";
   const Job job = parse_job(text, "job.txtpb").job;
@@ -248,20 +251,56 @@ TEST(Validation, Model) {
 }
 
 TEST(Validation, Attention) {
-  EXPECT_EQ(errors_of("attention { vsa { sparsity { start: 1 } max_coverage { start: 1.5 } } }"),
+  EXPECT_EQ(errors_of("attention { vsa { sparsity { start: 1 } } max_coverage { start: 1.5 } }"),
             "job.txtpb:1:30: attention.vsa.sparsity.start: 1; legal: 0 <= start < 1\n"
-            "job.txtpb:1:56: attention.vsa.max_coverage.start: 1.5; legal: 0 <= start <= 1");
-  EXPECT_EQ(errors_of("attention { vsa { budget_head_group: 4 } } parallel { ulysses: 2 }"),
-            "job.txtpb:1:19: attention.vsa.budget_head_group: 4 does not divide model.heads / "
-            "parallel.ulysses: 12 / 2 = 6; legal: 1, 2, 3, 6");
-  EXPECT_EQ(errors_of("attention { method: VSA domains: 4 vsa { max_coverage { start: .25 } } }\n"
-                      "parallel { ulysses: 2 }"),
-            "attention.vsa.budget_head_group: 0 (all 12 heads compete together) needs "
-            "parallel.ulysses: 1, "
-            "found 2, where a rank holds 6 heads; legal: 1, 2, 3, 6");
+            "job.txtpb:1:58: attention.max_coverage[0].start: 1.5; legal: 0 <= start <= 1");
   EXPECT_EQ(
       errors_of("attention { domains: 4 } parallel { outer: 3 }"),
       "job.txtpb:1:37: parallel.outer: 3 does not divide attention.domains: 4; legal: 1, 2, 4");
+}
+
+TEST(Validation, Budget) {
+  EXPECT_EQ(errors_of("attention { max_coverage { start: -.1 end: 0 increment: .1 } }"),
+            "job.txtpb:1:28: attention.max_coverage[0].start: -0.1; legal: 0 <= start <= 1");
+  EXPECT_EQ(errors_of("attention { method: VSA budget_form: TREE domains: 4\n"
+                      "max_coverage { start: .1 } max_coverage { start: 2 } }"),
+            "job.txtpb:2:43: attention.max_coverage[1].start: 2; legal: 0 <= start <= 1");
+  EXPECT_EQ(errors_of("attention { budget_head_group: 4 } parallel { ulysses: 2 }"),
+            "job.txtpb:1:13: attention.budget_head_group: 4 does not divide model.heads / "
+            "parallel.ulysses: 12 / 2 = 6; legal: 1, 2, 3, 6");
+  for (const char* method : {"VSA", "BSA", "PSA", "ASA"}) {
+    EXPECT_EQ(errors_of(std::string("attention { method: ") + method +
+                        " domains: 4 max_coverage { start: .25 } }\nparallel { ulysses: 2 }"),
+              "attention.budget_head_group: 0 (all 12 heads compete together) needs "
+              "parallel.ulysses: 1, "
+              "found 2, where a rank holds 6 heads; legal: 1, 2, 3, 6");
+  }
+  for (const char* method : {"DENSE", "SLIDING_TILE"}) {
+    EXPECT_EQ(errors_of(std::string("attention { max_coverage { start: .5 } domains: 2 method: ") +
+                        method + " }"),
+              std::string("job.txtpb:1:13: attention.max_coverage[0]: below 1 needs a method that "
+                          "scores blocks, found method: ") +
+                  method + "; legal: VSA, BSA, PSA, ASA, or max_coverage { start: 1 }");
+    EXPECT_EQ(
+        errors_of(std::string("attention { max_coverage { start: 1 } method: ") + method + " }"),
+        "");
+  }
+  EXPECT_EQ(
+      errors_of("attention { method: VSA max_coverage { start: .5 } max_coverage { start: 1 } }"),
+      "job.txtpb:1:25: attention.max_coverage[0]: expected one schedule for budget_form: FLAT, "
+      "found 2");
+  EXPECT_EQ(errors_of("attention { method: VSA budget_form: TREE domains: 6 }"),
+            "job.txtpb:1:43: attention.domains: 6 cannot be halved to single domains by "
+            "budget_form: TREE; legal: 1, 2, 4, 8, … (powers of two)");
+  EXPECT_EQ(
+      errors_of("attention { method: PSA budget_form: TREE domains: 8\n"
+                "max_coverage { start: .5 } max_coverage { start: 1 } }"),
+      "job.txtpb:2:1: attention.max_coverage[0]: expected one schedule, or one for each of the 3 "
+      "levels of 8 domains, found 2");
+  EXPECT_EQ(
+      errors_of("attention { method: ASA budget_form: TREE domains: 8 max_coverage { start: .1 }\n"
+                "max_coverage { start: .5 } max_coverage { start: 1 } }"),
+      "");
 }
 
 TEST(Validation, OptionsOfTheMethods) {
@@ -397,15 +436,15 @@ TEST(Schedule, ReachesItsEndExactly) {
 
 TEST(Schedule, FallsClampsAndStaysConstant) {
   const Job job = parse_job(
-                      "attention { vsa { max_coverage { start: 1 end: 0.25 increment: -0.2 } "
-                      "sparsity { start: 0.5 } } }",
+                      "attention { method: VSA max_coverage { start: 1 end: 0.25 increment: -0.2 } "
+                      "vsa { sparsity { start: 0.5 } } }",
                       "x")
                       .job;
-  EXPECT_EQ(schedule_value(job.attention().vsa().max_coverage(), 3), Decimal::parse("0.4"));
-  EXPECT_EQ(schedule_value(job.attention().vsa().max_coverage(), 4), Decimal::parse("0.25"));
+  EXPECT_EQ(schedule_value(job.attention().max_coverage(0), 3), Decimal::parse("0.4"));
+  EXPECT_EQ(schedule_value(job.attention().max_coverage(0), 4), Decimal::parse("0.25"));
   EXPECT_EQ(schedule_value(job.attention().vsa().sparsity(), 123456), Decimal::parse("0.5"));
   EXPECT_TRUE(is_constant(job.attention().vsa().sparsity(), Decimal::parse("0.5")));
-  EXPECT_FALSE(is_constant(job.attention().vsa().max_coverage(), Decimal::ratio(1, 0)));
+  EXPECT_FALSE(is_constant(job.attention().max_coverage(0), Decimal::ratio(1, 0)));
 }
 
 }  // namespace

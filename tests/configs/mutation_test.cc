@@ -23,8 +23,10 @@ attention {
   domains: 4
   vsa {
     sparsity { start: 0.0 end: 0.9 increment: 0.03 interval: 30 }
-    max_coverage < start: .25 >
   }
+  max_coverage < start: .25 >
+  max_coverage { start: 1 }
+  budget_form: TREE
   psa { threshold: [.1, .2, .3, .4] }
 }
 training: { steps: 100 optimizer { learning_rate: 1e-3 beta1: 0.9 } seed: 0x10 }

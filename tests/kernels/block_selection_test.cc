@@ -7,10 +7,8 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <utility>
 #include <vector>
 
-#include "base/error.h"
 #include "base/philox.h"
 #include "kernels/isa.h"
 
@@ -118,40 +116,6 @@ TEST(RowSelectorRuleTest, NanIsTheSmallestScore) {
   const std::vector<float> scores{kNan, low, -kNan, -5, kNan, 2};
   EXPECT_THAT(best_of(scores, 3), ElementsAre(1, 3, 5));
   EXPECT_THAT(best_of(scores, 4), ElementsAre(0, 1, 3, 5));
-}
-
-// The domains that a call of query blocks [first, first + count) holds, as (first, last).
-std::vector<std::pair<int, int>> domains(const std::vector<int32_t>& first_block, int first,
-                                         int count, int kv_blocks) {
-  std::vector<std::pair<int, int>> pairs;
-  for (const Domain& d : domains_of_call({first_block, Decimal(), 0}, first, count, kv_blocks)) {
-    pairs.emplace_back(d.first, d.last);
-  }
-  return pairs;
-}
-
-TEST(DomainsTest, ACallHoldsWholeDomainsAndPrefixBlocks) {
-  using testing::IsEmpty, testing::Pair;
-  const std::vector<int32_t> bounds{2, 2, 6, 6, 11, 19};
-  EXPECT_THAT(domains(bounds, 0, 19, 19), ElementsAre(Pair(2, 6), Pair(6, 11), Pair(11, 19)));
-  EXPECT_THAT(domains(bounds, 1, 5, 19), ElementsAre(Pair(2, 6)));
-  EXPECT_THAT(domains(bounds, 6, 5, 19), ElementsAre(Pair(6, 11)));
-  EXPECT_THAT(domains(bounds, 0, 1, 19), IsEmpty());
-  EXPECT_THAT(domains(bounds, 6, 0, 19), IsEmpty());
-}
-
-TEST(DomainsTest, ACutDomainOrGroupIsABug) {
-  const std::vector<int32_t> bounds{0, 4, 8};
-  EXPECT_THROW(domains(bounds, 0, 6, 8), InternalError);
-  EXPECT_THROW(domains(bounds, 2, 6, 8), InternalError);
-  EXPECT_THROW(domains(bounds, 5, 2, 8), InternalError);
-  EXPECT_THROW(domains({0, 4, 7}, 0, 8, 8), InternalError);
-  EXPECT_THROW(domains({0, 5, 4, 8}, 0, 8, 8), InternalError);
-  EXPECT_THROW(domains({8}, 0, 8, 8), InternalError);
-  EXPECT_EQ(heads_of_group({bounds, Decimal(), 0}, 4), 4);
-  EXPECT_EQ(heads_of_group({bounds, Decimal(), 2}, 4), 2);
-  EXPECT_THROW(heads_of_group({bounds, Decimal(), 3}, 4), InternalError);
-  EXPECT_THROW(heads_of_group({bounds, Decimal(), -2}, 4), InternalError);
 }
 
 }  // namespace

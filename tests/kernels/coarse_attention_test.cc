@@ -139,13 +139,28 @@ struct Result {
   std::vector<A> out;
 };
 
+// With a budget of the flat form, whose masses no call needs of another.
+template <class A>
+SegmentTable select(const Inputs<A>& in, const CoarseProblem<A>& problem, A* out) {
+  if (!in.budget) return select_and_attend(problem, in.k, out);
+  const int first = problem.first_query_block, last = first + problem.query_blocks;
+  HeldDomains held;
+  for (int g = 0; g < in.budget->domains(); ++g) {
+    held.first += in.budget->first_block[g + 1] <= first;
+    held.last += in.budget->first_block[g] < last;
+  }
+  held.last = std::max(held.first, held.last);
+  const auto selection = budgeted_selection(problem, in.k, *in.budget, held, out);
+  const DomainMasses<A> masses = selection->masses();
+  return selection->select(choose_imports(*in.budget, held, masses, problem.threads));
+}
+
 template <class A>
 Result<A> run(const Inputs<A>& in, int first, int count, int threads = 1) {
   const Call<A> call(in, first, count, threads);
   Guarded<A> out(call.size()), alone(call.size());
-  const CoarseSelection selection{in.k, in.budget};
-  Result<A> result{select_and_attend(call.problem, selection, out.get()), out.values()};
-  EXPECT_EQ(select_and_attend<A>(call.problem, selection, nullptr), result.table);
+  Result<A> result{select(in, call.problem, out.get()), out.values()};
+  EXPECT_EQ(select<A>(in, call.problem, nullptr), result.table);
   coarse_attend(call.problem, alone.get());
   EXPECT_EQ(std::memcmp(alone.get(), out.get(), call.size() * sizeof(A)), 0);
   return result;
@@ -205,7 +220,7 @@ class Naive {
           }
         }
         std::sort(pairs.begin(), pairs.end());
-        pairs.resize(budget.max_coverage.floor_times(static_cast<int64_t>(pairs.size())));
+        pairs.resize(budget.max_coverage[0].floor_times(static_cast<int64_t>(pairs.size())));
         std::set<std::pair<int, int>> imports;
         for (const auto& [mass, h, j] : pairs) imports.emplace(h, j);
         for (int h = head; h < head + group; ++h) {
@@ -516,7 +531,8 @@ Inputs<A> budgeted(std::vector<int32_t> first_block, const char* coverage, int h
   const int64_t count = int64_t{in.bh()} * in.blocks * in.dim;
   in.q = coarse_values<A>(count, 21), in.k_means = coarse_values<A>(count, 22);
   in.v = coarse_values<A>(count, 23);
-  in.budget = DomainBudget{std::move(first_block), Decimal::parse(coverage), head_group};
+  in.budget = DomainBudget{
+      BudgetForm::kFlat, std::move(first_block), {Decimal::parse(coverage)}, head_group};
   return in;
 }
 
@@ -577,7 +593,7 @@ TEST_P(CoarseBudgetTest, ADomainImportsNoMoreThanItsBudget) {
           }
         }
         const int64_t pairs = static_cast<int64_t>(needed.size());
-        const int64_t budget = in.budget->max_coverage.floor_times(4 * 24);
+        const int64_t budget = in.budget->max_coverage[0].floor_times(4 * 24);
         EXPECT_LE(pairs, budget);
         // Rows that may select everything take every import.
         if (k == 32) {
@@ -628,16 +644,14 @@ TEST(CoarseBudgetLimitsTest, NanScoresGiveFullRows) {
   }
 }
 
-TEST(CoarseBudgetLimitsTest, ManyDomainsArePassedInChunks) {
-  // 300 domains of one block each and 64 heads: the masses exceed kImportBytes.
+TEST(CoarseBudgetLimitsTest, DomainsOfOneBlock) {
   Inputs<float> in(300, 0, 2, true, 1);
-  in.batch = 1, in.heads = 64;
-  in.q = coarse_values<float>(64 * 300, 41), in.k_means = coarse_values<float>(64 * 300, 42);
+  in.batch = 1, in.heads = 16;
+  in.q = coarse_values<float>(16 * 300, 41), in.k_means = coarse_values<float>(16 * 300, 42);
   in.v = in.q;
   std::vector<int32_t> first_block(301);
   std::iota(first_block.begin(), first_block.end(), 0);
-  ASSERT_GT(size_t{64} * 300 * 300 * sizeof(float), kImportBytes);
-  in.budget = DomainBudget{first_block, Decimal::parse("0.003"), 0};
+  in.budget = DomainBudget{BudgetForm::kFlat, first_block, {Decimal::parse("0.003")}, 0};
   const auto whole = run(in, 0, 300, 2);
   for (const int first : {0, 150, 299}) expect_part(in, whole, first, 1, 1);
 }
@@ -665,35 +679,22 @@ TEST(CoarseLimitsTest, BrokenPreconditionsAreBugs) {
   Inputs<float> in(8, 2, 3, true);
   const auto expect_bug = [&](auto change) {
     Call<float> call(in, 2, 6);
-    CoarseSelection selection{in.k, {}};
-    change(call.problem, selection);
+    int k = in.k;
+    change(call.problem, k);
     std::vector<float> out(call.size());
-    EXPECT_THROW(select_and_attend(call.problem, selection, out.data()), InternalError);
+    EXPECT_THROW(select_and_attend(call.problem, k, out.data()), InternalError);
+    const DomainBudget budget{BudgetForm::kFlat, {2, 8}, {Decimal()}, 0};
+    EXPECT_THROW(budgeted_selection(call.problem, k, budget, {0, 1}, out.data()), InternalError);
   };
   using P = CoarseProblem<float>;
-  using S = CoarseSelection;
-  expect_bug([](P&, S& s) { s.k = 0; });
-  expect_bug([](P&, S& s) { s.k = 7; });
-  expect_bug([](P& p, S&) { p.vc = nullptr; });
-  expect_bug([](P& p, S&) { p.first_query_block = 3; });
-  expect_bug([](P& p, S&) { p.prefix_blocks = 9; });
-  const auto half = Decimal::parse("0.5");
-  expect_bug([&](P&, S& s) { s.budget = DomainBudget{{0, 4, 8}, half, 0}; });  // cuts the prefix
-  expect_bug([&](P&, S& s) { s.budget = DomainBudget{{2, 4, 7}, half, 0}; });
-  expect_bug([&](P&, S& s) { s.budget = DomainBudget{{2, 4, 8}, half, 2}; });
-  expect_bug([&](P& p, S& s) {
-    p.query_blocks = 4;
-    s.budget = DomainBudget{{2, 4, 8}, half, 0};
-  });
-  expect_bug([&](P& p, S& s) {
-    p.first_query_block = 3;
-    p.query_blocks = 5;
-    s.budget = DomainBudget{{2, 4, 8}, half, 0};
-  });
-  expect_bug([&](P&, S& s) { s.budget = DomainBudget{{2, 4, 8}, Decimal() - half, 0}; });
+  expect_bug([](P&, int& k) { k = 0; });
+  expect_bug([](P&, int& k) { k = 7; });
+  expect_bug([](P& p, int&) { p.vc = nullptr; });
+  expect_bug([](P& p, int&) { p.first_query_block = 3; });
+  expect_bug([](P& p, int&) { p.prefix_blocks = 9; });
   const std::vector<int32_t> counts(8, 3);
-  expect_bug([&](P& p, S&) { p.k_sub = {2, p.kc, counts}; });
-  expect_bug([&](P& p, S&) { p.q_sub = {3, p.qc, counts}; });
+  expect_bug([&](P& p, int&) { p.k_sub = {2, p.kc, counts}; });
+  expect_bug([&](P& p, int&) { p.q_sub = {3, p.qc, counts}; });
 }
 
 // Gradients of sum(weight * out) by the formulas, on whole matrices.

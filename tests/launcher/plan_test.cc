@@ -93,9 +93,8 @@ TEST(SamplingAttention, PsaStartsDense) {
 TEST(DryRun, ReportsJobMeshTrafficAndMemory) {
   const config::LoadedJob loaded = load(
       "model { dim: 256 heads: 4 layers: 2 }\n"
-      "attention { method: VSA domains: 4 vsa { max_coverage { start: 1 end: 0.25 increment: -0.25 "
-      "} "
-      "budget_head_group: 2 } }\n"
+      "attention { method: VSA domains: 4 max_coverage { start: 1 end: 0.25 increment: -0.25 } "
+      "budget_head_group: 2 }\n"
       "parallel { ulysses: 2 data: 2 }\n"
       "training { global_batch: 2 }",
       8);

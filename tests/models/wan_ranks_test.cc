@@ -24,8 +24,8 @@ std::vector<Method> methods() {
   vsa.method = parallel::MethodKind::kVsa;
   vsa.vsa.sparsity = Decimal::parse("0.7");
   parallel::AttentionSpec budget = vsa;  // with as many domains as cubes, for every outer degree
-  budget.vsa.max_coverage = Decimal::parse("0.25");
-  budget.vsa.budget_head_group = 1;
+  budget.budget.max_coverage = {Decimal::parse("0.25")};
+  budget.budget.head_group = 1;
   return {{"dense", {}}, {"vsa", vsa}, {"vsa with a budget", budget, 12}};
 }
 

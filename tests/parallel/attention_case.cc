@@ -1,6 +1,7 @@
 #include "tests/parallel/attention_case.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <stdexcept>
 
@@ -80,8 +81,10 @@ std::string AttentionCase::problem() const {
   std::string text = name_of(spec.method);
   if (!label.empty()) text += "_" + label;
   if (layout.domains > 1) {
-    text += fmt::format("_budget{}x{}g{}", layout.domains, spec.vsa.max_coverage.to_string(),
-                        spec.vsa.budget_head_group);
+    text +=
+        fmt::format("_{}{}g{}", spec.budget.form == kernels::BudgetForm::kTree ? "tree" : "flat",
+                    layout.domains, spec.budget.head_group);
+    for (const Decimal& share : spec.budget.max_coverage) text += "x" + share.to_string();
   }
   return fmt::format("{} grid {}x{}x{} prefix {} H {} D {}", text, layout.grid.t, layout.grid.h,
                      layout.grid.w, layout.prefix, heads, head_dim);
@@ -262,10 +265,15 @@ std::vector<AttentionCase> parity_cases(int ranks) {
       c.mesh = mesh;
       c.strategy = strategy;
       cases.push_back(c);
-      if (c.spec.method != MethodKind::kVsa) continue;
+      if (c.spec.method == MethodKind::kDense || c.spec.method == MethodKind::kSlidingTile) {
+        continue;
+      }
       c.layout.domains = mesh.outer == 1 ? 4 : 2 * mesh.outer;
-      c.spec.vsa.max_coverage = Decimal::parse("0.3");
-      c.spec.vsa.budget_head_group = mesh.ulysses == 1 ? 0 : c.heads / mesh.ulysses;
+      c.spec.budget.max_coverage = {Decimal::parse("0.3")};
+      c.spec.budget.head_group = mesh.ulysses == 1 ? 0 : c.heads / mesh.ulysses;
+      cases.push_back(c);
+      if (!std::has_single_bit(static_cast<unsigned>(mesh.outer))) continue;
+      c.spec.budget.form = kernels::BudgetForm::kTree;
       cases.push_back(c);
     }
   };

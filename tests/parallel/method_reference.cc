@@ -290,6 +290,52 @@ at::Tensor source_of(const kernels::QueryPruning& pruning) {
   return source;
 }
 
+void check_share(const AttentionCase& c, const char* what, const std::vector<kernels::Share>& found,
+                 size_t head, double part, double whole) {
+  const double tolerance = 1e-10 * (1 + whole);
+  if (std::abs(found.at(head).part - part) <= tolerance &&
+      std::abs(found.at(head).whole - whole) <= tolerance) {
+    return;
+  }
+  throw std::runtime_error(fmt::format("{}: {} of head {}: {} / {}, expected {} / {}", c.name(),
+                                       what, head, found[head].part, found[head].whole, part,
+                                       whole));
+}
+
+// The statistics of domains [first, last) and of heads from first_head on.
+void check_domain_statistics(const AttentionCase& c, const TokenLayout& layout,
+                             const MethodChoice& choice, const AttentionStatistics& statistics,
+                             int first, int last, int64_t first_head, int64_t heads) {
+  if (c.layout.domains == 1) return;
+  const int64_t n = layout.blocks(), prefix = layout.prefix_blocks();
+  const int64_t columns = c.spec.method == MethodKind::kPsa ? 4 : 1;
+  const at::Tensor listed =
+      choice.selected.narrow(3, 0, n * columns).view({c.batch, c.heads, n, n, columns}).any(-1);
+  if (!choice.allowed.defined() && !statistics.kept_mass.empty()) {
+    throw std::runtime_error(c.name() + ": a mass was kept without a budget");
+  }
+  for (int64_t h = 0; h < heads; ++h) {
+    double needed = 0, remote = 0, kept = 0, mass = 0;
+    for (int g = first; g < last; ++g) {
+      const int64_t from = layout.domain_blocks[g], count = layout.domain_blocks[g + 1] - from;
+      if (count == 0) continue;
+      const at::Tensor columns_of =
+          listed.select(1, first_head + h).narrow(1, from, count).any(1);  // [B, n]
+      needed += columns_of.narrow(1, prefix, n - prefix).sum().item<double>() -
+                columns_of.narrow(1, from, count).sum().item<double>();
+      remote += static_cast<double>(c.batch * (n - prefix - count));
+      if (!choice.allowed.defined()) continue;
+      kept += choice.kept_part[g][first_head + h].item<double>();
+      mass += choice.kept_whole[g][first_head + h].item<double>();
+    }
+    const auto head = static_cast<size_t>(h);
+    check_share(c, "domain coverage", statistics.domain_coverage, head, needed, remote);
+    if (choice.allowed.defined()) {
+      check_share(c, "kept mass", statistics.kept_mass, head, kept, mass);
+    }
+  }
+}
+
 }  // namespace
 
 MethodChoice choice_of(const AttentionCase& c, const Selection& selection) {
@@ -335,6 +381,9 @@ void check_case(const AttentionCase& c, const AttentionTensors& inputs, const Re
           fmt::format("{}: rank {} prunes other queries", c.name(), world.rank()));
     }
   }
+  const int domains = c.layout.domains / c.mesh.outer;
+  check_domain_statistics(c, layout, reference.choice, part.statistics, outer * domains,
+                          (outer + 1) * domains, ulysses * heads, heads);
   const double difference =
       largest_difference(reference.result, part, plan, mesh.sequence().rank());
   if (!(difference <= tolerance)) {

@@ -28,6 +28,9 @@ struct MethodChoice {
   KeyRows keys;
   at::Tensor selected;  // [B, H, query blocks, columns] bool
   at::Tensor source;    // [B, H, L] token whose output a token copies; undefined: its own
+  // With a budget: video blocks that a domain's rows may select [domains, B, H, blocks], and the
+  // mass they selected without it, on these blocks and on all [domains, H].
+  at::Tensor allowed, kept_part, kept_whole;
 };
 MethodChoice choose(const AttentionCase& c, const AttentionTensors& inputs);
 

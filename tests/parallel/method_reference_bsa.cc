@@ -126,37 +126,34 @@ double normal_quantile(double p) {
   return low;
 }
 
-// Of all blocks, whose first `prefix` every row takes.
+// Of the given blocks, where there are n in all.
 std::vector<int64_t> row_choice(const kernels::ThresholdSpec& spec, const Vector& scores,
-                                int64_t prefix) {
-  const auto blocks = static_cast<int64_t>(scores.size()), n = blocks - prefix;
-  const auto sorted = best(scores, range(prefix, blocks), n);
+                                const std::vector<int64_t>& candidates, int64_t n) {
+  const auto blocks = static_cast<int64_t>(candidates.size());
+  const auto sorted = best(scores, candidates, blocks);
   int64_t count = 0;
   if (spec.rule == kernels::ThresholdRule::kValue) {
-    const int64_t k =
-        std::clamp<int64_t>((Decimal::ratio(1, 0) - spec.sparsity).ceil_times(n), 1, n);
+    const int64_t k = std::min(
+        blocks, std::clamp<int64_t>((Decimal::ratio(1, 0) - spec.sparsity).ceil_times(n), 1, n));
+    const double origin = scores[candidates[0]], weight = 1.0 / static_cast<double>(blocks);
     double mean = 0, variance = 0;
-    for (const int64_t j : sorted) mean += (scores[j] - scores[prefix]) / n;
-    for (const int64_t j : sorted) {
-      variance += std::pow(scores[j] - scores[prefix] - mean, 2) / n;
-    }
-    const double z = k == n ? 0 : normal_quantile(1 - static_cast<double>(k) / n);
-    while (count < n &&
-           (k == n || scores[sorted[count]] - scores[prefix] >= mean + std::sqrt(variance) * z)) {
+    for (const int64_t j : sorted) mean += (scores[j] - origin) * weight;
+    for (const int64_t j : sorted) variance += std::pow(scores[j] - origin - mean, 2) * weight;
+    const double z = k == blocks ? 0 : normal_quantile(1 - static_cast<double>(k) * weight);
+    while (count < blocks &&
+           (k == blocks || scores[sorted[count]] - origin >= mean + std::sqrt(variance) * z)) {
       ++count;
     }
-    count = std::max<int64_t>(count, std::min<int64_t>(spec.min_blocks_value, n));
+    count = std::max<int64_t>(count, std::min<int64_t>(spec.min_blocks_value, blocks));
   } else {
     double total = 0, mass = 0;
     for (const int64_t j : sorted) total += std::exp(scores[j] - scores[sorted[0]]);
-    while (count < n && (count == 0 || spec.tau >= 1 || mass < spec.tau * total)) {
+    while (count < blocks && (count == 0 || spec.tau >= 1 || mass < spec.tau * total)) {
       mass += std::exp(scores[sorted[count++]] - scores[sorted[0]]);
     }
-    count = std::max<int64_t>(count, std::min<int64_t>(spec.min_blocks, n));
+    count = std::max<int64_t>(count, std::min<int64_t>(spec.min_blocks, blocks));
   }
-  std::vector<int64_t> result = range(0, prefix);
-  result.insert(result.end(), sorted.begin(), sorted.begin() + count);
-  return result;
+  return {sorted.begin(), sorted.begin() + count};
 }
 
 }  // namespace
@@ -169,6 +166,7 @@ MethodChoice choose_bsa(const AttentionCase& c, const AttentionTensors& inputs) 
   const at::Tensor key_means = block_means(layout, k);
   MethodChoice choice{block_rows(layout), at::zeros({c.batch, c.heads, n, n}, at::kBool),
                       at::empty({c.batch, c.heads, tokens}, at::kLong)};
+  const at::Tensor all_scores = at::zeros({c.batch, c.heads, n, n}, at::kDouble);
   for (int64_t b = 0; b < c.batch; ++b) {
     for (int64_t h = 0; h < c.heads; ++h) {
       for (int64_t i = 0; i < n; ++i) {
@@ -194,12 +192,23 @@ MethodChoice choose_bsa(const AttentionCase& c, const AttentionTensors& inputs) 
                                     .mean(0, true);
         const at::Tensor scores =
             scale_of(c) * at::matmul(mean, key_means[b][h].transpose(0, 1)).view({1, 1, 1, n});
-        for (const int64_t j : row_choice(c.spec.bsa.threshold, row_of(scores, 0, 0, 0), prefix)) {
-          set(choice.selected, b, h, i, j);
-        }
+        all_scores[b][h][i].copy_(scores.view({n}));
       }
     }
   }
+  const auto choose = [&](int64_t b, int64_t h, int64_t i, const std::vector<int64_t>& video) {
+    return row_choice(c.spec.bsa.threshold, row_of(all_scores, b, h, i), video, n - prefix);
+  };
+  at::Tensor shares = all_scores.clone();
+  shares.narrow(3, prefix, n - prefix)
+      .copy_(at::softmax(all_scores.narrow(3, prefix, n - prefix), -1));
+  choose_rows(
+      c, layout, choose, [&](int64_t b, int64_t h, int64_t i) { return row_of(shares, b, h, i); },
+      choice,
+      [&](int64_t b, int64_t h, int64_t i, const std::vector<int64_t>& video) {
+        for (const int64_t j : range(0, prefix)) set(choice.selected, b, h, i, j);
+        for (const int64_t j : choose(b, h, i, video)) set(choice.selected, b, h, i, j);
+      });
   return choice;
 }
 

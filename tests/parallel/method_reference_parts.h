@@ -1,6 +1,8 @@
 // What the references of the methods share.
 #pragma once
 
+#include <functional>
+
 #include "tests/parallel/method_reference.h"
 
 namespace sprocket::parallel::testing {
@@ -33,6 +35,19 @@ KeyRows global_rows(const TokenLayout& layout, int width);
 // [B, H, N, N] of blocks -> with the columns of global_rows behind.
 at::Tensor with_global_columns(const AttentionCase& c, const TokenLayout& layout,
                                const at::Tensor& selected);
+
+// Blocks that query block i of a head selects when it may choose among some video blocks; prefix
+// blocks may be among the result.
+using RowChoice = std::function<std::vector<int64_t>(int64_t b, int64_t h, int64_t i,
+                                                     const std::vector<int64_t>& video)>;
+// Share of each block [blocks] in the mass of its row.
+using RowShares = std::function<std::vector<double>(int64_t b, int64_t h, int64_t i)>;
+using TakeRow = std::function<void(int64_t b, int64_t h, int64_t i, const std::vector<int64_t>&)>;
+
+// Calls `take` for all video query blocks with the video blocks that the budget leaves to them, and
+// fills what a choice reports of the budget.
+void choose_rows(const AttentionCase& c, const TokenLayout& layout, const RowChoice& choose,
+                 const RowShares& shares, MethodChoice& choice, const TakeRow& take);
 
 MethodChoice choose_vsa(const AttentionCase& c, const AttentionTensors& inputs);
 MethodChoice choose_bsa(const AttentionCase& c, const AttentionTensors& inputs);

@@ -60,11 +60,11 @@ Vector cumulated(const Vector& scores, const std::vector<int64_t>& order) {
   return sums;
 }
 
-// Level of each video block of a row, 0 skipped.
+// Level of each of the given blocks of a row, 0 skipped, where there are n in all.
 std::vector<int64_t> levels_of(const kernels::LevelSelection& rule, const Vector& scores,
-                               int64_t prefix) {
-  const auto blocks = static_cast<int64_t>(scores.size()), n = blocks - prefix;
-  const auto order = best(scores, range(prefix, blocks), n);
+                               const std::vector<int64_t>& candidates, int64_t n) {
+  const auto blocks = static_cast<int64_t>(candidates.size());
+  const auto order = best(scores, candidates, blocks);
   const Vector sums = cumulated(scores, order);
   Decimal quota;
   std::vector<int64_t> places;  // of a level and the finer ones
@@ -72,24 +72,34 @@ std::vector<int64_t> levels_of(const kernels::LevelSelection& rule, const Vector
     int64_t count = 0;
     if (rule.rule == kernels::LevelRule::kQuota) {
       quota = quota + rule.quotas[level - 1];
-      count = quota.floor_times(n);
+      count = std::min(quota.floor_times(n), blocks);
     } else {
       const double limit = share_of(rule.thresholds[level - 1], sums.back());
-      while (count < n && sums[count] <= limit) ++count;
-      if (rule.rule == kernels::LevelRule::kCover) count = std::min(count + 1, n);
+      while (count < blocks && sums[count] <= limit) ++count;
+      if (rule.rule == kernels::LevelRule::kCover) count = std::min(count + 1, blocks);
     }
     if (rule.rule == kernels::LevelRule::kCover && level == 1) {
-      count = std::max(count, std::min(n, rule.least_finest.floor_times(n) + 1));
+      count = std::max(count, std::min(blocks, rule.least_finest.floor_times(n) + 1));
     }
     places.push_back(count);
   }
-  std::vector<int64_t> levels(static_cast<size_t>(blocks), 0);
-  for (int64_t r = 0; r < n; ++r) {
+  std::vector<int64_t> levels(scores.size(), 0);
+  for (int64_t r = 0; r < blocks; ++r) {
     for (int level = 4; level >= 1; --level) {
       if (r < places[level - 1]) levels[order[r]] = level;
     }
   }
   return levels;
+}
+
+RowShares shares_of(const at::Tensor& scores) {
+  return [scores](int64_t b, int64_t h, int64_t i) {
+    Vector row = row_of(scores, b, h, i);
+    double sum = 0;
+    for (const double score : row) sum += score;
+    for (double& score : row) score = sum == 0 ? 0 : score / sum;
+    return row;
+  };
 }
 
 // The coarsest level that keys [first, last) are alike enough for.
@@ -117,25 +127,40 @@ MethodChoice choose_psa(const AttentionCase& c, const AttentionTensors& inputs) 
   const at::Tensor scores = sampled_scores(c, inputs, layout, spec.sampling, spec.score);
   const at::Tensor k = heads_first(inputs.k);
   MethodChoice choice{pyramid_rows(layout), at::zeros({c.batch, c.heads, n, 4 * n}, at::kBool), {}};
+  at::Tensor caps = at::full({c.batch, c.heads, n}, 4, at::kLong);
   for (int64_t b = 0; b < c.batch; ++b) {
     for (int64_t h = 0; h < c.heads; ++h) {
-      std::vector<int64_t> caps(static_cast<size_t>(n), 4);
       for (int64_t j = prefix; j < n && !spec.similarity.empty(); ++j) {
-        caps[j] =
+        caps[b][h][j] =
             cap_of(k[b][h], layout.block_offsets[j], layout.block_offsets[j + 1], spec.similarity);
       }
-      for (int64_t i = 0; i < n; ++i) {
-        for (int64_t j = 0; j < (i < prefix ? n : prefix); ++j)
-          set(choice.selected, b, h, i, 4 * j);
-        if (i < prefix) continue;
-        const auto levels = levels_of(spec.levels, row_of(scores, b, h, i), prefix);
-        for (int64_t j = prefix; j < n; ++j) {
-          if (levels[j] > 0)
-            set(choice.selected, b, h, i, 4 * j + std::min(levels[j], caps[j]) - 1);
-        }
+      for (int64_t i = 0; i < prefix; ++i) {
+        for (int64_t j = 0; j < n; ++j) set(choice.selected, b, h, i, 4 * j);
       }
     }
   }
+  const auto levels = [&](int64_t b, int64_t h, int64_t i, const std::vector<int64_t>& video) {
+    return levels_of(spec.levels, row_of(scores, b, h, i), video, n - prefix);
+  };
+  choose_rows(
+      c, layout,
+      [&](int64_t b, int64_t h, int64_t i, const std::vector<int64_t>& video) {
+        std::vector<int64_t> chosen;
+        const auto of = levels(b, h, i, video);
+        for (const int64_t j : video) {
+          if (of[j] > 0) chosen.push_back(j);
+        }
+        return chosen;
+      },
+      shares_of(scores), choice,
+      [&](int64_t b, int64_t h, int64_t i, const std::vector<int64_t>& video) {
+        for (int64_t j = 0; j < prefix; ++j) set(choice.selected, b, h, i, 4 * j);
+        const auto of = levels(b, h, i, video);
+        for (const int64_t j : video) {
+          const int64_t cap = caps[b][h].data_ptr<int64_t>()[j];
+          if (of[j] > 0) set(choice.selected, b, h, i, 4 * j + std::min(of[j], cap) - 1);
+        }
+      });
   return choice;
 }
 
@@ -148,24 +173,25 @@ MethodChoice choose_asa(const AttentionCase& c, const AttentionTensors& inputs) 
   const auto bound = [&](const Decimal& share) {
     return std::max<int64_t>(1, share.floor_times(video));
   };
-  for (int64_t b = 0; b < c.batch; ++b) {
-    for (int64_t h = 0; h < c.heads; ++h) {
-      for (int64_t i = 0; i < n; ++i) {
-        const auto row = choice.selected[b][h][i];
-        row.narrow(0, 0, i < prefix ? n : prefix).fill_(true);
-        if (i < prefix) continue;
-        const Vector values = row_of(scores, b, h, i);
-        const auto order = best(values, range(prefix, n), video);
-        const Vector sums = cumulated(values, order);
-        const double limit = share_of(spec.selection.mass, sums.back());
-        int64_t count = 0;
-        while (count < video && sums[count] < limit) ++count;
-        if (spec.selection.include_crossing) count = std::min(count + 1, video);
-        count = std::clamp(count, bound(spec.selection.least), bound(spec.selection.most));
-        for (int64_t r = 0; r < count; ++r) set(choice.selected, b, h, i, order[r]);
-      }
-    }
-  }
+  const auto choose = [&](int64_t b, int64_t h, int64_t i, const std::vector<int64_t>& allowed) {
+    const Vector values = row_of(scores, b, h, i);
+    const auto blocks = static_cast<int64_t>(allowed.size());
+    auto order = best(values, allowed, blocks);
+    const Vector sums = cumulated(values, order);
+    const double limit = share_of(spec.selection.mass, sums.back());
+    int64_t count = 0;
+    while (count < blocks && sums[count] < limit) ++count;
+    if (spec.selection.include_crossing) ++count;
+    count = std::clamp(count, bound(spec.selection.least), bound(spec.selection.most));
+    order.resize(std::min(count, blocks));
+    return order;
+  };
+  choice.selected.narrow(3, 0, prefix).fill_(true);
+  choice.selected.narrow(2, 0, prefix).fill_(true);
+  choose_rows(c, layout, choose, shares_of(scores), choice,
+              [&](int64_t b, int64_t h, int64_t i, const std::vector<int64_t>& allowed) {
+                for (const int64_t j : choose(b, h, i, allowed)) set(choice.selected, b, h, i, j);
+              });
   if (spec.global_width > 0) {
     choice.keys = global_rows(layout, spec.global_width);
     choice.selected = with_global_columns(c, layout, choice.selected);

@@ -1,5 +1,4 @@
-// VSA's selection: by block means or by means of equal pieces, with prefix blocks, with a budget of
-// imports for each domain.
+// VSA's selection: by block means or by means of equal pieces, with prefix blocks.
 #include <algorithm>
 #include <limits>
 
@@ -81,40 +80,18 @@ MethodChoice choose_vsa(const AttentionCase& c, const AttentionTensors& inputs) 
       set(choice.selected, b, h, i, j);
     }
   };
-  const int64_t group = c.spec.vsa.budget_head_group == 0 ? c.heads : c.spec.vsa.budget_head_group;
   for (int64_t b = 0; b < c.batch; ++b) {
     for (int64_t h = 0; h < c.heads; ++h) {
       for (int64_t i = 0; i < prefix; ++i) take(b, h, i, {});
     }
-    for (int g = 0; g < c.layout.domains; ++g) {
-      const int64_t first = layout.domain_blocks[g], last = layout.domain_blocks[g + 1];
-      const auto remote = [&](int64_t j) { return j >= prefix && (j < first || j >= last); };
-      for (int64_t head0 = 0; head0 < c.heads; head0 += group) {
-        std::vector<double> mass(static_cast<size_t>(group * n), 0);
-        for (int64_t h = 0; h < group; ++h) {
-          for (int64_t i = first; i < last; ++i) {
-            const auto p = row_of(probabilities, b, head0 + h, i);
-            const auto unbudgeted =
-                row_choice(c, layout, i, row_of(scores, b, head0 + h, i), range(prefix, n));
-            for (const int64_t j : unbudgeted) mass[h * n + j] += p[j];
-          }
-        }
-        std::vector<int64_t> pairs;
-        for (int64_t pair = 0; pair < group * n; ++pair) {
-          if (remote(pair % n)) pairs.push_back(pair);
-        }
-        const auto imports = best(
-            mass, pairs, c.spec.vsa.max_coverage.floor_times(static_cast<int64_t>(pairs.size())));
-        for (int64_t h = 0; h < group; ++h) {
-          std::vector<int64_t> video = range(first, last);
-          for (const int64_t pair : imports) {
-            if (pair / n == h) video.push_back(pair % n);
-          }
-          for (int64_t i = first; i < last; ++i) take(b, head0 + h, i, video);
-        }
-      }
-    }
   }
+  choose_rows(
+      c, layout,
+      [&](int64_t b, int64_t h, int64_t i, const std::vector<int64_t>& video) {
+        return row_choice(c, layout, i, row_of(scores, b, h, i), video);
+      },
+      [&](int64_t b, int64_t h, int64_t i) { return row_of(probabilities, b, h, i); }, choice,
+      take);
   return choice;
 }
 

@@ -87,8 +87,8 @@ TEST(VsaMethod, BudgetsBesidePrefixAndSubBlocks) {
       AttentionCase c = with_prefix(vsa("0.7"), rule);
       c.layout.grid = {8, 9, 6};
       c.layout.domains = 4;
-      c.spec.vsa.max_coverage = Decimal::parse(coverage);
-      c.spec.vsa.budget_head_group = group;
+      c.spec.budget.max_coverage = {Decimal::parse(coverage)};
+      c.spec.budget.head_group = group;
       expect_exact(c);
       c.spec.vsa.key_parts = 4;
       expect_exact(c);

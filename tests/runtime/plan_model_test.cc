@@ -310,7 +310,8 @@ TEST(SyntheticSelection, HasTheDensityAndStaysWithinTheBudget) {
   const auto free = synthetic_selection(layout, 2, Decimal::parse("0.125"), std::nullopt);
   EXPECT_DOUBLE_EQ(free.density(), 0.125);
   EXPECT_EQ(free, synthetic_selection(layout, 2, Decimal::parse("0.125"), std::nullopt));
-  const kernels::DomainBudget budget{layout.domain_blocks, Decimal::parse("0.2"), 0};
+  const kernels::DomainBudget budget{
+      kernels::BudgetForm::kFlat, layout.domain_blocks, {Decimal::parse("0.2")}, 0};
   const auto bound = synthetic_selection(layout, 2, Decimal::parse("0.125"), budget);
   const SelectionShards shards = selection_shards(layout, 4, {});
   EXPECT_LE(count_selection(bound, shards).coverage(shards), 0.2);

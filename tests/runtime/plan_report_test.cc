@@ -29,7 +29,7 @@ constexpr char kCluster[] =
 constexpr char kJob[] =
     "model { dim: 256 heads: 4 layers: 4 ffn_dim: 1024 }\n"
     "attention { method: VSA domains: 4\n"
-    "  vsa { sparsity { start: 0.9 } max_coverage { start: 0.2 } budget_head_group: 2 } }\n"
+    "  max_coverage { start: 0.2 } budget_head_group: 2 vsa { sparsity { start: 0.9 } } }\n"
     "parallel { ulysses: 2 strategy: RING }\n";
 const config::LatentShape kShape{16, 8, 32, 48};
 

@@ -42,7 +42,7 @@ TEST(Sampling, EqualsOneRank) {
   TemporaryFolder root;
   const std::vector<std::string> vsa = {"attention.method: VSA",
                                         "attention.vsa.sparsity { start: 0.5 }",
-                                        "attention.vsa.max_coverage { start: 0.5 }"};
+                                        "attention.max_coverage { start: 0.5 }"};
   const auto expected = sample_on(1, root.path().string(), vsa);
   ASSERT_EQ(expected.size(), 4u * 3 * 8 * 10);
   float largest = 0;

@@ -19,7 +19,7 @@ model {
   dim: 48 heads: 4 layers: 2 ffn_dim: 64 latent_channels: 4
   text_dim: 8 text_tokens: 6 frequency_dim: 16
 }
-attention { cube { t: 2 h: 2 w: 2 } domains: 4 vsa { budget_head_group: 1 } }
+attention { cube { t: 2 h: 2 w: 2 } domains: 4 budget_head_group: 1 }
 training {
   steps: 20 global_batch: 2 micro_batch: 1 seed: 3 text_dropout: 0.25
   optimizer { learning_rate: 2e-3 warmup_steps: 1 decay: COSINE }

@@ -30,7 +30,7 @@ using testing::train;
 using Overrides = std::vector<std::string>;
 
 const Overrides kVsa = {"attention.method: VSA", "attention.vsa.sparsity { start: 0.5 }",
-                        "attention.vsa.max_coverage { start: 0.5 }"};
+                        "attention.max_coverage { start: 0.5 }"};
 
 Overrides with(Overrides base, const Overrides& more) {
   base.insert(base.end(), more.begin(), more.end());
