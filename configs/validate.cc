@@ -1,5 +1,6 @@
 #include "configs/validate.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -77,6 +78,26 @@ class Checker {
     }
   }
 
+  void check_head_groups(int64_t own_heads, int64_t outer) {
+    const int64_t groups = job_.parallel().head_groups(),
+                  budget_group = job_.attention().budget_head_group();
+    if (!findings_.at_least("parallel.head_groups", groups, 0) || groups < 2) return;
+    const std::vector<std::string> paths = {"parallel.head_groups", "parallel.ulysses",
+                                            "parallel.outer", "model.heads"};
+    if (job_.parallel().ulysses() == 1 || outer > 1) {
+      findings_.add(paths, fmt::format("{} needs Ulysses as the only sequence axis, found ulysses "
+                                       "{} x outer {}; legal: 0 or 1",
+                                       groups, job_.parallel().ulysses(), outer));
+    } else if (own_heads % groups != 0 ||
+               (budget_group > 0 && own_heads / groups % budget_group != 0)) {
+      findings_.add(paths,
+                    fmt::format("{} does not divide the {} heads of a rank (in groups of "
+                                "attention.budget_head_group: {}); legal: {}",
+                                groups, own_heads, budget_group,
+                                list(divisors(own_heads / std::max<int64_t>(budget_group, 1)))));
+    }
+  }
+
   void check_parallel() {
     const Parallel& parallel = job_.parallel();
     const bool data = findings_.extent("parallel.data", parallel.data());
@@ -102,6 +123,7 @@ class Checker {
     }
     int64_t outer_degree = parallel.outer();
     if (data && ulysses && outer && options_.world) outer_degree = check_world(*options_.world);
+    if (ulysses) check_head_groups(heads / parallel.ulysses(), outer_degree);
     const int64_t domains = job_.attention().domains();
     if (outer && outer_degree > 0 && domains > 1 && domains <= kLargestExtent &&
         domains % outer_degree != 0) {

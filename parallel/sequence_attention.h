@@ -37,6 +37,9 @@ struct StrategySpec {
   // kSelected: where the ranks together need more than this share of the remote rows, a layer
   // gathers everything instead. The same bits either way.
   double gather_above = 0.95;
+  // Pure Ulysses: in how many groups a rank's heads move, so that one travels while another is
+  // worked on. 0: two where the heads allow it. The same bits for any number.
+  int head_groups = 0;
 };
 
 struct AttentionStatistics {
@@ -85,6 +88,10 @@ class AttentionSlot {
   at::Tensor lse;  // of the last forward: [B, L_rank, H], accumulator type, natural logarithm
   AttentionInputs inputs;  // of the last forward, sharing its memory
 };
+
+// The groups that a call of `heads` heads is made in; 1 unless Ulysses is the only sequence axis.
+int head_groups(const StrategySpec& strategy, const MeshShape& mesh, const AttentionSpec& spec,
+                int64_t heads);
 
 class SequenceAttention {
  public:

@@ -36,7 +36,7 @@ struct Rows {
 };
 
 void add_ulysses(std::vector<TrafficRow>& out, const ShardPlan& plan, int sequence_rank,
-                 const AttentionShape& shape) {
+                 const AttentionShape& shape, int groups) {
   const int degree = plan.mesh.ulysses;
   if (degree == 1) return;
   const int self = sequence_rank % degree, first = sequence_rank - self;
@@ -65,6 +65,7 @@ void add_ulysses(std::vector<TrafficRow>& out, const ShardPlan& plan, int sequen
   rows.add("out", OpKind::kExchange, Phase::kForward, to_rows, self, element);
   rows.add("gradient of out", OpKind::kExchange, Phase::kBackward, to_heads, self, element);
   rows.add(gradients, OpKind::kExchange, Phase::kBackward, times(to_rows, inputs), self, element);
+  for (TrafficRow& row : out) row.messages *= groups;
 }
 
 void add_ring(Rows& rows, const std::vector<int64_t>& shard_elements, int self, int64_t element,
@@ -304,7 +305,8 @@ std::vector<TrafficRow> attention_traffic(const TokenLayout& layout, const Shard
                                           const StrategySpec& strategy,
                                           const SelectedRows& selected) {
   std::vector<TrafficRow> out;
-  add_ulysses(out, plan, sequence_rank, shape);
+  add_ulysses(out, plan, sequence_rank, shape,
+              head_groups(strategy, plan.mesh, shape.spec, shape.heads));
   const int ranks = plan.mesh.outer;
   if (ranks == 1) return out;
 

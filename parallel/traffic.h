@@ -48,8 +48,8 @@ SelectedRows rows_of(const SelectedPlan& plan);
 
 // The most that a budget allows: every domain of a rank imports its full budget of different pairs,
 // the largest blocks first, and with the tree form every node above it; without a budget,
-// everything. `received` bounds the sum over peers, `sent` each peer's part. For video queries: what
-// prefix queries fetch with StrategySpec::single_pass comes on top.
+// everything. `received` bounds the sum over peers, `sent` each peer's part. For video queries:
+// what prefix queries fetch with StrategySpec::single_pass comes on top.
 SelectedRows selected_rows_bound(const TokenLayout& layout, const OuterShards& segments,
                                  int64_t batch, int64_t heads_here, const AttentionSpec& spec);
 

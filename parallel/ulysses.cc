@@ -21,76 +21,118 @@ ExchangePlan Ulysses::plan(const at::Tensor& example, size_t tensors, int64_t he
       group_.rank());
 }
 
-std::vector<at::Tensor> Ulysses::scatter_heads(const std::vector<at::Tensor>& x_BLHD) const {
-  const int size = group_.size();
-  if (size == 1) return x_BLHD;
+Ulysses::Movement Ulysses::start_scatter(const std::vector<at::Tensor>& x_BLHD,
+                                         const HeadGroup& group) const {
+  const int64_t size = group_.size();
+  Movement movement;
+  movement.tensors = x_BLHD.size();
+  if (size == 1) {
+    SPROCKET_CHECK_EQ(group.count, 1);
+    movement.unmoved = x_BLHD;
+    return movement;
+  }
   const at::Tensor& first = x_BLHD.front();
-  const int64_t tensors = static_cast<int64_t>(x_BLHD.size()), batch = first.size(0),
-                dim = first.size(3);
-  SPROCKET_CHECK_EQ(first.size(1), rows_[group_.rank()]);
-  SPROCKET_CHECK(first.size(2) % size == 0, "{} heads over {} ranks", first.size(2), size);
-  const int64_t heads = first.size(2) / size;
-
-  at::Tensor send = at::empty({size, tensors, batch, first.size(1), heads, dim}, first.options());
+  const auto tensors = static_cast<int64_t>(x_BLHD.size());
+  const int64_t batch = first.size(0), rows = first.size(1), dim = first.size(3);
+  SPROCKET_CHECK_EQ(rows, rows_[group_.rank()]);
+  SPROCKET_CHECK(first.size(2) % (size * group.count) == 0, "{} heads over {} ranks in {} groups",
+                 first.size(2), size, group.count);
+  const int64_t heads = first.size(2) / size / group.count;
+  movement.sent = at::empty({size, tensors, batch, rows, heads, dim}, first.options());
   {
     Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.pack");
     for (int64_t t = 0; t < tensors; ++t) {
-      send.select(1, t).copy_(
-          x_BLHD[t].view({batch, first.size(1), size, heads, dim}).movedim(2, 0));
+      movement.sent.select(1, t).copy_(x_BLHD[t]
+                                           .view({batch, rows, size, group.count, heads, dim})
+                                           .select(3, group.index)
+                                           .movedim(2, 0));
     }
   }
-  const ExchangePlan movement = plan(first, x_BLHD.size(), heads);
-  at::Tensor receive = at::empty({movement.receive_count}, first.options());
-  group_.exchange(buffer_of(send), movement.send, buffer_of(receive), movement.receive).wait_host();
+  movement.plan = plan(first, x_BLHD.size(), heads);
+  movement.received = at::empty({movement.plan.receive_count}, first.options());
+  movement.work = group_.exchange(buffer_of(movement.sent), movement.plan.send,
+                                  buffer_of(movement.received), movement.plan.receive);
+  return movement;
+}
 
+std::vector<at::Tensor> Ulysses::finish_scatter(Movement& movement) const {
+  if (!movement.unmoved.empty()) return std::move(movement.unmoved);
+  movement.work.wait_host();
   Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.unpack");
+  const auto tensors = static_cast<int64_t>(movement.tensors);
+  const int64_t batch = movement.sent.size(2), heads = movement.sent.size(4),
+                dim = movement.sent.size(5);
   std::vector<at::Tensor> out;
   for (int64_t t = 0; t < tensors; ++t) {
-    out.push_back(at::empty({batch, all_rows_, heads, dim}, first.options()));
+    out.push_back(at::empty({batch, all_rows_, heads, dim}, movement.sent.options()));
   }
   int64_t row = 0;
-  for (int peer = 0; peer < size; ++peer) {
-    const auto& segment = movement.receive[peer];
-    const at::Tensor part = receive.narrow(0, segment.offset, segment.count)
+  for (int peer = 0; peer < group_.size(); ++peer) {
+    const auto& segment = movement.plan.receive[peer];
+    const at::Tensor part = movement.received.narrow(0, segment.offset, segment.count)
                                 .view({tensors, batch, rows_[peer], heads, dim});
     for (int64_t t = 0; t < tensors; ++t) out[t].narrow(1, row, rows_[peer]).copy_(part[t]);
     row += rows_[peer];
   }
+  movement.sent.reset();
+  movement.received.reset();
   return out;
 }
 
-std::vector<at::Tensor> Ulysses::gather_heads(const std::vector<at::Tensor>& x_BLHD) const {
+Ulysses::Movement Ulysses::start_gather(const std::vector<at::Tensor>& x_BLHD) const {
   const int size = group_.size();
-  if (size == 1) return x_BLHD;
+  Movement movement;
+  movement.tensors = x_BLHD.size();
+  if (size == 1) {
+    movement.unmoved = x_BLHD;
+    return movement;
+  }
   const at::Tensor& first = x_BLHD.front();
-  const int64_t tensors = static_cast<int64_t>(x_BLHD.size()), batch = first.size(0);
-  const int64_t heads = first.size(2), dim = first.size(3), own_rows = rows_[group_.rank()];
+  const auto tensors = static_cast<int64_t>(x_BLHD.size());
+  const int64_t batch = first.size(0), heads = first.size(2), dim = first.size(3);
   SPROCKET_CHECK_EQ(first.size(1), all_rows_);
-
-  const ExchangePlan movement = transpose(plan(first, x_BLHD.size(), heads));
-  at::Tensor send = at::empty({movement.send_count}, first.options());
+  movement.plan = transpose(plan(first, x_BLHD.size(), heads));
+  movement.sent = at::empty({movement.plan.send_count}, first.options());
   {
     Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.pack");
     int64_t row = 0;
     for (int peer = 0; peer < size; ++peer) {
-      const auto& segment = movement.send[peer];
-      const at::Tensor part = send.narrow(0, segment.offset, segment.count)
+      const auto& segment = movement.plan.send[peer];
+      const at::Tensor part = movement.sent.narrow(0, segment.offset, segment.count)
                                   .view({tensors, batch, rows_[peer], heads, dim});
       for (int64_t t = 0; t < tensors; ++t) part[t].copy_(x_BLHD[t].narrow(1, row, rows_[peer]));
       row += rows_[peer];
     }
   }
-  at::Tensor receive = at::empty({size, tensors, batch, own_rows, heads, dim}, first.options());
-  group_.exchange(buffer_of(send), movement.send, buffer_of(receive), movement.receive).wait_host();
+  movement.received =
+      at::empty({size, tensors, batch, rows_[group_.rank()], heads, dim}, first.options());
+  movement.work = group_.exchange(buffer_of(movement.sent), movement.plan.send,
+                                  buffer_of(movement.received), movement.plan.receive);
+  return movement;
+}
 
-  Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.unpack");
-  std::vector<at::Tensor> out;
-  for (int64_t t = 0; t < tensors; ++t) {
-    at::Tensor x = at::empty({batch, own_rows, size * heads, dim}, first.options());
-    x.view({batch, own_rows, size, heads, dim}).copy_(receive.select(1, t).movedim(0, 2));
-    out.push_back(std::move(x));
+void Ulysses::finish_gather(Movement& movement, const HeadGroup& group,
+                            std::vector<at::Tensor>& to) const {
+  if (!movement.unmoved.empty()) {
+    to = std::move(movement.unmoved);
+    return;
   }
-  return out;
+  movement.work.wait_host();
+  Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.unpack");
+  const int64_t size = group_.size(), batch = movement.received.size(2),
+                rows = movement.received.size(3), heads = movement.received.size(4),
+                dim = movement.received.size(5);
+  to.resize(movement.tensors);
+  for (size_t t = 0; t < movement.tensors; ++t) {
+    if (!to[t].defined()) {
+      to[t] =
+          at::empty({batch, rows, size * group.count * heads, dim}, movement.received.options());
+    }
+    to[t]
+        .view({batch, rows, size, group.count, heads, dim})
+        .select(3, group.index)
+        .copy_(movement.received.select(1, static_cast<int64_t>(t)).movedim(0, 2));
+  }
 }
 
 }  // namespace sprocket::parallel

@@ -64,7 +64,8 @@ parallel::StrategySpec strategy_spec(const config::Job& job, int threads) {
           .overlap = parallel.overlap(),
           .single_pass = parallel.single_pass(),
           .wide_gradients = parallel.gradient_wire() == config::Parallel::ACCUMULATOR,
-          .gather_above = parallel.gather_above()};
+          .gather_above = parallel.gather_above(),
+          .head_groups = parallel.head_groups()};
 }
 
 DType compute_dtype(const config::Job& job) {

@@ -78,6 +78,48 @@ TEST(StrategyOptions, GatheringEverythingInsteadChangesNoBit) {
   });
 }
 
+TEST(StrategyOptions, HeadGroupsChangeNoBit) {
+  for (AttentionCase c : method_cases()) {
+    for (auto dtype : {at::kFloat, at::kBFloat16}) {
+      c.dtype = dtype;
+      c.mesh = {1, 1, 2};
+      c.strategy.head_groups = 1;
+      AttentionCase grouped = c;
+      grouped.strategy.head_groups = 3;
+      expect_same_bits(c, grouped);
+      grouped.strategy.overlap = false;
+      expect_same_bits(c, grouped);
+    }
+  }
+}
+
+// Recomputation gives every group of heads its part of the selection.
+TEST(StrategyOptions, HeadGroupsReuseASelection) {
+  for (AttentionCase c : method_cases()) {
+    c.mesh = {1, 1, 2};
+    c.strategy.head_groups = 3;
+    const AttentionTensors inputs = make_inputs(c);
+    comm::testing::run_ranks(2, [&](comm::Communicator& world) {
+      const Mesh mesh(world.split(0, world.rank(), "world"), c.mesh);
+      AttentionSlot slot;
+      const AttentionResult first = run_sharded(c, inputs, mesh, slot);
+      EXPECT_TRUE(bitwise_equal(first, run_sharded(c, inputs, mesh, slot))) << c.name();
+    });
+  }
+}
+
+TEST(StrategyOptions, HeadsAreGroupedByThemselvesUnderUlyssesAlone) {
+  AttentionSpec spec;
+  EXPECT_EQ(head_groups({}, {1, 1, 2}, spec, 12), 2);
+  EXPECT_EQ(head_groups({}, {1, 1, 4}, spec, 12), 1);  // three heads a rank
+  EXPECT_EQ(head_groups({}, {1, 1, 1}, spec, 12), 1);
+  EXPECT_EQ(head_groups({}, {1, 2, 2}, spec, 12), 1);
+  spec.budget.head_group = 2;
+  EXPECT_EQ(head_groups({}, {1, 1, 2}, spec, 12), 1);  // groups of three heads
+  spec.budget.head_group = 3;
+  EXPECT_EQ(head_groups({}, {1, 1, 2}, spec, 12), 2);
+}
+
 // With wide gradients dK and dV lose nothing on the way, so the strategies that sum in the same
 // order agree in every bit even where the compute type is narrow.
 TEST(StrategyOptions, WideGradientsAreCloserToTheWhole) {

@@ -78,7 +78,7 @@ constexpr size_t kTensors = 79;
 
 const Overrides kMethods = {
     "attention.method: DENSE",
-    "attention { method: VSA vsa { sparsity { start: 0.6 } max_coverage { start: 0.4 } "
+    "attention { method: VSA max_coverage { start: 0.4 } vsa { sparsity { start: 0.6 } "
     "fine_gate: true } }",
     "attention { method: BSA bsa { sparsity { start: 0.5 } } }",
     "attention { method: PSA order: HILBERT block_tokens: 8 }",

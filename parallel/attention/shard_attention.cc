@@ -1,0 +1,165 @@
+#include "parallel/attention/shard_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "parallel/attention/domain_imports.h"
+#include "parallel/attention/pruned_queries.h"
+#include "parallel/attention/selected_plan.h"
+#include "parallel/tensor_buffer.h"
+
+namespace sprocket::parallel {
+namespace {
+
+// The video's rows behind as many zero rows.
+at::Tensor with_prefix_rows(const at::Tensor& video_BLHD, int64_t rows) {
+  if (rows == 0) return video_BLHD;
+  std::vector<int64_t> shape = video_BLHD.sizes().vec();
+  shape[1] += rows;
+  const at::Tensor all = at::zeros(shape, video_BLHD.options());
+  all.narrow(1, rows, video_BLHD.size(1)).copy_(video_BLHD);
+  return all;
+}
+
+}  // namespace
+
+ShardContext::ShardContext(const Mesh& mesh, TokenLayout layout, const StrategySpec& strategy)
+    : mesh(mesh),
+      layout(std::move(layout)),
+      plan(make_shard_plan(this->layout, mesh.shape())),
+      strategy(strategy),
+      timeline(mesh.timeline()),
+      blocks{this->layout.block_offsets, plan.outer_blocks, mesh.coordinate().outer, {}, {}} {}
+
+KeySide& ShardContext::key_side(const std::vector<int>& widths) {
+  auto [found, fresh] = key_sides_.try_emplace(widths);
+  if (fresh) {
+    found->second.keys = make_key_shards(blocks, layout.prefix_blocks(), widths);
+    found->second.outer = make_outer_strategy(strategy, found->second.keys.segments, mesh.outer());
+  }
+  return found->second;
+}
+
+int ShardContext::own_prefix_blocks() const {
+  return std::max(0, std::min(layout.prefix_blocks(), blocks.blocks[blocks.self + 1]) -
+                         blocks.blocks[blocks.self]);
+}
+
+ShardAttention::ShardAttention(ShardContext& context, const AttentionSpec& spec, int first_head,
+                               int model_heads, int layer)
+    : context_(context),
+      spec_(spec),
+      first_head_(first_head),
+      model_heads_(model_heads),
+      layer_(layer),
+      key_side_(context.key_side(spec.widths())) {}
+
+at::Tensor ShardAttention::video_rows(const at::Tensor& x_BLHD) const {
+  const int64_t prefix = prefix_ ? prefix_->own_rows() : 0;
+  return x_BLHD.narrow(1, prefix, x_BLHD.size(1) - prefix);
+}
+
+ShardAttention::Outcome ShardAttention::forward(const ShardTensors& inputs, const Selection& saved,
+                                                bool keep_lse) {
+  const int threads = context_.strategy.threads;
+  const double scale = 1.0 / std::sqrt(static_cast<double>(inputs.q.size(3)));
+  method_ = make_method({context_.layout, context_.blocks, context_.mesh.outer(), model_heads_,
+                         first_head_, layer_, scale, threads},
+                        spec_);
+  selection_ = method_->prepare(inputs, saved);
+  auto table = selection_.table;
+  if (context_.has_prefix_branch()) {
+    prefix_ = std::make_unique<PrefixBranch>(context_.layout, context_.blocks, key_side_.keys,
+                                             context_.mesh.outer(), !context_.strategy.single_pass);
+    prefix_->gather(inputs.q, inputs.k, inputs.v);
+    call_.replicated = prefix_->keys();
+    if (merges_prefix()) table = without_prefix_queries(table, context_.own_prefix_blocks());
+  }
+  Outcome outcome;
+  outcome.selection = selection_;
+  outcome.statistics = {method_->density(selection_),
+                        coverage_of(key_side_.keys.segments, needs_of(*table)),
+                        static_cast<int64_t>(selection_.table->kv_block.size()),
+                        domain_coverage(context_.layout, context_.blocks, spec_, *selection_.table),
+                        selection_.kept_mass};
+
+  call_.query = {inputs.q, context_.blocks.own_offsets(), table, {}, scale, threads};
+  if (context_.strategy.overlap) call_.query.progress = &context_.mesh.world();
+  if (selection_.pruning) prune(*selection_.pruning, call_.query);
+  call_.k_BLHD = expand_rows(key_side_.keys, video_rows(inputs.k), threads);
+  call_.v_BLHD = expand_rows(key_side_.keys, video_rows(inputs.v), threads);
+
+  const at::Tensor& q = call_.query.q_BLHD;
+  const auto options = q.options().dtype(accumulator_type(q.scalar_type()));
+  fine_ = at::zeros({q.size(0), q.size(1), q.size(2), q.size(3)}, options);
+  lse_ = at::full({q.size(0), q.size(2), q.size(1)}, -std::numeric_limits<double>::infinity(),
+                  options);
+  method_->attend_first(call_.query, fine_, lse_);
+  if (merges_prefix()) prefix_->start_forward(call_.query, {call_.k_BLHD, call_.v_BLHD});
+  memory_ = key_side_.outer->forward(call_, fine_, lse_);
+  if (merges_prefix()) prefix_->finish_forward(fine_, lse_);
+
+  at::Tensor fine = fine_, lse = lse_;
+  if (selection_.pruning) {
+    fine = recover(*selection_.pruning, fine, threads);
+    if (keep_lse) lse = recover_lse(*selection_.pruning, lse, threads);
+  }
+  if (keep_lse) outcome.lse = lse.transpose(1, 2).contiguous();
+  outcome.out = method_->finish(fine);
+  return outcome;
+}
+
+std::vector<at::Tensor> ShardAttention::backward(const at::Tensor& dout) {
+  const int threads = context_.strategy.threads;
+  const QuerySide& query = call_.query;
+  ShardGradients gradients;
+  at::Tensor dfine = method_->finish_backward(dout, gradients);
+  if (selection_.pruning) dfine = recover_backward(*selection_.pruning, dfine, threads);
+  at::Tensor delta;
+  {
+    Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.delta");
+    delta = row_delta(fine_, dfine, threads);
+  }
+  const auto options = fine_.options();
+  OuterGradients outer{at::zeros_like(fine_),
+                       at::zeros(call_.k_BLHD.sizes(), options),
+                       at::zeros(call_.v_BLHD.sizes(), options),
+                       {}};
+  if (prefix_) {
+    const at::IntArrayRef sizes = call_.replicated.k.sizes();
+    outer.replicated = {at::zeros(sizes, options), at::zeros(sizes, options)};
+  }
+  if (merges_prefix()) {
+    prefix_->backward(query, {call_.k_BLHD, call_.v_BLHD}, dfine, lse_, delta,
+                      {outer.dk_BLHD, outer.dv_BLHD}, outer.replicated);
+  }
+  key_side_.outer->backward(call_, *memory_, dfine, lse_, delta, outer);
+
+  gradients.dq = outer.dq_BLHD;
+  gradients.dk = gather_row_gradients(key_side_.keys, outer.dk_BLHD, threads);
+  gradients.dv = gather_row_gradients(key_side_.keys, outer.dv_BLHD, threads);
+  if (prefix_) {
+    gradients.dk = with_prefix_rows(gradients.dk, prefix_->own_rows());
+    gradients.dv = with_prefix_rows(gradients.dv, prefix_->own_rows());
+    prefix_->give_back(outer.replicated, gradients.dq, gradients.dk, gradients.dv);
+  }
+  method_->add_gradients(query, dfine, lse_, delta, gradients);
+  if (selection_.pruning) {
+    gradients.dq = scatter_gradients(*selection_.pruning, gradients.dq, threads);
+  }
+
+  const auto type = query.q_BLHD.scalar_type();
+  std::vector<at::Tensor> result{gradients.dq.to(type), gradients.dk.to(type),
+                                 gradients.dv.to(type)};
+  for (const at::Tensor& gate : {gradients.dcoarse_gate, gradients.dfine_gate}) {
+    if (gate.defined()) result.push_back(gate);
+  }
+  return result;
+}
+
+}  // namespace sprocket::parallel
