@@ -453,5 +453,19 @@ TEST(SegmentAttention, ATableThatDoesNotFitIsRefused) {
   EXPECT_THROW(c.forward(r, c.table, false, 1), std::exception);
 }
 
+// Of several threads the first may find nothing left to do, so one has to be enough.
+TYPED_TEST(SegmentAttentionTypes, TheCallersProgressIsCalledMeanwhile) {
+  const Case<TypeParam> c({1, 2, 16, {64, 33, 130}, {64, 1, 100, 16}, 0.7});
+  auto r = c.zeros();
+  const auto kv = c.buffers();
+  auto problem = c.problem(kv, c.table, 1);
+  int calls = 0;
+  problem.progress = {[](void* count) { ++*static_cast<int*>(count); }, &calls};
+  std::vector<std::byte> workspace(segment_attention_workspace_bytes(problem, Direction::kForward));
+  segment_attention_forward<TypeParam>(problem, c.query_view(r.out.data()), r.lse.data(), false,
+                                       workspace);
+  EXPECT_GT(calls, 2);  // both heads
+}
+
 }  // namespace
 }  // namespace sprocket::kernels
