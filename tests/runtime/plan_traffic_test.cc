@@ -134,8 +134,8 @@ INSTANTIATE_TEST_SUITE_P(
         Subject{"VsaBf16", "attention { method: VSA vsa { sparsity { start: 0.8 } } } ",
                 "compute { precision: BF16 }"},
         Subject{"VsaBudget",
-                "attention { method: VSA domains: 12 vsa { sparsity { start: 0.8 } "
-                "max_coverage { start: 0.2 } budget_head_group: 1 } } ",
+                "attention { method: VSA domains: 12 max_coverage { start: 0.2 } "
+                "budget_head_group: 1 vsa { sparsity { start: 0.8 } } } ",
                 ""},
         Subject{"Bsa", "attention { method: BSA bsa { sparsity { start: 0.8 } } } ", ""},
         Subject{"Psa", "attention { method: PSA block_tokens: 16 psa { samples: 8 } } ", ""},
