@@ -63,7 +63,8 @@ continues() {
   --text-tokens 16 --text-dim 64 >/dev/null
 
 break_job STOP 5
-grep -qF "world" "$folder/log" || fail "expected the message to name the communicator:"
+grep -qE "\[rank 0/2 (world|sp)[a-z.]* seq [0-9]+\] .*waiting for rank 1" "$folder/log" ||
+  fail "expected the message to name the communicator and the rank:"
 continues
 break_job KILL 137
 continues
