@@ -32,9 +32,9 @@ void add_packed_rows(const T* packed, std::span<const RowRun> runs, int head_dim
   }
 }
 
-#define SPROCKET_INSTANTIATE(T)                                                                    \
-  template void pack_rows<T>(HeadView<const T>, std::span<const RowRun>, int, T*, int);            \
-  template void add_packed_rows<T>(const T*, std::span<const RowRun>, int,                         \
+#define SPROCKET_INSTANTIATE(T)                                                         \
+  template void pack_rows<T>(HeadView<const T>, std::span<const RowRun>, int, T*, int); \
+  template void add_packed_rows<T>(const T*, std::span<const RowRun>, int,              \
                                    HeadView<Accumulator<T>>, int);
 SPROCKET_INSTANTIATE(double)
 SPROCKET_INSTANTIATE(float)

@@ -185,8 +185,7 @@ std::string dry_run_report(const config::LoadedJob& loaded, const config::Latent
   const int64_t last = job.training().steps() - 1;
   const parallel::AttentionSpec at_first = attention_spec(job.attention(), 0),
                                 at_last = attention_spec(job.attention(), last);
-  if (at_first.budget != at_last.budget)
-    text += traffic_text(job, shape, plan, last);
+  if (at_first.budget != at_last.budget) text += traffic_text(job, shape, plan, last);
   return text + memory_text(job, plan) + "\nDry run: nothing was run and nothing was written.\n";
 }
 

@@ -7,8 +7,8 @@
 #include <numeric>
 
 #include "configs/defaults.h"
-#include "runtime/plan/flops.h"
 #include "runtime/metrics/progress.h"
+#include "runtime/plan/flops.h"
 #include "runtime/sample/noise_schedule.h"
 
 namespace sprocket::runtime {
