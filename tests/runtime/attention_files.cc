@@ -81,9 +81,14 @@ InputTensor random_tensor(const std::string& name, const Extents& extents, Eleme
 }
 
 std::string path_in_test_folder(const std::string& name) {
-  const std::string folder =
-      fmt::format("{}sprocket_attention_{}/", ::testing::TempDir(), ::getpid());
-  std::filesystem::create_directories(folder);
+  // Empty: an earlier process may have had this number and left its files.
+  static const std::string folder = [] {
+    const std::string path =
+        fmt::format("{}sprocket_attention_{}/", ::testing::TempDir(), ::getpid());
+    std::filesystem::remove_all(path);
+    std::filesystem::create_directories(path);
+    return path;
+  }();
   return folder + name;
 }
 
