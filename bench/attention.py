@@ -28,6 +28,7 @@ import tempfile
 import time
 
 from machine import ROOT, stamp
+from mkl_unlock import build_unlock
 
 PYTHON = os.path.join(ROOT, ".deps/python/bin/python")
 OURS = os.path.join(ROOT, "build/bin/attention_bench")
@@ -102,13 +103,6 @@ class Team:
     def close(self):
         for member in self.members():
             member.close()
-
-
-def build_unlock(folder):
-    library = os.path.join(folder, "mkl_vendor_check.so")
-    source = os.path.join(ROOT, "bench/peers/mkl_vendor_check.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    return library
 
 
 def kept_blocks(length, sparsity, block):

@@ -20,7 +20,8 @@ import sys
 import tempfile
 
 from machine import ROOT, stamp
-from rank_team import CORES, PYTHON, Place, RankTeam, Unavailable, build_unlock, in_turns, median, raise_on_signals
+from mkl_unlock import build_unlock
+from rank_team import CORES, PYTHON, Place, RankTeam, Unavailable, in_turns, median, raise_on_signals
 
 OURS = os.path.join(ROOT, "build/bin/comm_bench")
 THEIRS = os.path.join(ROOT, "bench/peers/gloo_comm.py")

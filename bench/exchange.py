@@ -28,7 +28,8 @@ import tempfile
 import time
 
 from machine import ROOT, stamp
-from rank_team import CORES, PYTHON, Place, RankTeam, Unavailable, build_unlock, in_turns, median, raise_on_signals
+from mkl_unlock import build_unlock
+from rank_team import CORES, PYTHON, Place, RankTeam, Unavailable, in_turns, median, raise_on_signals
 
 OURS = os.path.join(ROOT, "build/bin/exchange_bench")
 THEIRS = os.path.join(ROOT, "bench/peers/gloo_attention.py")

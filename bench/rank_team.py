@@ -155,14 +155,6 @@ class RankTeam:
         self.close()
 
 
-def build_unlock(folder):
-    """MKL's AVX-512 code for the rivals on every processor (bench/README.md)."""
-    library = os.path.join(folder, "mkl_vendor_check.so")
-    source = os.path.join(ROOT, "bench/peers/mkl_vendor_check.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    return library
-
-
 def in_turns(sides, rounds, turn):
     """Calls turn(side, counted) for all sides, `rounds` times after a warm-up, in an order that turns from round to round."""
     for number in range(rounds + 1):

@@ -18,6 +18,7 @@ import sys
 import tempfile
 
 from machine import ROOT, stamp
+from mkl_unlock import build_unlock
 
 PYTHON = os.path.join(ROOT, ".deps/python/bin/python")
 OURS = os.path.join(ROOT, "build/bin/train_step_bench")
@@ -25,13 +26,6 @@ THEIRS = os.path.join(ROOT, "bench/peers/diffusers_step.py")
 
 # Freed buffers stay mapped in both programs: without this, page faults distort the rival's times.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
-
-
-def build_unlock(folder):
-    library = os.path.join(folder, "mkl_vendor_check.so")
-    source = os.path.join(ROOT, "bench/peers/mkl_vendor_check.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    return library
 
 
 def sides_of(sparsities, unlock):
