@@ -22,8 +22,10 @@ class MpiTransfer : public Operation {
     group_->throw_if_aborted();
     const int tag = group_->tag_of(channel);
     try {
-      for (const auto& message : receives) post(message, max_bytes, tag, false);
+      // Sends first: a receive whose message was announced already copies all of it from the peer's
+      // memory inside MPI_Irecv, and the peer would wait so long to hear of the own send.
       for (const auto& message : sends) post(message, max_bytes, tag, true);
+      for (const auto& message : receives) post(message, max_bytes, tag, false);
     } catch (const BackendError&) {
       withdraw();
       throw;
