@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
+#include <tuple>
 
 #include "base/error.h"
 #include "parallel/gilbert_curve.h"
@@ -12,83 +14,100 @@ namespace {
 
 using Cell = std::array<int32_t, 3>;  // (t, h, w)
 
-struct Box {
-  Cell begin, end;  // in cubes
-  int extent(int axis) const { return end[axis] - begin[axis]; }
-  bool empty() const { return extent(0) <= 0 || extent(1) <= 0 || extent(2) <= 0; }
-};
+int64_t tokens_in(const Cell& cube, const TokenLayoutSpec& spec) {
+  const auto rows = [](int32_t at, int edge, int extent) {
+    return std::min((at + 1) * edge, extent) - at * edge;
+  };
+  return int64_t{rows(cube[0], spec.cube.t, spec.grid.t)} *
+         rows(cube[1], spec.cube.h, spec.grid.h) * rows(cube[2], spec.cube.w, spec.grid.w);
+}
 
-// Emits the cubes of a box so that every contiguous range is nearly a box.
+// Halves the cubes again and again across their longest extent, at the cube that leaves equal
+// tokens on both sides, so that every range is compact and domains are even work for the ranks
+// (recursive coordinate bisection, Berger and Bokhari 1987).
 class KdOrder {
  public:
-  KdOrder(const Box& all, int domains) { split(all, domains); }
+  KdOrder(std::vector<Cell> all_cubes, const TokenLayoutSpec& spec)
+      : cubes(std::move(all_cubes)), spec_(spec) {
+    split(cubes.begin(), cubes.end(), spec.domains);
+    domain_first.push_back(static_cast<int32_t>(std::ssize(cubes)));
+  }
   std::vector<Cell> cubes;
-  std::vector<int32_t> domain_first;
+  std::vector<int32_t> domain_first;  // [domains + 1]
 
  private:
-  static int longest_axis(const Box& box) {
-    int axis = 2;
-    for (int candidate : {1, 0}) {
-      if (box.extent(candidate) > box.extent(axis)) axis = candidate;
+  using Place = std::vector<Cell>::iterator;
+
+  // How far from `share` of the tokens the nearest whole plane of cubes across `axis` divides them.
+  double error_of_plane(Place begin, Place end, int axis, double share) const {
+    std::map<int32_t, int64_t> planes;
+    for (Place at = begin; at != end; ++at) planes[(*at)[axis]] += tokens_in(*at, spec_);
+    double all = 0, before = 0, error = 1;
+    for (const auto& [position, tokens] : planes) all += static_cast<double>(tokens);
+    for (const auto& [position, tokens] : planes) {
+      before += static_cast<double>(tokens);
+      error = std::min(error, std::abs(before / all - share));
     }
-    return axis;
+    return error;
   }
 
-  static int cut_position(int extent, int left_domains, int domains) {
-    return (extent * left_domains + domains / 2) / domains;
-  }
-
-  // Among the axes at least half as long as the longest, the one whose cut comes nearest to the
-  // wanted shares; then the longest, then the last. Even domains are even work for the ranks.
-  static int most_even_axis(const Box& box, int left_domains, int domains) {
-    const int longest = longest_axis(box);
-    const auto error = [&](int axis) {
-      const int extent = box.extent(axis);
-      return std::abs(static_cast<double>(cut_position(extent, left_domains, domains)) / extent -
-                      static_cast<double>(left_domains) / domains);
-    };
-    int best = longest;
-    for (int axis : {2, 1, 0}) {
-      if (box.empty() || 2 * box.extent(axis) < box.extent(longest)) continue;
-      if (error(axis) < error(best) ||
-          (error(axis) == error(best) && box.extent(axis) > box.extent(best))) {
-        best = axis;
-      }
+  // Of the axes at least half as long as the longest, first the one that planes divide best, which
+  // leaves boxes or nearly so, then the longest, then the last; the others by length.
+  std::array<int, 3> axes(Place begin, Place end, double share) const {
+    Cell extent{};
+    for (int axis = 0; axis < 3; ++axis) {
+      const auto less = [&](const Cell& a, const Cell& b) { return a[axis] < b[axis]; };
+      const auto [least, most] = std::minmax_element(begin, end, less);
+      extent[axis] = (*most)[axis] - (*least)[axis] + 1;
     }
-    return best;
+    std::array<int, 3> axes{2, 1, 0};
+    std::stable_sort(axes.begin(), axes.end(), [&](int a, int b) { return extent[a] > extent[b]; });
+    const auto longest = axes.begin();
+    const auto shorter = std::find_if(
+        axes.begin(), axes.end(), [&](int axis) { return 2 * extent[axis] < extent[*longest]; });
+    const auto best = std::min_element(longest, shorter, [&](int a, int b) {
+      return error_of_plane(begin, end, a, share) < error_of_plane(begin, end, b, share);
+    });
+    std::rotate(longest, best, best + 1);
+    return axes;
   }
 
-  static std::pair<Box, Box> cut(const Box& box, int axis, int position) {
-    Box left = box, right = box;
-    left.end[axis] = right.begin[axis] = box.begin[axis] + position;
-    return {left, right};
+  // Sorts the cubes along the axes; the border nearest to `part` of `parts` of their tokens.
+  Place cut(Place begin, Place end, int part, int parts) const {
+    if (begin == end) return end;
+    const auto [first, second, third] = axes(begin, end, static_cast<double>(part) / parts);
+    std::sort(begin, end, [&](const Cell& a, const Cell& b) {
+      return std::tie(a[first], a[second], a[third]) < std::tie(b[first], b[second], b[third]);
+    });
+    int64_t all = 0, before = 0;
+    for (Place at = begin; at != end; ++at) all += tokens_in(*at, spec_);
+    return std::find_if(begin, end, [&](const Cell& cube) {
+      const int64_t tokens = tokens_in(cube, spec_), middle = 2 * before + tokens;
+      before += tokens;
+      return middle * parts > 2 * all * part;
+    });
   }
 
-  void split(const Box& box, int domains) {
+  void split(Place begin, Place end, int domains) {
     if (domains == 1) {
-      domain_first.push_back(static_cast<int32_t>(cubes.size()));
-      halve(box);
+      domain_first.push_back(static_cast<int32_t>(begin - cubes.begin()));
+      halve(begin, end);
       return;
     }
     const int left_domains = domains / 2;
-    const int axis = most_even_axis(box, left_domains, domains);
-    const int position = cut_position(box.extent(axis), left_domains, domains);
-    const auto [left, right] = cut(box, axis, position);
-    split(left, left_domains);
-    split(right, domains - left_domains);
+    const Place middle = cut(begin, end, left_domains, domains);
+    split(begin, middle, left_domains);
+    split(middle, end, domains - left_domains);
   }
 
-  void halve(const Box& box) {
-    if (box.empty()) return;
-    const int axis = longest_axis(box);
-    if (box.extent(axis) == 1) {
-      cubes.push_back(box.begin);
-      return;
-    }
-    const auto [left, right] = cut(box, axis, (box.extent(axis) + 1) / 2);
-    halve(left);
-    halve(right);
+  void halve(Place begin, Place end) {
+    if (end - begin <= 1) return;
+    const Place middle = std::clamp(cut(begin, end, 1, 2), begin + 1, end - 1);
+    halve(begin, middle);
+    halve(middle, end);
   }
+
+  const TokenLayoutSpec& spec_;
 };
 
 std::vector<Cell> raster_cells(const Cell& size) {
@@ -97,17 +116,6 @@ std::vector<Cell> raster_cells(const Cell& size) {
     for (int h = 0; h < size[1]; ++h)
       for (int w = 0; w < size[2]; ++w) cells.push_back({t, h, w});
   return cells;
-}
-
-// Borders of ranges whose numbers of blocks differ by at most one, the last being among the
-// largest.
-std::vector<int32_t> borders_by_blocks(int first, int last, int ranges) {
-  std::vector<int32_t> borders;
-  for (int r = 0; r <= ranges; ++r) {
-    borders.push_back(first +
-                      static_cast<int32_t>(static_cast<int64_t>(last - first) * r / ranges));
-  }
-  return borders;
 }
 
 // The block borders nearest to equal shares of the tokens in the blocks from `first` on.
@@ -231,24 +239,22 @@ TokenLayout make_token_layout(const TokenLayoutSpec& spec) {
   switch (spec.order) {
     case BlockOrder::kRaster:
       append_cubes(layout, raster_cells(cube_grid()));
-      layout.domain_blocks = borders_by_blocks(first, layout.blocks(), spec.domains);
       break;
     case BlockOrder::kKd: {
-      KdOrder order({{0, 0, 0}, cube_grid()}, spec.domains);
+      const KdOrder order(raster_cells(cube_grid()), spec);
       append_cubes(layout, order.cubes);
-      for (const int32_t block : order.domain_first) layout.domain_blocks.push_back(first + block);
-      layout.domain_blocks.push_back(layout.blocks());
+      for (const int32_t cube : order.domain_first) layout.domain_blocks.push_back(first + cube);
       break;
     }
     case BlockOrder::kHilbert:
       append_curve(layout);
-      layout.domain_blocks = borders_by_blocks(first, layout.blocks(), spec.domains);
       break;
     case BlockOrder::kCubeHilbert:
-      // Partial cubes lie together on this curve, so equal numbers of blocks are unequal work.
       append_cubes(layout, gilbert_curve(cube_grid()));
-      layout.domain_blocks = borders_by_tokens(layout.block_offsets, first, spec.domains);
       break;
+  }
+  if (layout.domain_blocks.empty()) {
+    layout.domain_blocks = borders_by_tokens(layout.block_offsets, first, spec.domains);
   }
   SPROCKET_CHECK_EQ(layout.tokens(), tokens);
   return layout;
