@@ -26,7 +26,7 @@ struct Grid {
 
 enum class BlockOrder {
   kRaster,       // cubes in (t, h, w) order: contiguous ranges are time slabs
-  kKd,           // recursive halving of the longest axis: contiguous ranges are compact boxes
+  kKd,           // recursive halving: contiguous ranges are compact, boxes or nearly so
   kHilbert,      // tokens along gilbert_curve(), blocks are runs of it; the cube is not used
   kCubeHilbert,  // cubes along gilbert_curve() of the grid of cubes
 };
