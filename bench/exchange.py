@@ -42,7 +42,9 @@ SHAPES = {"10920": [(4, 64, "fp32"), (4, 128, "bf16"), (12, 64, "bf16"), (12, 12
 EVERY_SHAPE = [(heads, dim, dtype) for heads in (4, 12) for dim in (64, 128) for dtype in ("fp32", "bf16")]
 OUTERS = {
     "ring": "strategy: RING", "all_gather": "strategy: ALL_GATHER", "auto": "strategy: SELECTED",
-    "selected": "strategy: SELECTED gather_above: 1", "blocking": "strategy: SELECTED gather_above: 1 overlap: false"}
+    "selected": "strategy: SELECTED gather_above: 1", "blocking": "strategy: SELECTED gather_above: 1 overlap: false",
+    "all_gather_again": "strategy: ALL_GATHER remote_kv: FETCH_AGAIN",
+    "selected_again": "strategy: SELECTED gather_above: 1 remote_kv: FETCH_AGAIN"}
 RIVALS = ("dense_ring", "dense_all_gather", "dense_ulysses", "vsa_ring", "vsa_all_gather", "vsa_ulysses", "torch_ring",
           "torch_ulysses")
 

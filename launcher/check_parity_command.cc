@@ -72,6 +72,7 @@ ExitCode check_parity(const CheckParityFlags& flags, const Session& session) {
   options.report = flags.report;
   options.attention_step = flags.step.value_or(subject.job.training().steps() - 1);
   options.threads = resolve_threads(subject.job.compute(), *world);
+  options.memory = resolve_memory(*world);
   const runtime::ParityResults found =
       runtime::compute_on_ranks(subject.job, std::move(world), options);
   bool passed = false;

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <type_traits>
 
+#include "launcher/doctor/machine.h"
+
 namespace sprocket::launcher {
 
 static_assert(std::is_trivially_copyable_v<Placement>);
@@ -22,6 +24,16 @@ int threads_for(int rank, const std::vector<Placement>& placements) {
   return static_cast<int>(std::max<int64_t>(1, cores / std::max<int64_t>(1, sharing)));
 }
 
+int64_t memory_for(int rank, const std::vector<Placement>& placements) {
+  int64_t least = placements[rank].memory, sharing = 0;
+  for (const Placement& other : placements) {
+    if (other.host != placements[rank].host) continue;
+    least = std::min(least, other.memory);
+    ++sharing;
+  }
+  return least / sharing;
+}
+
 Placement own_placement() {
   Placement placement;
   char name[256] = {};
@@ -33,6 +45,7 @@ Placement own_placement() {
   for (size_t cpu = 0; cpu < placement.usable_cores.size(); ++cpu) {
     placement.usable_cores[cpu] = CPU_ISSET(cpu, &usable);
   }
+  placement.memory = available_memory();
   return placement;
 }
 

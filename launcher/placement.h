@@ -1,4 +1,5 @@
-// How many threads a rank takes when the job leaves it open (compute.threads: 0).
+// What a rank takes of its host when the job leaves it open: threads (compute.threads: 0) and
+// memory (parallel.remote_kv: AUTO).
 #pragma once
 
 #include <bitset>
@@ -13,11 +14,15 @@ namespace sprocket::launcher {
 struct Placement {
   uint64_t host = 0;               // a hash of the host's name
   std::bitset<1024> usable_cores;  // the processors that the rank may run on
+  int64_t memory = 0;              // of the host, that new programs can use, as the rank finds it
 };
 
 // Ranks of one host that were given the same processors divide them evenly; a rank that mpirun
 // bound to processors of its own takes all of them. At least 1.
 int threads_for(int rank, const std::vector<Placement>& placements);
+
+// Ranks of one host divide what the rank that found least there found.
+int64_t memory_for(int rank, const std::vector<Placement>& placements);
 
 Placement own_placement();
 

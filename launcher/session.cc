@@ -79,4 +79,8 @@ int resolve_threads(const config::Compute& compute, comm::Communicator& world) {
   return threads_for(world.rank(), gather_placements(world));
 }
 
+int64_t resolve_memory(comm::Communicator& world) {
+  return memory_for(world.rank(), gather_placements(world));
+}
+
 }  // namespace sprocket::launcher

@@ -48,4 +48,8 @@ ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session
 // compute.threads, or the rank's share of the processors that it may use. Collective over `world`.
 int resolve_threads(const config::Compute& compute, comm::Communicator& world);
 
+// Bytes that this rank may use: its share of what its host can give to new programs, limits of the
+// control group included. Collective over `world`.
+int64_t resolve_memory(comm::Communicator& world);
+
 }  // namespace sprocket::launcher

@@ -46,6 +46,7 @@ ExitCode train(const TrainFlags& flags, const Session& session) {
   runtime::TrainOptions options;
   options.resume = flags.resume;
   options.threads = resolve_threads(job.compute(), *world);
+  options.memory = resolve_memory(*world);
   options.terminal = session.first() && watched_by_a_person();
   const runtime::StopSignal stop;
   options.stop = stop.flag();

@@ -1,9 +1,11 @@
 #include "runtime/jobs/parity_job.h"
 
+#include <algorithm>
 #include <span>
 
 #include "base/error.h"
 #include "parallel/comm/thread_backend.h"
+#include "runtime/jobs/remote_kv_agreement.h"
 #include "runtime/jobs/run_on_mesh.h"
 #include "runtime/media/output_file.h"
 #include "runtime/parity/parity_report.h"
@@ -40,6 +42,13 @@ double unit_roundoff(config::Compute::Precision precision) {
   throw InternalError("compute.precision has no counterpart");
 }
 
+data::LatentShape largest_shape(const ParitySamples& samples) {
+  const auto largest = std::max_element(
+      samples.replicas.begin(), samples.replicas.end(),
+      [](const auto& a, const auto& b) { return a.shape.elements() < b.shape.elements(); });
+  return largest->shape;
+}
+
 ParityComparison compare(const config::Job& job, const ParitySamples& samples,
                          const ParityResults& found, const ParityOptions& options) {
   const config::Job in_fp64 = with_precision(job, config::Compute::FP64);
@@ -66,7 +75,9 @@ ParityResults compute_on_ranks(const config::Job& job, std::unique_ptr<comm::Com
   return run_on_mesh(std::move(world), mesh_shape(job), [&](const parallel::Mesh& mesh) {
     ParitySamples samples;
     run_on_all(mesh.world(), [&] { samples = load_parity_samples(job); });
-    return compute_parity_pass(job, mesh, samples,
+    config::Job decided = job;
+    agree_on_remote_kv(decided, largest_shape(samples), options.memory, mesh.world());
+    return compute_parity_pass(decided, mesh, samples,
                                {options.threads, options.attention_step, nullptr});
   });
 }

@@ -1,6 +1,7 @@
 // `sprocket check-parity`: a training job's forward and backward on its mesh against one rank.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -20,6 +21,8 @@ struct ParityOptions {
   int64_t attention_step = 0;
   // Threads of this rank's kernels; >= 1.
   int threads = 1;
+  // Bytes that this rank may use, as in TrainOptions.
+  int64_t memory = std::numeric_limits<int64_t>::max();
 };
 
 // What the ranks compute, in compute.precision. Collective over `world`; `job` is resolved for its

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -12,6 +13,7 @@
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/checkpoint_io.h"
 #include "runtime/checkpoint/latent_description.h"
+#include "runtime/jobs/remote_kv_agreement.h"
 #include "runtime/jobs/run_folder.h"
 #include "runtime/jobs/run_on_mesh.h"
 #include "runtime/media/output_file.h"
@@ -38,6 +40,13 @@ void check_same_latents(const data::LatentDataset& training, const data::LatentD
                                 held_out.folder(), other.name, one.name));
 }
 
+data::LatentShape largest_shape(const data::LatentDataset& data) {
+  const auto largest = std::max_element(
+      data.buckets().begin(), data.buckets().end(),
+      [](const auto& a, const auto& b) { return a.shape.elements() < b.shape.elements(); });
+  return largest->shape;
+}
+
 class TrainJob {
  public:
   TrainJob(const config::Job& job, const parallel::Mesh& mesh, const TrainOptions& options)
@@ -54,8 +63,10 @@ class TrainJob {
       held_out_->normalise_by(*data_);
     });
     claim_folder();
+    config::Job decided = job_;
+    remote_kv_ = agree_on_remote_kv(decided, largest_shape(*data_), options_.memory, world_);
     run_on_all(world_, [&] {
-      network_.emplace(job_, mesh_, options_.threads,
+      network_.emplace(decided, mesh_, options_.threads,
                        start_path_.empty() ? Network::Start::kFresh : Network::Start::kCheckpoint);
       optimizer_.emplace(job_.training().optimizer(), network_->parameters(), options_.threads);
       if (!start_path_.empty()) load(start_path_);
@@ -228,14 +239,15 @@ class TrainJob {
       if (!first()) return;
       std::vector<RankProfile> profiles;
       for (const std::string& bytes : packed) profiles.push_back(unpack_rank_profile(bytes));
-      const Report report = make_report(mesh_.shape(), profiles);
+      Report report = make_report(mesh_.shape(), profiles);
+      if (receives_remote_kv(job_)) report.remote_kv = remote_kv_;
       const std::string json = report_json(report);
       media::write_output_file(path_of("profile.json"), std::as_bytes(std::span(json)));
       if (options_.print_report) fmt::print("{}", report_text(report));
     });
   }
 
-  const config::Job& job_;
+  const config::Job& job_;  // as the user wrote it: what checkpoints record
   const TrainOptions& options_;
   const parallel::Mesh& mesh_;
   comm::Communicator& world_;
@@ -246,7 +258,8 @@ class TrainJob {
   std::optional<MetricsFile> metrics_;   // rank 0
   std::optional<JsonLines> validation_;  // rank 0
   std::optional<Progress> progress_;     // rank 0
-  std::string start_path_;               // empty: from step 0
+  RemoteKvChoice remote_kv_;
+  std::string start_path_;  // empty: from step 0
   CheckpointState state_;
   int64_t saved_step_ = -1;
   TrainResult result_;

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,9 @@ struct TrainOptions {
   std::string resume = "none";
   // Threads of this rank's kernels, compute.threads resolved; >= 1.
   int threads = 1;
+  // Bytes that this rank may use of its machine's memory, by which parallel.remote_kv: AUTO is
+  // decided.
+  int64_t memory = std::numeric_limits<int64_t>::max();
   // Rank 0 draws one live line on stderr instead of log lines.
   bool terminal = false;
   // Set from outside (a signal handler, another thread) to end the job after the current step with

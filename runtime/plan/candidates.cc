@@ -79,7 +79,7 @@ auto order_of(const Candidate& candidate) {
   const config::Parallel& parallel = candidate.parallel;
   return std::tuple(!candidate.legal(), !candidate.fits, candidate.step.seconds,
                     candidate.memory.total(), parallel.data(), parallel.outer(), parallel.ulysses(),
-                    parallel.strategy(), !parallel.keep_remote_kv());
+                    parallel.strategy(), parallel.remote_kv());
 }
 
 }  // namespace
@@ -87,9 +87,9 @@ auto order_of(const Candidate& candidate) {
 bool Candidate::same_as(const config::Parallel& other) const {
   return parallel.data() == other.data() && parallel.outer() == other.outer() &&
          parallel.ulysses() == other.ulysses() &&
-         (!has_outer() || (parallel.strategy() == other.strategy() &&
-                           (!keeps_or_fetches(parallel.strategy()) ||
-                            parallel.keep_remote_kv() == other.keep_remote_kv())));
+         (!has_outer() ||
+          (parallel.strategy() == other.strategy() &&
+           (!keeps_or_fetches(parallel.strategy()) || parallel.remote_kv() == other.remote_kv())));
 }
 
 std::vector<Candidate> make_candidates(const config::LoadedJob& loaded,
@@ -119,9 +119,9 @@ std::vector<Candidate> make_candidates(const config::LoadedJob& loaded,
         if (!config::Parallel::Strategy_IsValid(value)) continue;
         parallel.set_strategy(static_cast<config::Parallel::Strategy>(value));
         const bool choice = keeps_or_fetches(parallel.strategy());
-        for (const bool keep : {true, false}) {
-          if (!choice && !keep) continue;
-          parallel.set_keep_remote_kv(keep);
+        for (const auto remote_kv : {config::Parallel::KEEP, config::Parallel::FETCH_AGAIN}) {
+          if (!choice && remote_kv != config::Parallel::KEEP) continue;
+          parallel.set_remote_kv(remote_kv);
           add(parallel);
         }
       }
@@ -150,7 +150,8 @@ std::string name_of(const Candidate& candidate) {
   if (!candidate.has_outer()) return text;
   text += ", " + strategy_name(candidate);
   if (!keeps_or_fetches(parallel.strategy())) return text;
-  return text + (parallel.keep_remote_kv() ? ", K and V kept" : ", K and V fetched again");
+  const bool again = parallel.remote_kv() == config::Parallel::FETCH_AGAIN;
+  return text + (again ? ", K and V fetched again" : ", K and V kept");
 }
 
 }  // namespace sprocket::runtime

@@ -7,6 +7,7 @@
 #include "configs/defaults.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/plan/memory_estimate.h"
+#include "runtime/plan/remote_kv.h"
 #include "runtime/plan/units.h"
 
 namespace sprocket::runtime {
@@ -118,23 +119,25 @@ std::string traffic_text(const config::Job& job, const config::LatentShape& shap
   return text + "\n";
 }
 
-std::string memory_text(const config::Job& job, const Plan& plan) {
+std::string memory_text(const config::Job& job, const config::LatentShape& shape,
+                        const Plan& plan) {
   int fullest = 0;
   for (int rank = 1; rank < plan.mesh.sequence(); ++rank) {
     if (plan.shards.tokens_of(rank) > plan.shards.tokens_of(fullest)) fullest = rank;
   }
-  const int outer = fullest / plan.mesh.ulysses;
-  const RankShare share{plan.shards.tokens_of(fullest),
-                        plan.layout.tokens() - (plan.shards.outer_tokens[outer + 1] -
-                                                plan.shards.outer_tokens[outer])};
-  const MemoryEstimate estimate = estimate_training_memory(job, share);
+  const MemoryEstimate estimate = estimate_training_memory(job, rank_share(job, shape, fullest));
   std::string text = fmt::format(
       "Memory of sequence rank {}, which has the most tokens (estimate; {} parameters)\n", fullest,
       grouped(parameter_count(job)));
   for (const MemoryRow& row : estimate.rows) {
     text += fmt::format("  {:<44} {:>12}\n", row.what, size(row.bytes));
   }
-  return text + fmt::format("  {:<44} {:>12}\n", "total", size(estimate.total()));
+  text += fmt::format("  {:<44} {:>12}\n", "total", size(estimate.total()));
+  if (!remote_kv_is_open(job)) return text;
+  const RemoteKvRoom room = training_room(job, shape, fullest, 0);
+  if (room.fetched == room.kept) return text;
+  return text + fmt::format("  {:<44} {:>12}\n", "where a rank has less (remote_kv: AUTO)",
+                            size(room.fetched));
 }
 
 }  // namespace
@@ -186,7 +189,8 @@ std::string dry_run_report(const config::LoadedJob& loaded, const config::Latent
   const parallel::AttentionSpec at_first = attention_spec(job.attention(), 0),
                                 at_last = attention_spec(job.attention(), last);
   if (at_first.budget != at_last.budget) text += traffic_text(job, shape, plan, last);
-  return text + memory_text(job, plan) + "\nDry run: nothing was run and nothing was written.\n";
+  return text + memory_text(job, shape, plan) +
+         "\nDry run: nothing was run and nothing was written.\n";
 }
 
 }  // namespace sprocket::runtime

@@ -59,7 +59,7 @@ parallel::TokenLayoutSpec token_layout_spec(const config::Job& job,
 parallel::StrategySpec strategy_spec(const config::Job& job, int threads) {
   const config::Parallel& parallel = job.parallel();
   return {.outer = outer_of(parallel.strategy()),
-          .keep_remote_kv = parallel.keep_remote_kv(),
+          .keep_remote_kv = parallel.remote_kv() != config::Parallel::FETCH_AGAIN,
           .threads = threads,
           .overlap = parallel.overlap(),
           .single_pass = parallel.single_pass(),

@@ -31,7 +31,8 @@ parallel::AttentionSpec attention_spec(const config::Attention& attention, int64
 parallel::AttentionSpec sampling_attention_spec(const config::Attention& attention, int64_t step,
                                                 int index, int count);
 
-// `threads` is the rank's resolved number of threads.
+// `threads` is the rank's resolved number of threads. parallel.remote_kv: AUTO keeps; a job that
+// runs has decided before (runtime/jobs/remote_kv_agreement.h).
 parallel::StrategySpec strategy_spec(const config::Job& job, int threads);
 
 // Of activations in the forward.

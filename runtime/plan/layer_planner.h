@@ -49,7 +49,7 @@ class LayerPlanner {
   LayerPlanner(const config::Job& job, const config::LatentShape& shape, int64_t step,
                SelectionSource source, ClusterModel cluster);
 
-  // parallel.ulysses, outer, strategy and keep_remote_kv of `job` are legal; all else of it is that
+  // parallel.ulysses, outer, strategy and remote_kv of `job` are legal; all else of it is that
   // of the constructor's job.
   LayerPlan plan(const config::Job& job);
 

@@ -1,9 +1,12 @@
 #include "runtime/plan/memory_estimate.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 
 #include "base/dtype.h"
 #include "configs/attention_rules.h"
+#include "parallel/traffic.h"
 #include "runtime/plan/job_specs.h"
 
 namespace sprocket::runtime {
@@ -63,7 +66,54 @@ int64_t kernel_workspace(const config::Job& job, const RankShare& share, int64_t
   return at_once * dim * (keys * (2 * element + 8) + queries * 4);
 }
 
+// Rows of one head that outer rank `self` receives at most at `step`, and those that all receive.
+struct ReceivedRows {
+  int64_t own = 0, all = 0;
+};
+
+ReceivedRows received_rows(const config::Job& job, const parallel::TokenLayout& layout,
+                           const parallel::ShardPlan& shards, int self, int64_t step) {
+  const parallel::AttentionSpec spec = attention_spec(job.attention(), step);
+  const int64_t heads = int64_t{job.model().heads()} / job.parallel().ulysses();
+  ReceivedRows rows;
+  for (int outer = 0; outer < shards.mesh.outer; ++outer) {
+    const auto received =
+        parallel::selected_rows_bound(layout, parallel::key_segments(layout, shards, outer, spec),
+                                      1, heads, spec)
+            .received;
+    // Of all heads together: a head may import more than another.
+    const int64_t mean =
+        (std::accumulate(received.begin(), received.end(), int64_t{0}) + heads - 1) / heads;
+    if (outer == self) rows.own = mean;
+    rows.all += mean;
+  }
+  return rows;
+}
+
 }  // namespace
+
+RankShare rank_share(const config::Job& job, const config::LatentShape& shape, int sequence_rank) {
+  const parallel::TokenLayout layout = parallel::make_token_layout(token_layout_spec(job, shape));
+  parallel::MeshShape mesh = mesh_shape(job);
+  mesh.data = 1;
+  const parallel::ShardPlan shards = parallel::make_shard_plan(layout, mesh);
+  const int self = sequence_rank / mesh.ulysses;
+  RankShare share;
+  share.tokens = shards.tokens_of(sequence_rank);
+  share.remote_tokens =
+      layout.tokens() - (shards.outer_tokens[self + 1] - shards.outer_tokens[self]);
+  if (mesh.outer == 1 || job.parallel().strategy() != config::Parallel::SELECTED) return share;
+  // A schedule goes from its start to its end and takes no larger value between.
+  int64_t most = 0;
+  for (const int64_t step : {int64_t{0}, std::max<int64_t>(0, job.training().steps() - 1)}) {
+    const ReceivedRows rows = received_rows(job, layout, shards, self, step);
+    const auto remote = static_cast<double>(layout.tokens()) * (mesh.outer - 1);
+    const bool gathers = static_cast<double>(rows.all) > job.parallel().gather_above() * remote;
+    most = std::max(most, gathers ? share.remote_tokens : rows.own);
+  }
+  share.remote_tokens = most;
+  return share;
+}
 
 int64_t parameter_count(const config::Job& job) {
   const config::Model& model = job.model();
@@ -100,7 +150,8 @@ MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare&
   const int64_t kv_per_row = 2 * int64_t{model.dim()} / job.parallel().ulysses() * e;
   const int64_t remote_kv = batch * share.remote_tokens * kv_per_row;
   const int64_t block = block_activations(job, rows, text_rows, e);
-  const bool keeps_pool = job.parallel().keep_remote_kv();
+  const bool keeps_pool = job.parallel().remote_kv() != config::Parallel::FETCH_AGAIN &&
+                          job.parallel().strategy() != config::Parallel::RING;
   switch (job.training().activation_checkpointing()) {
     case config::Training::KEEP:
       estimate.rows.push_back({"activations of all blocks", model.layers() * block});

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "configs/job.pb.h"
+#include "configs/validate.h"
 
 namespace sprocket::runtime {
 
@@ -25,6 +26,10 @@ struct RankShare {
       0;  // tokens of other outer ranks whose K and V it may keep for the backward
 };
 
+// The most that a sequence rank holds of a video of `shape`, at any step of the job: with SELECTED
+// and a budget, the K and V that the budget lets cross. `job` is resolved for its size.
+RankShare rank_share(const config::Job& job, const config::LatentShape& shape, int sequence_rank);
+
 struct MemoryRow {
   std::string what;
   int64_t bytes = 0;
@@ -35,7 +40,8 @@ struct MemoryEstimate {
   int64_t total() const;
 };
 
-// Peak of a training step: the end of the forward.
+// Peak of a training step: the end of the forward. K and V of other ranks are kept unless
+// parallel.remote_kv is FETCH_AGAIN or the strategy is RING, which passes them on.
 MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare& share);
 
 }  // namespace sprocket::runtime

@@ -19,7 +19,7 @@ std::string pool_text(const Candidate& candidate) {
       return "pass on";
     case config::Parallel::SELECTED:
     case config::Parallel::ALL_GATHER:
-      return candidate.parallel.keep_remote_kv() ? "keep" : "again";
+      return candidate.parallel.remote_kv() == config::Parallel::FETCH_AGAIN ? "again" : "keep";
   }
   return "-";
 }
@@ -72,6 +72,19 @@ std::string illegal_text(const std::vector<Candidate>& candidates) {
             line.substr(at + 2) + '\n';
   }
   return text;
+}
+
+// AUTO is what a run would choose with a device's memory.
+config::Parallel resolved(config::Parallel parallel, const std::vector<Candidate>& candidates) {
+  if (parallel.remote_kv() != config::Parallel::AUTO) return parallel;
+  parallel.set_remote_kv(config::Parallel::KEEP);
+  for (const Candidate& candidate : candidates) {
+    if (candidate.legal() && candidate.same_as(parallel) && !candidate.fits) {
+      parallel.set_remote_kv(config::Parallel::FETCH_AGAIN);
+      break;
+    }
+  }
+  return parallel;
 }
 
 // The fastest of the candidates that do not fit, if it is faster than `best`.
@@ -130,17 +143,18 @@ std::string candidates_text(const std::vector<Candidate>& candidates, const Clus
                       "a layer", "msgs", "a step", "coverage", "memory", "forward", "backward",
                       "in a step", "step") +
           '\n';
+  const config::Parallel of_job = resolved(options.of_job, candidates);
   int listed = 0, left = 0;
   bool marked = false;
   for (const Candidate& candidate : candidates) {
     if (!candidate.legal()) break;
-    const bool of_job = candidate.same_as(options.of_job);
-    if (!options.all && listed >= options.top && !of_job) {
+    const bool is_job = candidate.same_as(of_job);
+    if (!options.all && listed >= options.top && !is_job) {
       ++left;
       continue;
     }
-    text += row_text(candidate, of_job);
-    marked = marked || of_job;
+    text += row_text(candidate, is_job);
+    marked = marked || is_job;
     ++listed;
   }
   if (left > 0) text += fmt::format("  and {} more (--top N, --all)\n", left);
@@ -185,9 +199,10 @@ std::string recommendation(const std::vector<Candidate>& candidates, const Clust
 
 std::string candidates_csv(const std::vector<Candidate>& candidates) {
   std::string text =
-      "data,outer,ulysses,strategy,keep_remote_kv,legal,fits,density,coverage,"
+      "data,outer,ulysses,strategy,remote_kv,legal,fits,density,coverage,"
       "forward_bytes,forward_messages,backward_bytes,backward_messages,step_bytes,step_messages,"
-      "memory_bytes,attention_forward_s,attention_backward_s,attention_forward_exposed_s,"
+      "memory_bytes,attention_forward_s,attention_backward_s,attention_forward_kernels_s,"
+      "attention_backward_kernels_s,attention_forward_exposed_s,"
       "attention_backward_exposed_s,layer_forward_s,layer_backward_s,gradient_sum_s,exposed_s,"
       "step_s,reason\n";
   for (const Candidate& c : candidates) {
@@ -196,15 +211,16 @@ std::string candidates_csv(const std::vector<Candidate>& candidates) {
     if (!c.legal()) {
       std::string why = fmt::format("{}", fmt::join(c.reasons, "; "));
       std::replace(why.begin(), why.end(), '"', '\'');
-      text += std::string(19, ',') + '"' + why + "\"\n";
+      text += std::string(21, ',') + '"' + why + "\"\n";
       continue;
     }
     text += fmt::format(
         ",{:.6g},{:.6g},{},{},{},{},{},{},{},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},"
-        "{:.6g},{:.6g},\n",
+        "{:.6g},{:.6g},{:.6g},{:.6g},\n",
         c.density, c.coverage, c.forward_bytes, c.forward_messages, c.backward_bytes,
         c.backward_messages, c.step_bytes, c.step_messages, c.memory.total(),
-        c.attention.forward.seconds(), c.attention.backward.seconds(), c.attention.forward.exposed,
+        c.attention.forward.seconds(), c.attention.backward.seconds(),
+        c.attention.forward.kernels, c.attention.backward.kernels, c.attention.forward.exposed,
         c.attention.backward.exposed, c.step.layer_forward, c.step.layer_backward,
         c.step.gradient_sum, c.step.exposed, c.step.seconds);
   }

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "parallel/mesh.h"
+#include "runtime/plan/remote_kv.h"
 #include "runtime/profile/rank_profile.h"
 
 namespace sprocket::runtime {
@@ -56,6 +58,7 @@ struct Report {
   double imbalance = 1;
   int64_t peak_memory_bytes = 0;  // largest of the ranks'
   int64_t lost_records = 0;
+  std::optional<RemoteKvChoice> remote_kv;  // where the strategy has K and V of others to keep
   std::vector<RankRow> ranks;
   std::vector<OperationRow> operations;  // most bytes first
   std::vector<LayerRow> layers;

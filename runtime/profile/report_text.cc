@@ -117,6 +117,7 @@ std::string report_text(const Report& r) {
   }
   text += fmt::format("\n  Peak memory {} of the largest rank. Columns are per rank and step.\n",
                       bytes_text(static_cast<double>(r.peak_memory_bytes)));
+  if (r.remote_kv) text += fmt::format("  {}.\n", r.remote_kv->text());
   if (r.lost_records > 0) {
     text += fmt::format("  {} operations were not recorded: the recorder's ring ran over.\n",
                         r.lost_records);
@@ -143,6 +144,17 @@ std::string report_json(const Report& r) {
       {"operations", json::array()},
       {"layers", json::array()},
       {"compute_ms", json::object()}};
+  if (r.remote_kv) {
+    json& choice = document["remote_kv"];
+    choice["value"] = config::Parallel::RemoteKv_Name(r.remote_kv->value);
+    if (r.remote_kv->by_memory) {
+      const RemoteKvRoom& room = r.remote_kv->room;
+      choice["rank"] = r.remote_kv->rank;
+      choice["kept_bytes"] = room.kept;
+      choice["fetched_bytes"] = room.fetched;
+      choice["at_hand_bytes"] = room.at_hand;
+    }
+  }
   if (r.steps > 0) document["verdict"] = verdict(r);
   for (const RankRow& row : r.ranks) {
     document["ranks"].push_back({{"rank", row.rank},

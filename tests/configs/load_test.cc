@@ -112,7 +112,7 @@ TEST(LoadJob, WrongTypesOfEveryKind) {
   const std::string text =
       "model { dim: 1.5 heads: 99999999999 weights: 3 epsilon: 'x' }\n"
       "training { seed: -1 steps: true text_dropout: inf }\n"
-      "parallel { keep_remote_kv: maybe strategy: 0 }\n"
+      "parallel { overlap: maybe strategy: 0 }\n"
       "compute: 4\n"
       "output { directory { } }\n"
       "data { path: }\n";
@@ -125,8 +125,8 @@ TEST(LoadJob, WrongTypesOfEveryKind) {
       "job.txtpb:2:18: training.seed: expected an integer >= 0, found -1\n"
       "job.txtpb:2:28: training.steps: expected an integer, found true\n"
       "job.txtpb:2:47: training.text_dropout: expected a number, found inf\n"
-      "job.txtpb:3:28: parallel.keep_remote_kv: expected true or false, found maybe\n"
-      "job.txtpb:3:44: parallel.strategy: expected one of SELECTED, RING, ALL_GATHER, found 0\n"
+      "job.txtpb:3:21: parallel.overlap: expected true or false, found maybe\n"
+      "job.txtpb:3:37: parallel.strategy: expected one of SELECTED, RING, ALL_GATHER, found 0\n"
       "job.txtpb:4:10: compute: expected { … } with some of device, precision, threads, found 4\n"
       "job.txtpb:5:20: output.directory: expected : and a quoted string, found {\n"
       "job.txtpb:6:14: data.path: expected a quoted string, found no value");
@@ -213,7 +213,7 @@ TEST(Overrides, ErrorsNameTheFlag) {
                 {"parallel.ulysses: 8", "parallel.ulises: 2", "training.steps.x: 2",
                  "compute.precision: FP8", "training.seed: 1 training.seed: 2", "model.", "7"}),
       "--set 'parallel.ulises: 2': parallel.ulises: unknown field; did you mean ulysses?; fields "
-      "of parallel: ulysses, outer, strategy, data, keep_remote_kv, overlap, single_pass, "
+      "of parallel: ulysses, outer, strategy, data, remote_kv, overlap, single_pass, "
       "gradient_wire, gather_above, head_groups, check_collectives, timeout_seconds\n"
       "--set 'training.steps.x: 2': training.steps: has no fields; expected an integer\n"
       "--set 'compute.precision: FP8': compute.precision: expected one of FP32, BF16, FP64, found "

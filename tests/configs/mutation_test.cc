@@ -31,7 +31,7 @@ attention {
 }
 training: { steps: 100 optimizer { learning_rate: 1e-3 beta1: 0.9 } seed: 0x10 }
 sampling { prompt: ["a", 'b' "c"] count: 2 guidance: 5f }
-parallel { ulysses: 1 strategy: SELECTED keep_remote_kv: true }
+parallel { ulysses: 1 strategy: SELECTED remote_kv: KEEP }
 data { path: "outputs/clip" latent { t: 8 h: 16 w: 24 } }
 )";
 

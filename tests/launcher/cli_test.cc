@@ -105,7 +105,7 @@ TEST(Cli, AllProblemsOfAJobInOneRun) {
           ":3:3: parallel.ulysses: 8 does not divide model.heads: 12; legal: 1, 2, 3, 4, 6, 12\n" +
           file +
           ":4:3: parallel.ring: unknown field; fields of parallel: ulysses, outer, strategy, data, "
-          "keep_remote_kv, overlap, single_pass, gradient_wire, gather_above, head_groups, "
+          "remote_kv, overlap, single_pass, gradient_wire, gather_above, head_groups, "
           "check_collectives, "
           "timeout_seconds\n"
           "--set 'training.steps: 0': training.steps: 0; legal: 1 or more\n"

@@ -109,5 +109,14 @@ TEST(Placement, BoundRanksKeepTheirCoresAndOthersDivide) {
   EXPECT_GE(own_placement().usable_cores.count(), 1u);
 }
 
+// The ranks of a host look at slightly different moments; all of them must get the same.
+TEST(Placement, RanksOfAHostDivideItsMemory) {
+  const auto place = [](uint64_t host, int64_t memory) { return Placement{host, {}, memory}; };
+  const std::vector<Placement> ranks = {place(1, 100), place(2, 50), place(1, 90), place(1, 99)};
+  for (const int rank : {0, 2, 3}) EXPECT_EQ(memory_for(rank, ranks), 30);
+  EXPECT_EQ(memory_for(1, ranks), 50);
+  EXPECT_GT(own_placement().memory, 0);
+}
+
 }  // namespace
 }  // namespace sprocket::launcher

@@ -10,6 +10,7 @@ namespace sprocket::runtime {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 config::LoadedJob load(const std::string& text, int world) {
   return config::parse_job(text, "job.txtpb", {}, {.world = world});
@@ -42,7 +43,11 @@ TEST(MemoryEstimate, CheckpointingAndShardsShrinkActivations) {
   EXPECT_LT(total(checkpointed, {32760, 0}), total("", {32760, 0}) / 3);
   EXPECT_LT(total("", {16380, 0}), total("", {32760, 0}));
   EXPECT_LT(total("", {16380, 0}), total("", {16380, 16380}));
-  EXPECT_LT(total("parallel { keep_remote_kv: false }", {16380, 16380}), total("", {16380, 16380}));
+  EXPECT_LT(total("parallel { remote_kv: FETCH_AGAIN }", {16380, 16380}),
+            total("", {16380, 16380}));
+  // A ring passes them on and keeps nothing.
+  EXPECT_EQ(total("parallel { strategy: RING }", {16380, 16380}),
+            total("parallel { remote_kv: FETCH_AGAIN }", {16380, 16380}));
   EXPECT_LT(total("compute { precision: BF16 }", {32760, 0}), total("", {32760, 0}));
 }
 
@@ -66,12 +71,26 @@ TEST(DryRun, BytesAreTheClosedForms) {
     EXPECT_EQ(rank.bytes(Phase::kBackward), 2 * 3 * u + 2 * 4 * u);
   }
   for (const RankTraffic& rank :
-       sent("parallel { strategy: ALL_GATHER keep_remote_kv: false }", 2)) {
+       sent("parallel { strategy: ALL_GATHER remote_kv: FETCH_AGAIN }", 2)) {
     const int64_t u = tokens / 2 * dim * 4;
     EXPECT_EQ(rank.bytes(Phase::kForward), 2 * u);
     EXPECT_EQ(rank.bytes(Phase::kBackward), 4 * u);
   }
   for (const RankTraffic& rank : sent("", 1)) EXPECT_TRUE(rank.rows.empty());
+}
+
+TEST(DryRun, SaysWhatARankNeedsEitherWay) {
+  const config::LatentShape shape{16, 8, 32, 32};
+  const auto report = [&](const std::string& parallel) {
+    return dry_run_report(load("model { dim: 256 heads: 4 layers: 2 } " + parallel, 2), shape,
+                          "data.latent");
+  };
+  EXPECT_THAT(report(""), HasSubstr("where a rank has less (remote_kv: AUTO)"));
+  for (const char* decided :
+       {"parallel { remote_kv: KEEP }", "parallel { strategy: RING }", "parallel { ulysses: 2 }",
+        "training { activation_checkpointing: BLOCK }"}) {
+    EXPECT_THAT(report(decided), Not(HasSubstr("where a rank has less"))) << decided;
+  }
 }
 
 TEST(SamplingAttention, PsaStartsDense) {

@@ -116,7 +116,7 @@ TEST(Parity, HoldsForReplicasBatchesRecomputationAndRefetching) {
       {4, "parallel.data: 2 training.global_batch: 4 training.micro_batch: 2"},
       {2, "parallel.data: 2"},
       {3, "attention.domains: 3 training.micro_batch: 2"},
-      {2, "training.activation_checkpointing: BLOCK parallel.keep_remote_kv: false"},
+      {2, "training.activation_checkpointing: BLOCK parallel.remote_kv: FETCH_AGAIN"},
       {1, ""}};
   for (const auto& [ranks, variant] : variants) {
     const ParityOutcome outcome = check(parity_job(folder, ranks, {vsa, variant}));

@@ -157,7 +157,7 @@ const Candidate& find(const std::vector<Candidate>& candidates, int data, int ou
   wanted.set_outer(outer);
   wanted.set_ulysses(ulysses);
   wanted.set_strategy(strategy);
-  wanted.set_keep_remote_kv(keep);
+  wanted.set_remote_kv(keep ? config::Parallel::KEEP : config::Parallel::FETCH_AGAIN);
   for (const Candidate& candidate : candidates) {
     if (candidate.same_as(wanted)) return candidate;
   }

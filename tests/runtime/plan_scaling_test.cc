@@ -63,7 +63,7 @@ TEST(Scaling, EqualsThePlanOfAMeshForEvenShards) {
           if (point.outer > 1 && parallel.strategy() != (selected ? config::Parallel::SELECTED
                                                                   : config::Parallel::RING))
             continue;
-          if (selected && !parallel.keep_remote_kv()) continue;
+          if (selected && parallel.remote_kv() != config::Parallel::KEEP) continue;
           ++compared;
           const AttentionCost& cost = candidate.attention;
           const double seconds = cost.forward.seconds() + cost.backward.seconds();
