@@ -1,6 +1,5 @@
 #include "runtime/jobs/remote_kv_agreement.h"
 
-#include <array>
 #include <span>
 #include <vector>
 
@@ -13,7 +12,7 @@ namespace {
 
 std::vector<RemoteKvRoom> gather(const RemoteKvRoom& own, comm::Communicator& world) {
   constexpr int kFigures = 3;
-  std::array<int64_t, kFigures> mine{own.kept, own.fetched, own.at_hand};
+  std::vector<int64_t> mine{own.kept, own.fetched, own.at_hand};
   std::vector<int64_t> all(int64_t{kFigures} * world.size());
   const std::vector<int64_t> counts(world.size(), kFigures);
   world.all_gather(comm::Buffer::of(std::span(mine)), comm::Buffer::of(std::span(all)), counts)

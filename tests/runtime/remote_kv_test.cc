@@ -61,8 +61,8 @@ TEST(RemoteKv, ABudgetLeavesMoreRoom) {
   EXPECT_EQ(remote(""), all);
   EXPECT_EQ(remote("max_coverage { start: 0.25 }"), all / 4);
   // A schedule counts where it allows most, and what needs nearly everything is gathered whole.
-  EXPECT_EQ(remote("max_coverage { start: 1 end: 0.25 steps: 10 }"), all);
-  EXPECT_EQ(remote("max_coverage { start: 0.25 end: 0.5 steps: 10 }"), all / 2);
+  EXPECT_EQ(remote("max_coverage { start: 1 end: 0.25 increment: -0.25 interval: 10 }"), all);
+  EXPECT_EQ(remote("max_coverage { start: 0.25 end: 0.5 increment: 0.05 interval: 10 }"), all / 2);
   EXPECT_EQ(remote("max_coverage { start: 0.97 }"), all);
 }
 
