@@ -219,10 +219,10 @@ std::string candidates_csv(const std::vector<Candidate>& candidates) {
         "{:.6g},{:.6g},{:.6g},{:.6g},\n",
         c.density, c.coverage, c.forward_bytes, c.forward_messages, c.backward_bytes,
         c.backward_messages, c.step_bytes, c.step_messages, c.memory.total(),
-        c.attention.forward.seconds(), c.attention.backward.seconds(),
-        c.attention.forward.kernels, c.attention.backward.kernels, c.attention.forward.exposed,
-        c.attention.backward.exposed, c.step.layer_forward, c.step.layer_backward,
-        c.step.gradient_sum, c.step.exposed, c.step.seconds);
+        c.attention.forward.seconds(), c.attention.backward.seconds(), c.attention.forward.kernels,
+        c.attention.backward.kernels, c.attention.forward.exposed, c.attention.backward.exposed,
+        c.step.layer_forward, c.step.layer_backward, c.step.gradient_sum, c.step.exposed,
+        c.step.seconds);
   }
   return text;
 }
