@@ -159,7 +159,9 @@ def show(record):
 
 def run_method(team, place, case, name, captured, rounds):
     method, budget = METHODS[name]
-    ways = [way for way in WAYS if method != "dense" or not way.startswith("selected")]
+    # Dense attention selects nothing; a budget that all heads compete for needs them on one rank.
+    left_out = "selected" if method == "dense" else "ulysses" if budget is not None else None
+    ways = [way for way in WAYS if left_out is None or not way.startswith(left_out)]
     with tempfile.TemporaryDirectory() as folder:
         planner = Planner(place, case, method, budget, captured, folder)
         team.ask(op="problem", heads=case["heads"], head_dim=case["head_dim"])

@@ -22,6 +22,16 @@ class Layer {
   PhaseCost forward() const {
     const AttentionTransfers& t = work_.transfers;
     const double inputs = 3 + work_.gates;
+    if (work_.head_groups > 1) {
+      return in_groups(
+          t.ulysses_in, t.ulysses_out, [&](int r) { return pass(r, local_pairs(r), false); },
+          [&](int r) {
+            PhaseCost cost = select(r);
+            add(cost, start_output(r));
+            add(cost, finish(r));
+            return cost;
+          });
+    }
     return slowest({
         [&](int r) { return exchange_heads(r, inputs, t.ulysses_in); },
         [&](int r) { return select(r); },
@@ -37,6 +47,17 @@ class Layer {
   PhaseCost backward() const {
     const AttentionTransfers& t = work_.transfers;
     const double inputs = 3 + work_.gates;
+    if (work_.head_groups > 1) {
+      return in_groups(
+          t.ulysses_gradient_out, t.ulysses_gradient_in,
+          [&](int r) { return pass(r, local_pairs(r), true); },
+          [&](int r) {
+            PhaseCost cost = begin_backward(r);
+            add(cost, summary_gradients(r));
+            add(cost, convert_gradients(r));
+            return cost;
+          });
+    }
     return slowest({
         [&](int r) { return exchange_heads(r, 1, t.ulysses_gradient_out); },
         [&](int r) {
@@ -67,6 +88,36 @@ class Layer {
       add(sum, longest);
     }
     return sum;
+  }
+
+  // While a group of heads is attended to, the next one arrives and the former one leaves.
+  PhaseCost in_groups(const Transfers& arriving, const Transfers& leaving, const Part& attention,
+                      const Part& others) const {
+    const int groups = work_.head_groups;
+    static const Transfers kNone;
+    std::vector<Part> parts{[&](int r) {
+      PhaseCost cost = head_copies(r, 4 + work_.gates);
+      add(cost, alone(arriving, r));
+      return cost;
+    }};
+    for (int group = 0; group < groups; ++group) {
+      parts.push_back([&, group](int r) {
+        PhaseCost cost = share(others(r), groups);
+        add(cost, beside(share(attention(r), groups), r,
+                         {group + 1 < groups ? &arriving : &kNone, group > 0 ? &leaving : &kNone}));
+        return cost;
+      });
+    }
+    parts.push_back([&](int r) { return alone(leaving, r); });
+    return slowest(parts);
+  }
+
+  static PhaseCost share(PhaseCost cost, int of) {
+    cost.kernels /= of;
+    cost.copies /= of;
+    cost.transfer /= of;
+    cost.exposed /= of;
+    return cost;
   }
 
   const RankWork& rank(int r) const { return work_.ranks[r]; }
@@ -111,12 +162,18 @@ class Layer {
     return std::accumulate(rank(r).pairs.begin(), rank(r).pairs.end(), 0.0) - local_pairs(r);
   }
 
-  PhaseCost exchange_heads(int r, double tensors, const Transfers& transfers) const {
-    if (work_.ulysses_degree == 1) return {};
+  // Packed where they are, unpacked where they arrive.
+  PhaseCost head_copies(int r, double tensors) const {
     const double bytes = tensors * work_.element;
     PhaseCost cost = moved(2 * bytes * rank(r).own_elements);
-    add(cost, alone(transfers, r));
     add(cost, moved(2 * bytes * rank(r).shard_elements));
+    return cost;
+  }
+
+  PhaseCost exchange_heads(int r, double tensors, const Transfers& transfers) const {
+    if (work_.ulysses_degree == 1) return {};
+    PhaseCost cost = head_copies(r, tensors);
+    add(cost, alone(transfers, r));
     return cost;
   }
 
@@ -128,11 +185,13 @@ class Layer {
     return cost;
   }
 
+  // It starts as zeros.
+  PhaseCost start_output(int r) const { return moved(rank(r).shard_elements * work_.accumulator); }
+
   PhaseCost fine_forward(int r) const {
     const RankWork& own = rank(r);
     const Transfers& fetch = work_.transfers.fetch;
-    // The output starts as zeros.
-    PhaseCost cost = moved(own.shard_elements * work_.accumulator);
+    PhaseCost cost = start_output(r);
     switch (work_.outer) {
       case OuterKind::kLocal:
         add(cost, pass(r, local_pairs(r), false));

@@ -19,6 +19,10 @@
 //               K and V travel during the local pass, their gradients during the local pass of the
 //               backward; K and V that are fetched again hide behind nothing
 //
+//   Ulysses alone
+//               in groups of heads: the first group arrives and the last one leaves by themselves,
+//               the others during the fine stage of the group before or after
+//
 // Without overlap, or in a single pass, every transfer is waited for.
 #pragma once
 
@@ -62,6 +66,7 @@ struct AttentionWork {
   int head_dim = 64;
   double element = 4, accumulator = 4;  // bytes
   int gates = 0;                        // tensors that travel with q, k and v
+  int head_groups = 1;                  // Ulysses alone: transfers are those of one of so many
   bool branches = false;                // the output is made of several branches
   std::vector<RankWork> ranks;          // by sequence rank
   AttentionTransfers transfers;

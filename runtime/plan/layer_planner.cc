@@ -252,6 +252,7 @@ LayerPlan LayerPlanner::plan(const config::Job& job) {
   work.single_pass = strategy.single_pass;
   work.outer_degree = mesh.outer;
   work.ulysses_degree = mesh.ulysses;
+  work.head_groups = parallel::head_groups(strategy, mesh, shape_.spec, shape_.heads);
   work.head_dim = static_cast<int>(shape_.head_dim);
   work.element = static_cast<double>(size_of(shape_.dtype));
   work.accumulator = shape_.dtype == DType::kF64 ? 8 : 4;

@@ -132,6 +132,9 @@ std::optional<ScalingPoint> simulate(const config::Job& job, const Problem& p,
   work.accumulator = p.accumulator;
   work.gates = p.gates;
   work.branches = p.coarse;
+  work.head_groups = parallel::head_groups(
+      strategy_spec(job, 1), {1, degree, way.ulysses},
+      attention_spec(job.attention(), job.training().steps() - 1), job.model().heads());
   work.ranks = {rank_work(p, degree, way.ulysses, coverage)};
 
   const int node = std::min(cluster.devices, ranks);
@@ -142,9 +145,10 @@ std::optional<ScalingPoint> simulate(const config::Job& job, const Problem& p,
   const double u = work.ranks[0].own_elements * p.element, inputs = 3 + p.gates;
   if (way.ulysses > 1) {
     const double part = u / way.ulysses, others = way.ulysses - 1;
+    const double of_group = part / work.head_groups;
     t.ulysses_in = t.ulysses_gradient_in =
-        sent.add(2 * inputs * part, others, heads.all(inputs * part));
-    t.ulysses_out = t.ulysses_gradient_out = sent.add(2 * part, others, heads.all(part));
+        sent.add(2 * inputs * part, others, heads.all(inputs * of_group));
+    t.ulysses_out = t.ulysses_gradient_out = sent.add(2 * part, others, heads.all(of_group));
   }
   const double others = degree - 1;
   if (degree > 1 && p.scores) {
@@ -175,7 +179,7 @@ std::optional<ScalingPoint> simulate(const config::Job& job, const Problem& p,
 
   AttentionWork alone = work;
   alone.outer = OuterKind::kLocal;
-  alone.outer_degree = alone.ulysses_degree = 1;
+  alone.outer_degree = alone.ulysses_degree = alone.head_groups = 1;
   alone.ranks[0].pairs = {p.pairs() / ranks};
   alone.transfers = {};
   const StepCost ideal = step_cost(job, cluster, attention_cost(cluster.device, alone),

@@ -28,6 +28,8 @@ namespace {
 constexpr int kRepetitions = 5;
 // Operations of one measured call: tenths of a second on a core or two.
 constexpr double kOperations = 3e10;
+// Of a tensor that is made to be measured on.
+constexpr int64_t kMostElements = 1 << 24;
 
 at::ScalarType torch_type(DType dtype) {
   return dtype == DType::kBF16 ? at::kBFloat16 : dtype == DType::kF64 ? at::kDouble : at::kFloat;
@@ -72,8 +74,14 @@ class AttentionSample {
     for (kernels::KvBlockMap& half : halves_) half = whole_;
     for (int block = 0; block < layout.blocks(); ++block) halves_[block % 2].blocks[block].rows = 0;
     const auto options = at::TensorOptions().dtype(torch_type(compute_dtype(job)));
+    // Rows lie as far apart as in the layer, of whose heads a few are computed.
+    const int64_t stored = std::max<int64_t>(
+        heads, std::min<int64_t>(job.model().heads(), kMostElements / (keys * dim)));
     const auto random = [&](int64_t length) {
-      return at::randn({1, length, heads, dim}).to(options);
+      return at::randn({1, length, stored, dim}).to(options).narrow(2, 0, heads);
+    };
+    const auto zeros = [&](int64_t length, const at::TensorOptions& type) {
+      return at::zeros({1, length, stored, dim}, type).narrow(2, 0, heads);
     };
     query_ = {random(rows),
               {layout.block_offsets.begin(), layout.block_offsets.begin() + blocks + 1},
@@ -85,26 +93,25 @@ class AttentionSample {
     query_.progress = subject.progress;
     dout_ = random(rows);
     const auto sums = options.dtype(parallel::accumulator_type(query_.q_BLHD.scalar_type()));
-    out_ = at::zeros({1, rows, heads, dim}, sums);
+    out_ = zeros(rows, sums);
     lse_ = at::full({1, heads, rows}, -std::numeric_limits<double>::infinity(), sums);
-    dq_ = at::zeros_like(out_);
-    dkv_ = {{at::zeros({1, keys, heads, dim}, sums), at::zeros({1, keys, heads, dim}, sums)}};
+    delta_ = at::zeros_like(lse_);
+    dq_ = zeros(rows, sums);
+    dkv_ = {{zeros(keys, sums), zeros(keys, sums)}};
   }
 
   double operations() const { return operations_; }
   double query_rows() const { return query_rows_; }
 
+  // Continues from its former result: a layer's zeroing and row sums are other stages.
   void forward(bool twice = false) {
-    out_.zero_();
-    lse_.fill_(-std::numeric_limits<double>::infinity());
     for (const kernels::KvBlockMap* map : passes(twice)) {
       parallel::forward_pass(query_, kv_, *map, out_, lse_);
     }
   }
   void backward(bool twice = false) {
-    const at::Tensor delta = parallel::row_delta(out_, dout_, query_.threads);
     for (const kernels::KvBlockMap* map : passes(twice)) {
-      parallel::backward_pass(query_, kv_, *map, dout_, lse_, delta, dq_, dkv_);
+      parallel::backward_pass(query_, kv_, *map, dout_, lse_, delta_, dq_, dkv_);
     }
   }
 
@@ -123,7 +130,7 @@ class AttentionSample {
   std::vector<parallel::KvTensors> kv_, dkv_;
   kernels::KvBlockMap whole_;
   std::array<kernels::KvBlockMap, 2> halves_;
-  at::Tensor out_, lse_, dout_, dq_;
+  at::Tensor out_, lse_, dout_, delta_, dq_;
 };
 
 double selection_rate(const config::Job& job, const parallel::TokenLayout& layout, int threads,
@@ -174,18 +181,21 @@ double linear_rate(const config::Job& job, int threads, comm::Communicator* grou
   return per_row * static_cast<double>(rows) / seconds;
 }
 
-// As Ulysses packs a message: rows of all heads into parts of some heads each.
+// As Ulysses packs a message of several tensors: rows of all heads into parts of some heads each.
+// One tensor alone could stay in a cache, which a layer's copies do not find it in.
 double copy_rate(const config::Job& job, const parallel::TokenLayout& layout, int ranks,
                  comm::Communicator* group) {
-  constexpr int64_t kLeastRows = 256, kMostRows = 1 << 15;
+  constexpr int64_t kLeastRows = 256, kTensors = 5;
   const auto type = torch_type(compute_dtype(job));
   const int64_t heads = job.model().heads(), dim = job.model().dim() / heads;
-  const int64_t rows = std::clamp(layout.tokens() / ranks, kLeastRows, kMostRows);
+  const int64_t most = std::max(kLeastRows, 2 * kMostElements / (kTensors * heads * dim));
+  const int64_t rows = std::clamp(layout.tokens() / ranks, kLeastRows, most);
   const int64_t parts = heads % 2 == 0 ? 2 : heads;
-  const at::Tensor source = at::randn({rows, parts, heads / parts, dim}).to(type);
+  const at::Tensor source = at::randn({kTensors, rows, parts, heads / parts, dim}).to(type);
   const double seconds = median_seconds(group, 2 * kRepetitions, [&] {
-    const at::Tensor copy = at::empty({parts, rows, heads / parts, dim}, source.options());
-    copy.copy_(source.movedim(1, 0));
+    const at::Tensor copy =
+        at::empty({parts, kTensors, rows, heads / parts, dim}, source.options());
+    for (int64_t i = 0; i < kTensors; ++i) copy.select(1, i).copy_(source[i].movedim(1, 0));
   });
   return static_cast<double>(source.nbytes()) / seconds;
 }

@@ -115,6 +115,27 @@ TEST(AttentionCost, LocalPassHidesWhatIsFetched) {
   EXPECT_NEAR(cost.backward.seconds(), 0.8 + 2.5 + 1.5, 1e-9);
 }
 
+// Groups of 0.5 s: the second arrives during the first, the first leaves during the second.
+TEST(AttentionCost, GroupsOfHeadsHideEachOthersTransfers) {
+  const DeviceModel device = round_cluster(1, 1).device;
+  AttentionWork work = two_ranks(OuterKind::kLocal, 0, 0);
+  work.outer_degree = 1;
+  work.ulysses_degree = 2;
+  for (RankWork& rank : work.ranks) rank.pairs = {1e9};
+  work.head_groups = 2;
+  work.transfers = {};
+  work.transfers.ulysses_in = work.transfers.ulysses_gradient_in = {{0.2, 1}, {0.2, 1}};
+  work.transfers.ulysses_out = work.transfers.ulysses_gradient_out = {{0.7, 1}, {0.7, 1}};
+  AttentionCost cost = attention_cost(device, work);
+  EXPECT_NEAR(cost.forward.seconds(), 0.2 + 0.5 + 0.7 + 0.7, 1e-9);
+  EXPECT_NEAR(cost.backward.seconds(), 0.7 + 1.25 + 1.25 + 0.2, 1e-9);
+  EXPECT_NEAR(cost.forward.transfer, 2 * 0.9, 1e-9);
+  work.overlap = false;
+  cost = attention_cost(device, work);
+  EXPECT_NEAR(cost.forward.seconds(), 1 + 2 * 0.9, 1e-9);
+  EXPECT_NEAR(cost.backward.seconds(), 2.5 + 2 * 0.9, 1e-9);
+}
+
 TEST(AttentionCost, TheSlowestRankSetsEveryPart) {
   const DeviceModel device = round_cluster(1, 1).device;
   AttentionWork work = two_ranks(OuterKind::kAllGather, 0, 0);
@@ -198,6 +219,17 @@ TEST(Candidates, BytesAndTimesAreTheClosedForms) {
   const Candidate& ulysses = find(candidates, 1, 1, 4, config::Parallel::SELECTED);
   EXPECT_EQ(ulysses.forward_bytes, 3 * u);
   EXPECT_NEAR(ulysses.attention.forward.exposed, 3 * u / 1e9, 1e-12);
+}
+
+// Two groups of a head each; a link that hides nothing has all groups' bytes to carry.
+TEST(Candidates, UlyssesSendsAllGroupsOfHeads) {
+  const auto candidates = candidates_of(load(kDense), round_cluster(2, 1));
+  const double u = 8 * 16 * 16 / 2 * 256 * 4;
+  const Candidate& ulysses = find(candidates, 1, 1, 2, config::Parallel::SELECTED);
+  EXPECT_EQ(ulysses.forward_bytes, 2 * u);
+  EXPECT_EQ(ulysses.forward_messages, 4);
+  EXPECT_NEAR(ulysses.attention.forward.exposed, 2 * u / 1e9, 1e-12);
+  EXPECT_NEAR(ulysses.attention.backward.exposed, 2 * u / 1e9, 1e-12);
 }
 
 TEST(Candidates, StepCountsRecomputationAndTheGradientSum) {
