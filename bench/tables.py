@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The tables of docs/sequence_parallel.md from bench/results/: prints Markdown.
+"""The tables of docs/sequence_parallel.md and docs/plan.md from bench/results/: prints Markdown.
 
-    bench/tables.py comm | exchange | captured | selected | scaling
+    bench/tables.py comm | exchange | captured | selected | scaling | plan_time
 
 Of several runs of one case the newest counts.
 """
@@ -121,7 +121,27 @@ def scaling():
            for r in read("train_scaling", "grid", "dtype", "way")])
 
 
-TABLES = {"comm": comm, "exchange": exchange, "captured": captured, "selected": selected, "scaling": scaling}
+def plan_time():
+    """Planned over measured time, and the measured milliseconds."""
+    networks = list(NETWORKS)
+    ways = {}
+    for r in read("plan_time", "network", "ranks", "tokens", "heads", "head_dim", "dtype", "way", "budget"):
+        ways.setdefault((r["way"], r["budget"]), {})[r["network"]] = r
+
+    def cell(record, span):
+        return "" if record is None else f"{record['ratio'][span]:.2f}"
+
+    def name(way, budget):
+        method, _, strategy = way.partition("_")
+        text = strategy.replace("_again", ", fetched again").replace("all_gather", "all-gather").replace("ulysses", "Ulysses")
+        return f"{'dense' if method == 'dense' else 'VSA'} {text}" + (f", budget {budget:g}" if budget else "")
+    table(["way", *(f"{NETWORKS[n]}: ms" if i == 0 else f"{part}" for n in networks for i, part in enumerate(["", "forward", "backward", "both"]))],
+          [[name(*key), *(f"{found[n]['measured']['forward']['total'] + found[n]['measured']['backward']['total']:,.0f}" if i == 0 and n in found
+            else cell(found.get(n), span) for n in networks for i, span in enumerate(["", "forward", "backward", "both"]))]
+           for key, found in ways.items()])
+
+
+TABLES = {"comm": comm, "exchange": exchange, "captured": captured, "selected": selected, "scaling": scaling, "plan_time": plan_time}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or not set(sys.argv[1:]) <= set(TABLES):
