@@ -29,6 +29,9 @@ METHODS = {
     "PSA, 32 samples": "method: PSA psa { samples: 32 rule: QUOTA quota: [0.06, 0.04, 0.04, 0.08] similarity_cap: false }",
     "ASA, 16 samples": "method: ASA asa { samples: 16 max_keep: 0.1 min_keep: 0.1 }",
 }
+# The same under a budget: what the choice of imports costs.
+BUDGETED = {f"{name}, budget": f"{options} domains: 8 max_coverage {{ start: 0.2 }}" for name, options in METHODS.items()}
+METHODS.update(BUDGETED)
 KERNEL = {"local", "global"}
 BEFORE = {"order", "pool", "prune", "sample", "select"}
 

@@ -25,7 +25,7 @@ import tempfile
 import exchange
 from exchange import CORES, GRIDS, OURS, RATES, SPARSITY, Ours, case_of
 from machine import ROOT, stamp
-from rank_team import AS_ROOT, MALLOC, ONE_THREAD, Place, RankTeam, Unavailable, in_turns, raise_on_signals
+from rank_team import AS_ROOT, MALLOC, ONE_THREAD, Place, RankTeam, Unavailable, in_turns, median, raise_on_signals
 
 SPROCKET = os.path.join(ROOT, "build/bin/sprocket")
 OUTPUT = os.path.join(ROOT, "bench/results/plan_time.jsonl")
@@ -139,10 +139,7 @@ def compare(side, row):
         for phase, parts in record[kind].items():
             record[kind][phase] = {name: round(value, 2) for name, value in parts.items()}
     record["bytes"] = [int(row["forward_bytes"]) + int(row["backward_bytes"]), int(side.bytes_sent())]
-    stages = side.record()["stages_ms"]
-    record["stages_ms"] = stages
-    record["all_ms"] = side.record()["all_ms"]
-    return record
+    return {**record, **{name: side.record()[name] for name in ("stages_ms", "all_ms")}}
 
 
 def show(record):
@@ -152,7 +149,7 @@ def show(record):
         f"{name} {planned['forward'][name]:.1f}/{measured['forward'][name]:.1f} {planned['backward'][name]:.1f}/{measured['backward'][name]:.1f}"
         for name in ("kernels", "copies", "exposed"))
     print(f"  {record['way']:22}{budget:11} {sum(planned[p]['total'] for p in planned):8.1f} planned, "
-          f"{sum(measured[p]['total'] for p in measured):8.1f} ms measured: {record['ratio']['both']:.3f} "
+          f"{median(record['all_ms']):8.1f} ms measured: {record['ratio']['both']:.3f} "
           f"(forward {record['ratio']['forward']:.3f}, backward {record['ratio']['backward']:.3f})\n"
           f"      planned/measured, forward and backward: {parts}", flush=True)
 

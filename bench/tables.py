@@ -7,6 +7,7 @@ Of several runs of one case the newest counts.
 """
 import json
 import os
+import statistics
 import sys
 
 from machine import ROOT
@@ -123,22 +124,21 @@ def scaling():
 
 def plan_time():
     """Planned over measured time, and the measured milliseconds."""
-    networks = list(NETWORKS)
     ways = {}
     for r in read("plan_time", "network", "ranks", "tokens", "heads", "head_dim", "dtype", "way", "budget"):
         ways.setdefault((r["way"], r["budget"]), {})[r["network"]] = r
-
-    def cell(record, span):
-        return "" if record is None else f"{record['ratio'][span]:.2f}"
 
     def name(way, budget):
         method, _, strategy = way.partition("_")
         text = strategy.replace("_again", ", fetched again").replace("all_gather", "all-gather").replace("ulysses", "Ulysses")
         return f"{'dense' if method == 'dense' else 'VSA'} {text}" + (f", budget {budget:g}" if budget else "")
-    table(["way", *(f"{NETWORKS[n]}: ms" if i == 0 else f"{part}" for n in networks for i, part in enumerate(["", "forward", "backward", "both"]))],
-          [[name(*key), *(f"{found[n]['measured']['forward']['total'] + found[n]['measured']['backward']['total']:,.0f}" if i == 0 and n in found
-            else cell(found.get(n), span) for n in networks for i, span in enumerate(["", "forward", "backward", "both"]))]
-           for key, found in ways.items()])
+    def cells(record):
+        if record is None:
+            return "", ""
+        return f"{statistics.median(record['all_ms']):,.0f}", " / ".join(
+            f"{record['ratio'][span]:.2f}" for span in ("forward", "backward", "both"))
+    table(["way", *(text for n in NETWORKS for text in (f"{NETWORKS[n]}, ms", "planned / measured"))],
+          [[name(*key), *(text for n in NETWORKS for text in cells(found.get(n)))] for key, found in ways.items()])
 
 
 TABLES = {"comm": comm, "exchange": exchange, "captured": captured, "selected": selected, "scaling": scaling, "plan_time": plan_time}
