@@ -124,7 +124,7 @@ TEST(DryRun, ReportsJobMeshTrafficAndMemory) {
               HasSubstr("latent 16 x 8 x 32 x 30 (data.latent)\n  tokens 8 x 16 x 15 = 1,920 in "
                         "32 blocks of 4 x 4 x 4, 4 domains"));
   EXPECT_THAT(report, HasSubstr("8 ranks = data 2 x outer 2 x ulysses 2, strategy SELECTED"));
-  EXPECT_THAT(report, HasSubstr("      7     1      1        1        448      16-31      2-3"));
+  EXPECT_THAT(report, HasSubstr("      7     1      1        1        480      16-31      2-3"));
   EXPECT_THAT(report, HasSubstr("at step 0 (selected k, v: an upper bound)"));
   EXPECT_THAT(report, HasSubstr("at step 999 "));
   EXPECT_THAT(report, HasSubstr("gradients of selected k, v"));
