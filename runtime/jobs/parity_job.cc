@@ -76,7 +76,8 @@ ParityResults compute_on_ranks(const config::Job& job, std::unique_ptr<comm::Com
     ParitySamples samples;
     run_on_all(mesh.world(), [&] { samples = load_parity_samples(job); });
     config::Job decided = job;
-    agree_on_remote_kv(decided, largest_shape(samples), options.memory, mesh.world());
+    agree_on_remote_kv(decided, largest_shape(samples), {options.threads, options.memory},
+                       mesh.world());
     return compute_parity_pass(decided, mesh, samples,
                                {options.threads, options.attention_step, nullptr});
   });

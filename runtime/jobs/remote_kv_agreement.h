@@ -10,10 +10,15 @@
 
 namespace sprocket::runtime {
 
+// What a rank may use of its machine.
+struct RankResources {
+  int threads = 1;
+  int64_t memory = 0;  // bytes
+};
+
 // Replaces AUTO in `job` by what all ranks have room for in training on videos of `shape`, the
-// largest there is; rank 0 logs why. `at_hand`: bytes that this rank may use. Collective over
-// `world` when remote_kv_is_open(job).
-RemoteKvChoice agree_on_remote_kv(config::Job& job, const data::LatentShape& shape, int64_t at_hand,
-                                  comm::Communicator& world);
+// largest there is; rank 0 logs why. Collective over `world` when remote_kv_is_open(job).
+RemoteKvChoice agree_on_remote_kv(config::Job& job, const data::LatentShape& shape,
+                                  const RankResources& own, comm::Communicator& world);
 
 }  // namespace sprocket::runtime

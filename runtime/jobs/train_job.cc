@@ -64,7 +64,8 @@ class TrainJob {
     });
     claim_folder();
     config::Job decided = job_;
-    remote_kv_ = agree_on_remote_kv(decided, largest_shape(*data_), options_.memory, world_);
+    remote_kv_ = agree_on_remote_kv(decided, largest_shape(*data_),
+                                    {options_.threads, options_.memory}, world_);
     run_on_all(world_, [&] {
       network_.emplace(decided, mesh_, options_.threads,
                        start_path_.empty() ? Network::Start::kFresh : Network::Start::kCheckpoint);

@@ -61,33 +61,44 @@ int64_t kernel_workspace(const config::Job& job, const RankShare& share, int64_t
       int64_t{job.training().micro_batch()} * model.heads() / job.parallel().ulysses();
   const int64_t at_once = std::min<int64_t>(std::max(1, job.compute().threads()), heads);
   const int64_t queries = share.tokens * job.parallel().ulysses();
-  const int64_t keys = std::max(queries, share.remote_tokens);
+  const int64_t keys = std::max(queries, share.remote_rows);
   const int64_t dim = (model.dim() / model.heads() + 15) / 16 * 16;
   return at_once * dim * (keys * (2 * element + 8) + queries * 4);
 }
 
-// Rows of one head that outer rank `self` receives at most at `step`, and those that all receive.
-struct ReceivedRows {
-  int64_t own = 0, all = 0;
-};
+int64_t sum_of(const std::vector<int64_t>& rows) {
+  return std::accumulate(rows.begin(), rows.end(), int64_t{0});
+}
 
-ReceivedRows received_rows(const config::Job& job, const parallel::TokenLayout& layout,
-                           const parallel::ShardPlan& shards, int self, int64_t step) {
+// Rows of K of one head that cross the network to outer rank `self` at most at `step`.
+int64_t received_rows(const config::Job& job, const parallel::TokenLayout& layout,
+                      const parallel::ShardPlan& shards, int self, int64_t step) {
   const parallel::AttentionSpec spec = attention_spec(job.attention(), step);
   const int64_t heads = int64_t{job.model().heads()} / job.parallel().ulysses();
-  ReceivedRows rows;
+  int64_t own = 0, own_remote = 0, needed = 0, remote = 0;
   for (int outer = 0; outer < shards.mesh.outer; ++outer) {
-    const auto received =
-        parallel::selected_rows_bound(layout, parallel::key_segments(layout, shards, outer, spec),
-                                      1, heads, spec)
-            .received;
+    const parallel::OuterShards keys = parallel::key_segments(layout, shards, outer, spec);
+    int64_t others = 0;
+    for (int owner = 0; owner < shards.mesh.outer; ++owner) {
+      if (owner != outer) others += keys.tokens(owner);
+    }
     // Of all heads together: a head may import more than another.
-    const int64_t mean =
-        (std::accumulate(received.begin(), received.end(), int64_t{0}) + heads - 1) / heads;
-    if (outer == self) rows.own = mean;
-    rows.all += mean;
+    const int64_t rows =
+        job.parallel().strategy() == config::Parallel::SELECTED
+            ? (sum_of(parallel::selected_rows_bound(layout, keys, 1, heads, spec).received) +
+               heads - 1) /
+                  heads
+            : others;
+    if (outer == self) {
+      own = rows;
+      own_remote = others;
+    }
+    needed += rows;
+    remote += others;
   }
-  return rows;
+  const bool gathers =
+      static_cast<double>(needed) > job.parallel().gather_above() * static_cast<double>(remote);
+  return gathers ? own_remote : own;
 }
 
 }  // namespace
@@ -97,21 +108,13 @@ RankShare rank_share(const config::Job& job, const config::LatentShape& shape, i
   parallel::MeshShape mesh = mesh_shape(job);
   mesh.data = 1;
   const parallel::ShardPlan shards = parallel::make_shard_plan(layout, mesh);
-  const int self = sequence_rank / mesh.ulysses;
   RankShare share;
   share.tokens = shards.tokens_of(sequence_rank);
-  share.remote_tokens =
-      layout.tokens() - (shards.outer_tokens[self + 1] - shards.outer_tokens[self]);
-  if (mesh.outer == 1 || job.parallel().strategy() != config::Parallel::SELECTED) return share;
   // A schedule goes from its start to its end and takes no larger value between.
-  int64_t most = 0;
   for (const int64_t step : {int64_t{0}, std::max<int64_t>(0, job.training().steps() - 1)}) {
-    const ReceivedRows rows = received_rows(job, layout, shards, self, step);
-    const auto remote = static_cast<double>(layout.tokens()) * (mesh.outer - 1);
-    const bool gathers = static_cast<double>(rows.all) > job.parallel().gather_above() * remote;
-    most = std::max(most, gathers ? share.remote_tokens : rows.own);
+    share.remote_rows = std::max(
+        share.remote_rows, received_rows(job, layout, shards, sequence_rank / mesh.ulysses, step));
   }
-  share.remote_tokens = most;
   return share;
 }
 
@@ -148,7 +151,7 @@ MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare&
   estimate.rows.push_back({"optimizer (two fp32 moments)", 8 * parameters});
 
   const int64_t kv_per_row = 2 * int64_t{model.dim()} / job.parallel().ulysses() * e;
-  const int64_t remote_kv = batch * share.remote_tokens * kv_per_row;
+  const int64_t remote_kv = batch * share.remote_rows * kv_per_row;
   const int64_t block = block_activations(job, rows, text_rows, e);
   const bool keeps_pool = job.parallel().remote_kv() != config::Parallel::FETCH_AGAIN &&
                           job.parallel().strategy() != config::Parallel::RING;

@@ -22,8 +22,9 @@ int64_t parameter_count(const config::Job& job);
 // What one rank holds of a sample.
 struct RankShare {
   int64_t tokens = 0;  // own tokens of a sample
-  int64_t remote_tokens =
-      0;  // tokens of other outer ranks whose K and V it may keep for the backward
+  // Rows of K, and as many of V, that it receives from other outer ranks and may keep for the
+  // backward: of tokens, and with PSA of their means.
+  int64_t remote_rows = 0;
 };
 
 // The most that a sequence rank holds of a video of `shape`, at any step of the job: with SELECTED

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include <ATen/ops/empty.h>
@@ -25,7 +27,7 @@
 namespace sprocket::runtime {
 namespace {
 
-constexpr int kRepetitions = 5;
+constexpr int kRepetitions = 7;
 // Operations of one measured call: tenths of a second on a core or two.
 constexpr double kOperations = 3e10;
 // Of a tensor that is made to be measured on.
@@ -38,7 +40,8 @@ at::ScalarType torch_type(DType dtype) {
 // The first query blocks of a few heads against all keys.
 class AttentionSample {
  public:
-  AttentionSample(const KernelSubject& subject, double operations) {
+  // Of query blocks until so many operations are reached, each against at most `most_keys` blocks.
+  AttentionSample(const KernelSubject& subject, double operations, size_t most_keys = SIZE_MAX) {
     const config::Job& job = subject.job;
     const parallel::TokenLayout& layout = subject.layout;
     const kernels::SegmentTable& whole = subject.table;
@@ -46,10 +49,14 @@ class AttentionSample {
     const int64_t dim = job.model().dim() / job.model().heads();
     auto table = std::make_shared<kernels::SegmentTable>(
         kernels::SegmentTable{1, heads, 0, layout.blocks(), {0}, {}});
+    const auto keys_of = [&](int head, int block) {
+      const std::span<const int32_t> row = whole.row(0, head, block);
+      return row.first(std::min(row.size(), most_keys));
+    };
     for (; table->query_blocks < layout.blocks(); ++table->query_blocks) {
       if (operations_ >= operations) break;
       for (int head = 0; head < heads; ++head) {
-        for (const int32_t key : whole.row(0, head, table->query_blocks)) {
+        for (const int32_t key : keys_of(head, table->query_blocks)) {
           operations_ += 4.0 * static_cast<double>(dim) *
                          static_cast<double>(size_of_block(layout, table->query_blocks)) *
                          static_cast<double>(size_of_block(layout, key));
@@ -59,7 +66,7 @@ class AttentionSample {
     const int blocks = table->query_blocks;
     for (int head = 0; head < heads; ++head) {
       for (int block = 0; block < blocks; ++block) {
-        const auto row = whole.row(0, head, block);
+        const auto row = keys_of(head, block);
         table->kv_block.insert(table->kv_block.end(), row.begin(), row.end());
         table->row_offsets.push_back(static_cast<int64_t>(table->kv_block.size()));
       }
@@ -192,31 +199,41 @@ double copy_rate(const config::Job& job, const parallel::TokenLayout& layout, in
   const int64_t rows = std::clamp(layout.tokens() / ranks, kLeastRows, most);
   const int64_t parts = heads % 2 == 0 ? 2 : heads;
   const at::Tensor source = at::randn({kTensors, rows, parts, heads / parts, dim}).to(type);
+  const at::Tensor copy = at::empty({parts, kTensors, rows, heads / parts, dim}, source.options());
   const double seconds = median_seconds(group, 2 * kRepetitions, [&] {
-    const at::Tensor copy =
-        at::empty({parts, kTensors, rows, heads / parts, dim}, source.options());
     for (int64_t i = 0; i < kTensors; ++i) copy.select(1, i).copy_(source[i].movedim(1, 0));
   });
   return static_cast<double>(source.nbytes()) / seconds;
+}
+
+// Of works that take turns: what changes meanwhile changes all of them.
+std::vector<double> medians_in_turns(comm::Communicator* group, int repetitions,
+                                     const std::vector<std::function<void()>>& works) {
+  std::vector<std::vector<double>> seconds(works.size());
+  for (int i = 0; i <= repetitions; ++i) {
+    for (size_t w = 0; w < works.size(); ++w) {
+      if (group != nullptr) group->barrier();
+      const int64_t begin = monotonic_ns();
+      works[w]();
+      if (i > 0) seconds[w].push_back(1e-9 * static_cast<double>(monotonic_ns() - begin));
+    }
+  }
+  std::vector<double> medians;
+  for (std::vector<double>& each : seconds) {
+    std::nth_element(each.begin(), each.begin() + repetitions / 2, each.end());
+    medians.push_back(each[repetitions / 2]);
+  }
+  if (group != nullptr) {
+    group->all_reduce(comm::Buffer::of(std::span(medians)), comm::ReduceOp::kMax).wait_host();
+  }
+  return medians;
 }
 
 }  // namespace
 
 double median_seconds(comm::Communicator* group, int repetitions,
                       const std::function<void()>& work) {
-  std::vector<double> seconds;
-  for (int i = 0; i <= repetitions; ++i) {
-    if (group != nullptr) group->barrier();
-    const int64_t begin = monotonic_ns();
-    work();
-    if (i > 0) seconds.push_back(1e-9 * static_cast<double>(monotonic_ns() - begin));
-  }
-  std::nth_element(seconds.begin(), seconds.begin() + repetitions / 2, seconds.end());
-  double median = seconds[repetitions / 2];
-  if (group != nullptr) {
-    group->all_reduce(comm::Buffer::of(std::span(&median, 1)), comm::ReduceOp::kMax).wait_host();
-  }
-  return median;
+  return medians_in_turns(group, repetitions, {work}).front();
 }
 
 DeviceModel measure_device(const KernelSubject& subject, comm::Communicator* group) {
@@ -224,12 +241,11 @@ DeviceModel measure_device(const KernelSubject& subject, comm::Communicator* gro
   DeviceModel device;
   {
     AttentionSample sample(subject, kOperations);
-    const auto seconds = [&](void (AttentionSample::*pass)(bool), bool twice) {
-      return median_seconds(group, kRepetitions, [&] { (sample.*pass)(twice); });
-    };
     const auto rates = [&](void (AttentionSample::*pass)(bool), double operations, double& rate,
                            double& row) {
-      const double once = seconds(pass, false), twice = seconds(pass, true);
+      const auto seconds = medians_in_turns(
+          group, kRepetitions, {[&] { (sample.*pass)(false); }, [&] { (sample.*pass)(true); }});
+      const double once = seconds[0], twice = seconds[1];
       // One pass costs its rows as well; most of it is the pairs.
       const double rows = std::clamp(twice - once, 0.0, once / 2);
       row = rows / sample.query_rows();
@@ -243,7 +259,7 @@ DeviceModel measure_device(const KernelSubject& subject, comm::Communicator* gro
   device.selection = selection_rate(job, subject.layout, subject.threads, group);
   device.linear = linear_rate(job, subject.threads, group);
   device.copy = copy_rate(job, subject.layout, group == nullptr ? 1 : group->size(), group);
-  AttentionSample least(subject, 1);
+  AttentionSample least(subject, 1, 1);
   const double seconds = median_seconds(group, 20 * kRepetitions, [&] { least.forward(); });
   device.call = std::max(0.0, seconds - least.operations() / device.attention_forward -
                                   least.query_rows() * device.forward_row);

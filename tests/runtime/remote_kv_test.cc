@@ -55,7 +55,7 @@ TEST(RemoteKv, IsKeptWhereFetchingAgainSavesNothing) {
 TEST(RemoteKv, ABudgetLeavesMoreRoom) {
   const auto remote = [](const std::string& text) {
     return rank_share(load("attention { method: VSA domains: 4 " + text + " }", 4), kShape, 1)
-        .remote_tokens;
+        .remote_rows;
   };
   const int64_t all = 8 * 16 * 16 * 3 / 4;
   EXPECT_EQ(remote(""), all);
@@ -64,6 +64,22 @@ TEST(RemoteKv, ABudgetLeavesMoreRoom) {
   EXPECT_EQ(remote("max_coverage { start: 1 end: 0.25 increment: -0.25 interval: 10 }"), all);
   EXPECT_EQ(remote("max_coverage { start: 0.25 end: 0.5 increment: 0.05 interval: 10 }"), all / 2);
   EXPECT_EQ(remote("max_coverage { start: 0.97 }"), all);
+}
+
+// PSA's K and V are those of the tokens and of their means over 2, 4 and 8.
+TEST(RemoteKv, APyramidNeedsMoreRoom) {
+  for (const char* strategy : {"SELECTED", "ALL_GATHER"}) {
+    const auto rows = [&](const std::string& method) {
+      return rank_share(load("attention { method: " + method +
+                                 " order: KD } parallel { strategy: " + strategy + " }",
+                             4),
+                        kShape, 1)
+          .remote_rows;
+    };
+    const int64_t all = 8 * 16 * 16 * 3 / 4;
+    EXPECT_EQ(rows("DENSE"), all);
+    EXPECT_EQ(rows("PSA"), all + all / 2 + all / 4 + all / 8);
+  }
 }
 
 TEST(RemoteKv, OneRankWithoutRoomLetsAllFetchAgain) {
@@ -75,7 +91,7 @@ TEST(RemoteKv, OneRankWithoutRoomLetsAllFetchAgain) {
     sprocket::testing::run_ranks(2, [&](std::unique_ptr<comm::Communicator> world) {
       config::Job job = load("", 2);
       const int64_t at_hand = room.kept - (world->rank() == poor ? 1 : 0);
-      const RemoteKvChoice choice = agree_on_remote_kv(job, shape, at_hand, *world);
+      const RemoteKvChoice choice = agree_on_remote_kv(job, shape, {1, at_hand}, *world);
       EXPECT_EQ(job.parallel().remote_kv(), choice.value);
       const std::lock_guard lock(mutex);
       choices.push_back(choice);
@@ -89,6 +105,21 @@ TEST(RemoteKv, OneRankWithoutRoomLetsAllFetchAgain) {
   }
 }
 
+// Every thread of the kernel has a workspace: two need more than one, wherever the number comes
+// from.
+TEST(RemoteKv, ThreadsNeedRoom) {
+  const data::LatentShape shape{16, 8, 32, 32};
+  const RemoteKvRoom room = training_room(load("compute { threads: 1 }", 2), kShape, 0, 0);
+  for (const int threads : {1, 2}) {
+    sprocket::testing::run_ranks(2, [&](std::unique_ptr<comm::Communicator> world) {
+      config::Job job = load("", 2);
+      agree_on_remote_kv(job, shape, {threads, room.kept}, *world);
+      EXPECT_EQ(job.parallel().remote_kv(), threads == 1 ? Parallel::KEEP : Parallel::FETCH_AGAIN);
+      EXPECT_EQ(job.compute().threads(), 0);
+    });
+  }
+}
+
 TEST(RemoteKv, WhatTheJobSaysIsNotOverruled) {
   const data::LatentShape shape{16, 8, 32, 32};
   for (const auto& [text, value] :
@@ -99,7 +130,7 @@ TEST(RemoteKv, WhatTheJobSaysIsNotOverruled) {
     // One rank of two alone: nothing may be asked of the other.
     sprocket::testing::run_ranks(1, [&](std::unique_ptr<comm::Communicator> world) {
       config::Job job = load(text, 2);
-      const RemoteKvChoice choice = agree_on_remote_kv(job, shape, 1, *world);
+      const RemoteKvChoice choice = agree_on_remote_kv(job, shape, {1, 1}, *world);
       EXPECT_EQ(job.parallel().remote_kv(), value) << text;
       EXPECT_FALSE(choice.by_memory);
     });
