@@ -1,7 +1,7 @@
 """Where the time and the memory of the methods go, from 8 to 75 thousand tokens: `sprocket attention` on one thread.
 
     scripts/setup --with-peers && scripts/build
-    .deps/python/bin/python bench/attention_methods.py            # about 15 minutes
+    .deps/python/bin/python bench/attention_methods.py            # about half an hour
     .deps/python/bin/python bench/attention_methods.py --smoke    # under a minute: do all methods run?
 
 Inputs are smooth in space and time with noise on top, so that selections have the locality of a video's. Appends one JSON

@@ -206,7 +206,13 @@ double copy_rate(const config::Job& job, const parallel::TokenLayout& layout, in
   return static_cast<double>(source.nbytes()) / seconds;
 }
 
-// Of works that take turns: what changes meanwhile changes all of them.
+}  // namespace
+
+double median_seconds(comm::Communicator* group, int repetitions,
+                      const std::function<void()>& work) {
+  return medians_in_turns(group, repetitions, {work}).front();
+}
+
 std::vector<double> medians_in_turns(comm::Communicator* group, int repetitions,
                                      const std::vector<std::function<void()>>& works) {
   std::vector<std::vector<double>> seconds(works.size());
@@ -227,13 +233,6 @@ std::vector<double> medians_in_turns(comm::Communicator* group, int repetitions,
     group->all_reduce(comm::Buffer::of(std::span(medians)), comm::ReduceOp::kMax).wait_host();
   }
   return medians;
-}
-
-}  // namespace
-
-double median_seconds(comm::Communicator* group, int repetitions,
-                      const std::function<void()>& work) {
-  return medians_in_turns(group, repetitions, {work}).front();
 }
 
 DeviceModel measure_device(const KernelSubject& subject, comm::Communicator* group) {

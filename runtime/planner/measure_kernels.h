@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "configs/job.pb.h"
 #include "kernels/segment_table.h"
@@ -15,6 +16,10 @@ namespace sprocket::runtime {
 // ranks begin each together, and the slowest rank's median is everybody's; collective then.
 double median_seconds(comm::Communicator* group, int repetitions,
                       const std::function<void()>& work);
+
+// The same of works that take turns: what disturbs the machine meanwhile disturbs all of them.
+std::vector<double> medians_in_turns(comm::Communicator* group, int repetitions,
+                                     const std::vector<std::function<void()>>& works);
 
 // What to attend to: blocks of a layout, without a pyramid.
 struct KernelSubject {

@@ -38,8 +38,10 @@ class Meter {
     return measure(
         bytes, 1, [&](int rank) { return rank % devices_ == 0; }, true);
   }
-  double beside(int64_t bytes, const std::function<void()>& work) const {
-    return measure(
+  // An exchange with `work` between its start and its end.
+  std::function<void()> exchange(
+      int64_t bytes, const std::function<void()>& work = [] {}) const {
+    return exchange(
         bytes, 1, [](int) { return true; }, true, work);
   }
   int partners() const { return inside_ ? devices_ - 1 : world_.size() / devices_ - 1; }
@@ -76,22 +78,26 @@ class Meter {
   }
 
   template <class Takes>
-  double measure(
-      int64_t bytes, int peers, Takes&& takes_part, bool both,
-      const std::function<void()>& meanwhile = [] {}) const {
+  double measure(int64_t bytes, int peers, Takes&& takes_part, bool both) const {
+    return median_seconds(&world_, kRepetitions, exchange(bytes, peers, takes_part, both, [] {}));
+  }
+
+  template <class Takes>
+  std::function<void()> exchange(int64_t bytes, int peers, Takes&& takes_part, bool both,
+                                 const std::function<void()>& meanwhile) const {
     const Plan plan = plan_of(bytes, peers, takes_part, both);
-    const auto buffer = [&](const std::vector<comm::Segment>& segments) {
+    const auto buffer = [bytes](const std::vector<comm::Segment>& segments) {
       return at::empty({static_cast<int64_t>(segments.size()) * bytes}, at::kByte);
     };
     const at::Tensor sent = buffer(plan.send).fill_(1);
-    return median_seconds(&world_, kRepetitions, [&] {
+    return [this, plan, buffer, sent, meanwhile] {
       // As in a run, memory that is received into is new.
       const at::Tensor received = buffer(plan.receive);
       comm::Work moving = world_.exchange(parallel::buffer_of(sent), plan.send,
                                           parallel::buffer_of(received), plan.receive);
       meanwhile();
       moving.wait_host();
-    });
+    };
   }
 
   comm::Communicator& world_;
@@ -141,9 +147,10 @@ config::Link measure_link(comm::Communicator& world, config::Link::Class which, 
   link.set_bandwidth_gb_s(bandwidth / kGiga);
 
   const std::function<void()> busy = make_busy(seconds);
-  const double compute = median_seconds(&world, kRepetitions, busy);
-  const double hidden = seconds + compute - meter.beside(size, busy);
-  link.set_overlap(std::clamp(hidden / std::min(seconds, compute), 0.0, 1.0));
+  const std::vector<double> times = medians_in_turns(
+      &world, kRepetitions, {meter.exchange(size), busy, meter.exchange(size, busy)});
+  const double hidden = times[0] + times[1] - times[2];
+  link.set_overlap(std::clamp(hidden / std::min(times[0], times[1]), 0.0, 1.0));
   return link;
 }
 
