@@ -27,29 +27,31 @@ void draw_subset(const RandomStream& stream, uint64_t first_index, int64_t size,
 }  // namespace
 
 BlockSamples sample_blocks(std::span<const int64_t> block_offsets, int first_block, int blocks,
-                           int heads, int per_block, const SampleKey& key) {
+                           std::span<const int> heads, int per_block, const SampleKey& key) {
   SPROCKET_CHECK(per_block >= 0 && per_block <= kDrawsPerBlock, "samples per block is {}",
                  per_block);
   SPROCKET_CHECK(first_block >= 0 && blocks >= 0 &&
                      first_block + blocks < static_cast<int64_t>(block_offsets.size()),
                  "blocks {} to {} of {}", first_block, first_block + blocks,
                  static_cast<int64_t>(block_offsets.size()) - 1);
-  SPROCKET_CHECK(key.layer >= 0 && key.first_head >= 0 && key.first_head + heads <= kHeadsPerLayer,
-                 "layer {}, heads {} to {}", key.layer, key.first_head, key.first_head + heads);
+  SPROCKET_CHECK(key.layer >= 0, "layer {}", key.layer);
+  for (const int head : heads) {
+    SPROCKET_CHECK(head >= 0 && head < kHeadsPerLayer, "head {} of a layer", head);
+  }
   int64_t largest = 1;
   for (size_t i = 1; i < block_offsets.size(); ++i) {
     largest = std::max(largest, block_offsets[i] - block_offsets[i - 1]);
   }
   BlockSamples samples;
-  samples.heads = heads;
+  samples.heads = static_cast<int>(heads.size());
   samples.blocks = blocks;
   samples.samples = per_block > 0 ? per_block : static_cast<int>(largest);
   const int64_t slots = samples.samples;
   samples.counts.resize(blocks);
-  samples.rows.assign(heads * blocks * slots, -1);
+  samples.rows.assign(samples.heads * blocks * slots, -1);
   std::vector<uint8_t> marks;
-  for (int64_t h = 0; h < heads; ++h) {
-    const uint64_t sample = static_cast<uint64_t>(key.layer) * kHeadsPerLayer + key.first_head + h;
+  for (int64_t h = 0; h < samples.heads; ++h) {
+    const uint64_t sample = static_cast<uint64_t>(key.layer) * kHeadsPerLayer + heads[h];
     const RandomStream stream(key.seed, key.step, sample, RandomPurpose::kBlockSample);
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t id = first_block + block;

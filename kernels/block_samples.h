@@ -16,7 +16,6 @@ struct SampleKey {
   uint64_t seed = 0;
   uint64_t step = 0;  // of training or of the sampler; its low 24 bits count
   int layer = 0;
-  int first_head = 0;  // global number of the call's head 0; heads are below 4096
 };
 
 struct BlockSamples {
@@ -31,9 +30,10 @@ struct BlockSamples {
 
 // Draws for blocks [first_block, first_block + blocks) of a sequence whose blocks start at
 // `block_offsets` (all of them, + the end). per_block: distinct tokens to draw without replacement;
-// a block that has no more takes them all. 0: all tokens of every block, nothing is random.
+// a block that has no more takes them all. 0: all tokens of every block, nothing is random. heads:
+// numbers of the call's heads in the model, below 4096.
 BlockSamples sample_blocks(std::span<const int64_t> block_offsets, int first_block, int blocks,
-                           int heads, int per_block, const SampleKey& key);
+                           std::span<const int> heads, int per_block, const SampleKey& key);
 
 // out: [batch, heads, blocks, m, head_dim] contiguous; unused slots are 0. x: the call's tokens.
 template <class T>

@@ -1,11 +1,14 @@
 #include "parallel/sequence_attention.h"
 
+#include <algorithm>
+
 #include <fmt/ranges.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
 #include "parallel/attention/selection_heads.h"
 #include "parallel/attention/shard_attention.h"
+#include "parallel/head_balance.h"
 #include "parallel/tensor_buffer.h"
 #include "parallel/ulysses.h"
 
@@ -14,10 +17,13 @@ namespace sprocket::parallel {
 class SequenceAttention::Context {
  public:
   Context(const Mesh& mesh, TokenLayout layout, const StrategySpec& strategy)
-      : shard(mesh, std::move(layout), strategy), ulysses(mesh.ulysses(), ulysses_rows()) {}
+      : shard(mesh, std::move(layout), strategy),
+        ulysses(mesh.ulysses(), ulysses_rows()),
+        balancer(mesh.sequence(), mesh.shape()) {}
 
   ShardContext shard;
   Ulysses ulysses;
+  HeadBalancer balancer;
 
  private:
   std::vector<int64_t> ulysses_rows() const {
@@ -42,6 +48,32 @@ int head_groups(const StrategySpec& strategy, const MeshShape& mesh, const Atten
 
 namespace {
 
+// Heads that compete for one budget of imports stay together.
+int heads_that_move_together(const AttentionSpec& spec) {
+  return spec.budget.limits() ? std::max(spec.budget.head_group, 1) : 1;
+}
+
+}  // namespace
+
+bool balances_heads(const StrategySpec& strategy, const MeshShape& mesh, const AttentionSpec& spec,
+                    int64_t heads) {
+  if (!strategy.balance_heads || mesh.ulysses == 1) return false;
+  switch (spec.method) {
+    case MethodKind::kDense:
+    case MethodKind::kVsa:
+    case MethodKind::kSlidingTile:
+      return false;
+    case MethodKind::kBsa:
+    case MethodKind::kPsa:
+    case MethodKind::kAsa:
+      break;
+  }
+  const int64_t own = heads / mesh.ulysses, together = heads_that_move_together(spec);
+  return own > together && own % together == 0;
+}
+
+namespace {
+
 using Context = SequenceAttention::Context;
 
 // One forward and what its backward needs; owned by the autograd graph.
@@ -50,10 +82,11 @@ struct Invocation : torch::CustomClassHolder {
   AttentionSpec spec;
   int layer = -1;  // of the timeline
   bool coarse_gate = false;
+  std::vector<int> head_order;         // Selection::head_order
   std::vector<ShardAttention> groups;  // of heads
 
   HeadGroup group(size_t index) const {
-    return {static_cast<int>(index), static_cast<int>(groups.size())};
+    return {static_cast<int>(index), static_cast<int>(groups.size()), head_order};
   }
   // While a group of heads is worked on, the next one arrives and the former one leaves.
   template <class Work>
@@ -82,6 +115,12 @@ ShardTensors shard_tensors(const std::vector<at::Tensor>& inputs, bool coarse_ga
   return shard;
 }
 
+template <class T>
+void add(std::vector<T>& sums, const std::vector<T>& values) {
+  sums.resize(values.size());
+  for (size_t i = 0; i < values.size(); ++i) sums[i] += values[i];
+}
+
 // Of groups of equally many heads.
 AttentionStatistics joined(const std::vector<AttentionStatistics>& parts) {
   AttentionStatistics all;
@@ -90,9 +129,9 @@ AttentionStatistics joined(const std::vector<AttentionStatistics>& parts) {
     all.density += part.density / static_cast<double>(parts.size());
     all.coverage += part.coverage / static_cast<double>(parts.size());
     all.selected_pairs += part.selected_pairs;
-    all.domain_coverage.insert(all.domain_coverage.end(), part.domain_coverage.begin(),
-                               part.domain_coverage.end());
-    all.kept_mass.insert(all.kept_mass.end(), part.kept_mass.begin(), part.kept_mass.end());
+    add(all.pairs, part.pairs);
+    add(all.domain_coverage, part.domain_coverage);
+    add(all.kept_mass, part.kept_mass);
   }
   return all;
 }
@@ -104,10 +143,20 @@ at::Tensor attention_forward(Invocation& run, AttentionSlot& slot,
   const int own = model_heads / shard.mesh.shape().ulysses;
   const int groups = head_groups(shard.strategy, shard.mesh.shape(), run.spec, model_heads);
   const int heads = own / groups;
+  HeadBalancer& balancer = run.context->balancer;
+  const bool selects = !slot.selection.table;
+  const bool balances =
+      selects && balances_heads(shard.strategy, shard.mesh.shape(), run.spec, model_heads);
+  run.head_order = balances
+                       ? balancer.order(slot.layer, model_heads, heads_that_move_together(run.spec))
+                       : slot.selection.head_order;
+  const std::vector<int> held = heads_of_rank(run.head_order, shard.mesh.coordinate().ulysses,
+                                              shard.mesh.shape().ulysses, model_heads);
   run.groups.reserve(groups);
   for (int i = 0; i < groups; ++i) {
-    run.groups.emplace_back(shard, run.spec, own * shard.mesh.coordinate().ulysses + i * heads,
-                            model_heads, slot.layer);
+    run.groups.emplace_back(
+        shard, run.spec, std::vector<int>(held.begin() + i * heads, held.begin() + (i + 1) * heads),
+        model_heads, slot.layer);
   }
   std::vector<Selection> selections;
   std::vector<AttentionStatistics> statistics;
@@ -122,8 +171,16 @@ at::Tensor attention_forward(Invocation& run, AttentionSlot& slot,
     lse[i] = outcome.lse;
     return std::vector<at::Tensor>{outcome.out};
   })[0];
-  if (!slot.selection.table) slot.selection = join_heads(selections);
   slot.statistics = joined(statistics);
+  if (selects) {
+    slot.selection = join_heads(selections);
+    slot.selection.head_order = run.head_order;
+  }
+  if (balances) {
+    std::vector<int64_t> cost;
+    for (const int head : held) cost.push_back(slot.statistics.pairs[head]);
+    balancer.give(slot.layer, run.head_order, cost);
+  }
   if (slot.keep_lse) {
     std::vector<at::Tensor> rows;
     for (int i = 0; i < groups; ++i) {

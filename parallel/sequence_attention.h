@@ -40,13 +40,18 @@ struct StrategySpec {
   // Pure Ulysses: in how many groups a rank's heads move, so that one travels while another is
   // worked on. 0: two where the heads allow it. The same bits for any number.
   int head_groups = 0;
+  // Ulysses: methods whose heads differ in work place them on the ranks by what they cost in the
+  // layer's call before (head_balance.h). The same bits either way.
+  bool balance_heads = true;
 };
 
 struct AttentionStatistics {
   double density = 1;          // selected pairs / all pairs, of this rank's query blocks
   double coverage = 0;         // needed remote (head, block) pairs / all remote pairs
   int64_t selected_pairs = 0;  // (head, query block, KV block) pairs of this rank
-  // By head of this Ulysses rank; parts and wholes of ranks and calls add up.
+  // By head of the model, 0 for those of other Ulysses ranks; ranks and calls add up.
+  // (query row, key row) pairs that the fine stage computes (executed_pairs.h).
+  std::vector<int64_t> pairs;
   // What `coverage` would be if every domain were a rank: the same on one rank and on many; prefix
   // blocks are not counted. Empty where there is one domain.
   std::vector<kernels::Share> domain_coverage;
@@ -60,7 +65,11 @@ struct Selection {
   std::shared_ptr<const kernels::SegmentTable> table;         // query block -> KV segments
   std::shared_ptr<const kernels::QueryPruning> pruning;       // BSA; null: every query attends
   std::shared_ptr<const kernels::SegmentTable> global_table;  // ASA; query block -> global tokens
-  std::vector<kernels::Share> kept_mass;                      // AttentionStatistics::kept_mass
+  // Mass by head that the budget left, of what would be selected without it; may be empty.
+  std::vector<kernels::Share> kept_mass;
+  // The model's heads in the order in which the Ulysses ranks hold them: rank u has an equal part,
+  // the u-th. Tables and lists above are in this order. The same on all ranks; empty: 0, 1, 2, ….
+  std::vector<int> head_order;
 };
 
 // Gates of VSA's branches; undefined where the method has none (AttentionSpec::coarse_gated,
@@ -92,6 +101,10 @@ class AttentionSlot {
 // The groups that a call of `heads` heads is made in; 1 unless Ulysses is the only sequence axis.
 int head_groups(const StrategySpec& strategy, const MeshShape& mesh, const AttentionSpec& spec,
                 int64_t heads);
+
+// Whether calls of `heads` heads gather what the heads cost and place them by it.
+bool balances_heads(const StrategySpec& strategy, const MeshShape& mesh, const AttentionSpec& spec,
+                    int64_t heads);
 
 class SequenceAttention {
  public:

@@ -110,7 +110,7 @@ void add_summaries(Rows& rows, const TokenLayout& layout, const OuterShards& sha
     rows.add(what, OpKind::kReduceScatter, Phase::kBackward, counts, self, accumulator);
   };
   const auto samples = [&](const SamplingSpec& spec) {
-    return kernels::sample_blocks(layout.block_offsets, 0, 0, 1, spec.per_block, {}).samples;
+    return kernels::sample_blocks(layout.block_offsets, 0, 0, {}, spec.per_block, {}).samples;
   };
   const AttentionSpec& spec = shape.spec;
   if (scores_blocks(spec.method) && layout.spec.domains > 1 && spec.budget.limits() &&
@@ -307,6 +307,11 @@ std::vector<TrafficRow> attention_traffic(const TokenLayout& layout, const Shard
   std::vector<TrafficRow> out;
   add_ulysses(out, plan, sequence_rank, shape,
               head_groups(strategy, plan.mesh, shape.spec, shape.heads));
+  if (balances_heads(strategy, plan.mesh, shape.spec, shape.heads)) {
+    Rows{out, "sp"}.add("costs of heads", comm::OpKind::kAllGather, Phase::kForward,
+                        std::vector<int64_t>(plan.mesh.sequence(), shape.heads / plan.mesh.ulysses),
+                        sequence_rank, sizeof(int64_t));
+  }
   const int ranks = plan.mesh.outer;
   if (ranks == 1) return out;
 

@@ -22,7 +22,7 @@
 namespace sprocket::parallel {
 
 struct TrafficRow {
-  std::string group;  // communicator: "sp.ulysses" or "sp.outer"
+  std::string group;  // communicator: "sp.ulysses", "sp.outer" or, what nobody waits for, "sp"
   std::string what;   // "q, k, v", "selected k, v", "pooled k, v", "need bitmaps", …
   comm::OpKind op;
   Phase phase;        // kForward or kBackward

@@ -8,6 +8,29 @@
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
+namespace {
+
+// Adjacent heads that a member holds at adjacent places of the group.
+struct HeadRun {
+  int64_t member, place, head, count;
+};
+
+std::vector<HeadRun> runs_of(const HeadGroup& group, int64_t members, int64_t heads) {
+  std::vector<HeadRun> runs;
+  for (int64_t member = 0; member < members; ++member) {
+    const auto held = group.order.subspan((member * group.count + group.index) * heads, heads);
+    for (int64_t place = 0; place < heads; ++place) {
+      if (place > 0 && held[place] == held[place - 1] + 1) {
+        ++runs.back().count;
+      } else {
+        runs.push_back({member, place, held[place], 1});
+      }
+    }
+  }
+  return runs;
+}
+
+}  // namespace
 
 Ulysses::Ulysses(comm::Communicator& group, std::vector<int64_t> rows)
     : group_(group), rows_(std::move(rows)) {
@@ -42,10 +65,18 @@ Ulysses::Movement Ulysses::start_scatter(const std::vector<at::Tensor>& x_BLHD,
   {
     Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.pack");
     for (int64_t t = 0; t < tensors; ++t) {
-      movement.sent.select(1, t).copy_(x_BLHD[t]
-                                           .view({batch, rows, size, group.count, heads, dim})
-                                           .select(3, group.index)
-                                           .movedim(2, 0));
+      if (group.order.empty()) {
+        movement.sent.select(1, t).copy_(x_BLHD[t]
+                                             .view({batch, rows, size, group.count, heads, dim})
+                                             .select(3, group.index)
+                                             .movedim(2, 0));
+        continue;
+      }
+      for (const HeadRun& run : runs_of(group, size, heads)) {
+        movement.sent[run.member][t]
+            .narrow(2, run.place, run.count)
+            .copy_(x_BLHD[t].narrow(2, run.head, run.count));
+      }
     }
   }
   movement.plan = plan(first, x_BLHD.size(), heads);
@@ -128,10 +159,19 @@ void Ulysses::finish_gather(Movement& movement, const HeadGroup& group,
       to[t] =
           at::empty({batch, rows, size * group.count * heads, dim}, movement.received.options());
     }
-    to[t]
-        .view({batch, rows, size, group.count, heads, dim})
-        .select(3, group.index)
-        .copy_(movement.received.select(1, static_cast<int64_t>(t)).movedim(0, 2));
+    if (group.order.empty()) {
+      to[t]
+          .view({batch, rows, size, group.count, heads, dim})
+          .select(3, group.index)
+          .copy_(movement.received.select(1, static_cast<int64_t>(t)).movedim(0, 2));
+      continue;
+    }
+    for (const HeadRun& run : runs_of(group, size, heads)) {
+      to[t]
+          .narrow(2, run.head, run.count)
+          .copy_(movement.received[run.member][static_cast<int64_t>(t)].narrow(2, run.place,
+                                                                               run.count));
+    }
   }
 }
 

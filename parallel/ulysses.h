@@ -1,8 +1,10 @@
 // Ulysses: trades sequence shards of all heads for the whole outer shard of some heads, and back.
 //
-// A rank's heads may be moved in several groups, so that one travels while another is worked on.
+// A rank's heads may be moved in several groups, so that one travels while another is worked on,
+// and may be any of the model's: they are picked where the messages are packed and unpacked.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -12,10 +14,11 @@
 namespace sprocket::parallel {
 
 // Group `index` of `count` equal ones, of the heads of every member; one group where there is one
-// member.
+// member. order: [H] heads of the first member, of the second, …; empty: 0, 1, 2, ….
 struct HeadGroup {
   int index = 0;
   int count = 1;
+  std::span<const int> order = {};
 };
 
 class Ulysses {

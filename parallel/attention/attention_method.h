@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -21,7 +22,7 @@ struct MethodContext {
   const OuterShards& blocks;  // query blocks over the outer ranks
   comm::Communicator& group;  // the outer group
   int model_heads = 1;        // of all Ulysses ranks
-  int first_head = 0;         // of this one
+  std::vector<int> heads;     // of the model, that the call's are
   int layer = 0;
   double scale = 1;
   int threads = 1;

@@ -25,18 +25,16 @@ at::Tensor gather_own(const at::Tensor& x_BLHD, const kernels::BlockSamples& sam
 
 SampledBlocks sample_and_gather(const MethodContext& context, const ShardTensors& tensors,
                                 const SamplingSpec& spec) {
-  const kernels::SampleKey key{spec.seed, static_cast<uint64_t>(spec.step), context.layer,
-                               context.first_head};
+  const kernels::SampleKey key{spec.seed, static_cast<uint64_t>(spec.step), context.layer};
   const auto& offsets = context.layout.block_offsets;
-  const int heads = static_cast<int>(tensors.q.size(2));
   SampledBlocks sampled;
   at::Tensor k_own;
   {
     Timeline::Scope scope(context.timeline(), Activity::kCompute, "attention.sample");
     sampled.q_samples = kernels::sample_blocks(offsets, context.first_block(), context.own_blocks(),
-                                               heads, spec.per_block, key);
-    sampled.k_samples =
-        kernels::sample_blocks(offsets, 0, context.layout.blocks(), heads, spec.per_block, key);
+                                               context.heads, spec.per_block, key);
+    sampled.k_samples = kernels::sample_blocks(offsets, 0, context.layout.blocks(), context.heads,
+                                               spec.per_block, key);
     sampled.q = gather_own(tensors.q, sampled.q_samples, context.threads);
     k_own = gather_own(tensors.k, sampled.q_samples, context.threads);
   }

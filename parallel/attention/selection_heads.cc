@@ -88,6 +88,7 @@ Selection heads_of(const Selection& all, int first, int count) {
   Selection part{sliced(all.table, first, count),
                  sliced(all.pruning, first, count),
                  sliced(all.global_table, first, count),
+                 {},
                  {}};
   if (!all.kept_mass.empty()) {
     part.kept_mass.assign(all.kept_mass.begin() + first, all.kept_mass.begin() + first + count);
@@ -100,6 +101,7 @@ Selection join_heads(const std::vector<Selection>& parts) {
   Selection all{joined(parts, &Selection::table),
                 joined(parts, &Selection::pruning),
                 joined(parts, &Selection::global_table),
+                {},
                 {}};
   for (const Selection& part : parts) {
     all.kept_mass.insert(all.kept_mass.end(), part.kept_mass.begin(), part.kept_mass.end());

@@ -1,4 +1,4 @@
-// Selections of some of a rank's heads.
+// Selections of some of a rank's heads, without Selection::head_order.
 #pragma once
 
 #include <vector>

@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "parallel/attention/domain_imports.h"
+#include "parallel/attention/executed_pairs.h"
 #include "parallel/attention/pruned_queries.h"
 #include "parallel/attention/selected_plan.h"
 #include "parallel/tensor_buffer.h"
@@ -23,6 +24,16 @@ at::Tensor with_prefix_rows(const at::Tensor& video_BLHD, int64_t rows) {
   shape[1] += rows;
   const at::Tensor all = at::zeros(shape, video_BLHD.options());
   all.narrow(1, rows, video_BLHD.size(1)).copy_(video_BLHD);
+  return all;
+}
+
+// Values of some heads at their places among all of the model's.
+template <class T>
+std::vector<T> among_all(const std::vector<T>& values, const std::vector<int>& heads,
+                         int model_heads) {
+  if (values.empty()) return {};
+  std::vector<T> all(model_heads);
+  for (size_t i = 0; i < values.size(); ++i) all[heads[i]] = values[i];
   return all;
 }
 
@@ -50,11 +61,11 @@ int ShardContext::own_prefix_blocks() const {
                          blocks.blocks[blocks.self]);
 }
 
-ShardAttention::ShardAttention(ShardContext& context, const AttentionSpec& spec, int first_head,
-                               int model_heads, int layer)
+ShardAttention::ShardAttention(ShardContext& context, const AttentionSpec& spec,
+                               std::vector<int> heads, int model_heads, int layer)
     : context_(context),
       spec_(spec),
-      first_head_(first_head),
+      heads_(std::move(heads)),
       model_heads_(model_heads),
       layer_(layer),
       key_side_(context.key_side(spec.widths())) {}
@@ -69,7 +80,7 @@ ShardAttention::Outcome ShardAttention::forward(const ShardTensors& inputs, cons
   const int threads = context_.strategy.threads;
   const double scale = 1.0 / std::sqrt(static_cast<double>(inputs.q.size(3)));
   method_ = make_method({context_.layout, context_.blocks, context_.mesh.outer(), model_heads_,
-                         first_head_, layer_, scale, threads},
+                         heads_, layer_, scale, threads},
                         spec_);
   selection_ = method_->prepare(inputs, saved);
   auto table = selection_.table;
@@ -82,11 +93,17 @@ ShardAttention::Outcome ShardAttention::forward(const ShardTensors& inputs, cons
   }
   Outcome outcome;
   outcome.selection = selection_;
-  outcome.statistics = {method_->density(selection_),
-                        coverage_of(key_side_.keys.segments, needs_of(*table)),
-                        static_cast<int64_t>(selection_.table->kv_block.size()),
-                        domain_coverage(context_.layout, context_.blocks, spec_, *selection_.table),
-                        selection_.kept_mass};
+  const int first_block = context_.blocks.blocks[context_.blocks.self];
+  const auto by_model_head = [this](const auto& values) {
+    return among_all(values, heads_, model_heads_);
+  };
+  outcome.statistics = {
+      method_->density(selection_),
+      coverage_of(key_side_.keys.segments, needs_of(*table)),
+      static_cast<int64_t>(selection_.table->kv_block.size()),
+      by_model_head(executed_pairs(selection_, context_.layout, spec_, first_block)),
+      by_model_head(domain_coverage(context_.layout, context_.blocks, spec_, *selection_.table)),
+      by_model_head(selection_.kept_mass)};
 
   call_.query = {inputs.q, context_.blocks.own_offsets(), table, {}, scale, threads};
   if (context_.strategy.overlap) call_.query.progress = &context_.mesh.world();

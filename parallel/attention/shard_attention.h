@@ -41,9 +41,9 @@ class ShardContext {
 // One call: forward once, then backward at most once.
 class ShardAttention {
  public:
-  // `context` must outlive it. Head 0 of the inputs is head `first_head` of the model's.
-  ShardAttention(ShardContext& context, const AttentionSpec& spec, int first_head, int model_heads,
-                 int layer);
+  // `context` must outlive it. heads: of the model, that those of the inputs are.
+  ShardAttention(ShardContext& context, const AttentionSpec& spec, std::vector<int> heads,
+                 int model_heads, int layer);
 
   struct Outcome {
     at::Tensor out;  // [B, L, H, D]
@@ -63,7 +63,8 @@ class ShardAttention {
 
   ShardContext& context_;
   AttentionSpec spec_;
-  int first_head_, model_heads_, layer_;
+  std::vector<int> heads_;
+  int model_heads_, layer_;
   std::unique_ptr<AttentionMethod> method_;
   KeySide& key_side_;
   Selection selection_;

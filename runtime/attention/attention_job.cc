@@ -4,6 +4,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
@@ -22,6 +23,7 @@
 #include "runtime/jobs/run_on_mesh.h"
 #include "runtime/media/png.h"
 #include "runtime/metrics/head_shares.h"
+#include "runtime/metrics/imbalance.h"
 #include "runtime/metrics/memory.h"
 #include "runtime/plan/job_specs.h"
 
@@ -69,6 +71,10 @@ struct CallResult {
   parallel::AttentionStatistics statistics;
   CallTimes times;
 };
+
+int64_t sum_of(const std::vector<int64_t>& values) {
+  return std::accumulate(values.begin(), values.end(), int64_t{0});
+}
 
 int64_t size_of(const at::Tensor& x) { return x.defined() ? static_cast<int64_t>(x.nbytes()) : 0; }
 
@@ -225,6 +231,7 @@ class AttentionJob {
   std::unique_ptr<parallel::SequenceAttention> attention_;
   // Of the first call: bytes in use at its peak beyond inputs, output and gradients.
   std::optional<int64_t> forward_memory_, backward_memory_;
+  int64_t first_pairs_ = 0;  // that this rank executed
 };
 
 std::shared_ptr<const kernels::SegmentTable> AttentionJob::global_table(
@@ -273,6 +280,7 @@ CallResult AttentionJob::call() {
                     .set_requires_grad(options_.backward);
     }
     out = attention_->forward(x["q"], x["k"], x["v"], {x["gate"], x["gate_fine"]}, spec_, slot);
+    if (first) first_pairs_ = sum_of(slot.statistics.pairs);
     if (first) forward_memory_ = beyond(*growth, size_of(permuted_) + size_of(out));
     result.out = permute("out", out.detach(), tokens_.to_input);
   }
@@ -368,11 +376,13 @@ void AttentionJob::write_output(const CallResult& result) {
 }
 
 SelectionRecord AttentionJob::gather_selection(const parallel::Selection& selection) {
+  std::vector<SelectionPart> parts;
   std::vector<int64_t> selection_counts, kept_counts;
   for (int rank = 0; rank < world_.size(); ++rank) {
-    const SelectionPart part = selection_part(shards_, rank, input_->batch(), input_->heads());
-    selection_counts.push_back(part.selection_bytes(layout_.blocks()));
-    kept_counts.push_back(part.kept_bytes());
+    parts.push_back(
+        selection_part(shards_, rank, input_->batch(), input_->heads(), selection.head_order));
+    selection_counts.push_back(parts.back().selection_bytes(layout_.blocks()));
+    kept_counts.push_back(parts.back().kept_bytes());
   }
   const std::vector<uint8_t> selections =
       gather_bytes(world_, selection_bytes(selection, layout_, spec_), selection_counts);
@@ -381,7 +391,7 @@ SelectionRecord AttentionJob::gather_selection(const parallel::Selection& select
     kept = gather_bytes(world_, kept_bytes(selection), kept_counts);
   }
   if (world_.rank() != 0) return {};
-  return join_parts(layout_, shards_, input_->batch(), input_->heads(), selections, kept);
+  return join_parts(layout_, parts, selections, kept);
 }
 
 void AttentionJob::draw(const SelectionRecord& record) const {
@@ -431,8 +441,8 @@ std::string AttentionJob::domain_text(const parallel::AttentionStatistics& stati
   const LayerHeadShares coverage = layers(statistics.domain_coverage),
                         kept = layers(statistics.kept_mass);
   std::vector<double> sums;
-  append_shares(coverage, static_cast<int>(part_.first_head), heads, sums);
-  append_shares(kept, static_cast<int>(part_.first_head), heads, sums);
+  append_shares(coverage, sums);
+  append_shares(kept, sums);
   world_.all_reduce(comm::Buffer::of(std::span(sums)), comm::ReduceOp::kSum).wait_host();
   std::span<const double> rest(sums);
   const auto covered = take_shares(static_cast<int>(coverage.size()), heads, rest);
@@ -445,25 +455,29 @@ std::string AttentionJob::domain_text(const parallel::AttentionStatistics& stati
 }
 
 std::string AttentionJob::report(const CallResult& result, const CallTimes& times) {
-  const double share = static_cast<double>(part_.own_heads * part_.own_blocks) /
+  const double share = static_cast<double>(part_.own_heads() * part_.own_blocks) /
                        static_cast<double>(part_.heads * layout_.blocks());
   const json own = {{"forward", times.forward},
                     {"backward", times.backward},
                     {"density", result.statistics.density * share},
                     {"coverage", result.statistics.coverage},
-                    {"pairs", executed_pairs(result.selection, layout_, spec_, part_.first_block)}};
-  double density = 0, pairs = 0, coverage = 0;
+                    {"pairs", sum_of(result.statistics.pairs)},
+                    {"first_pairs", first_pairs_}};
+  double density = 0, coverage = 0;
+  std::vector<double> pairs, first_pairs;
   std::vector<CallTimes> ranks;
   for (const std::string& text : gather_text(world_, own.dump())) {
     const json rank = json::parse(text);
     density += rank["density"].get<double>();
-    pairs += rank["pairs"].get<double>();
+    pairs.push_back(rank["pairs"].get<double>());
+    first_pairs.push_back(rank["first_pairs"].get<double>());
     coverage += rank["coverage"].get<double>();
     ranks.push_back({rank["forward"].get<StageMs>(), rank["backward"].get<StageMs>()});
   }
   const std::string domains = domain_text(result.statistics);
   if (world_.rank() != 0) return {};
-  const double forward_flops = 4.0 * static_cast<double>(input_->head_dim()) * pairs;
+  const double all_executed = std::accumulate(pairs.begin(), pairs.end(), 0.0);
+  const double forward_flops = 4.0 * static_cast<double>(input_->head_dim()) * all_executed;
   const double backward_flops = 2.5 * forward_flops;
   const double all_pairs = static_cast<double>(input_->batch() * input_->heads()) *
                            static_cast<double>(layout_.tokens()) *
@@ -489,12 +503,19 @@ std::string AttentionJob::report(const CallResult& result, const CallTimes& time
                             config::Parallel::Strategy_Name(job_.parallel().strategy()),
                             options_.threads, options_.threads == 1 ? "" : "s"));
   line("density", fmt::format("{:.4f} of the pairs of blocks, {:.4f} of the pairs of tokens",
-                              density, pairs / all_pairs));
+                              density, all_executed / all_pairs));
   if (shape.outer > 1) {
     line("coverage", fmt::format("{:.4f} of the remote (head, block) pairs are needed by the ranks",
                                  coverage / shape.sequence()));
   }
   if (!domains.empty()) line("domains", domains);
+  if (shape.sequence() > 1) {
+    line("balance",
+         fmt::format(
+             "the busiest rank executes {:.3f} times the mean of the ranks{}", imbalance(pairs),
+             options_.repeat > 0 ? fmt::format(", {:.3f} in the first call", imbalance(first_pairs))
+                                 : ""));
+  }
   line("FLOPs",
        fmt::format("{:.4g} forward{}", forward_flops,
                    options_.backward ? fmt::format(", {:.4g} backward", backward_flops) : ""));

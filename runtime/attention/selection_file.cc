@@ -111,13 +111,13 @@ kernels::SegmentTable SelectionFile::table(const SelectionPart& part,
   const kernels::PyramidLayout pyramid =
       kernels::make_pyramid_layout(layout.block_offsets, spec.widths());
   kernels::SegmentTable table{static_cast<int>(part.batch),
-                              static_cast<int>(part.own_heads),
+                              static_cast<int>(part.own_heads()),
                               static_cast<int>(part.own_blocks),
                               pyramid.segments(),
                               {0},
                               {}};
   for (int64_t b = 0; b < part.batch; ++b) {
-    for (int64_t h = part.first_head; h < part.first_head + part.own_heads; ++h) {
+    for (const int h : part.own) {
       for (int64_t i = part.first_block; i < part.first_block + part.own_blocks; ++i) {
         for (int64_t j = 0; j < blocks; ++j) {
           const int level = value_at(data, ((b * part.heads + h) * blocks + i) * blocks + j);
@@ -148,15 +148,15 @@ kernels::QueryPruning SelectionFile::pruning(const SelectionPart& part,
                                              const parallel::TokenLayout& layout,
                                              kernels::PruningRecovery recovery) const {
   const auto data = file_.data(file_.at("kept"));
-  const int64_t tokens = part.own_tokens, batch_heads = part.batch * part.own_heads;
+  const int64_t tokens = part.own_tokens, batch_heads = part.batch * part.own_heads();
   kernels::QueryPruning pruning;
   pruning.batch = static_cast<int>(part.batch);
-  pruning.heads = static_cast<int>(part.own_heads);
+  pruning.heads = static_cast<int>(part.own_heads());
   for (int64_t i = 0; i <= part.own_blocks; ++i) {
     pruning.token_offsets.push_back(layout.block_offsets[part.first_block + i] - part.first_token);
   }
   const auto is_kept = [&](int64_t bh, int64_t token) {
-    const int64_t b = bh / part.own_heads, h = part.first_head + bh % part.own_heads;
+    const int64_t b = bh / part.own_heads(), h = part.own[bh % part.own_heads()];
     return value_at(data, (b * part.heads + h) * layout.tokens() +
                               layout.raster_index[part.first_token + token]) != 0;
   };
@@ -169,8 +169,8 @@ kernels::QueryPruning SelectionFile::pruning(const SelectionPart& part,
       }
       if (rows == 0) {
         throw InputError(fmt::format("{}: kept: no query of block {} is kept for (b {}, h {})",
-                                     file_.path(), part.first_block + i, bh / part.own_heads,
-                                     part.first_head + bh % part.own_heads));
+                                     file_.path(), part.first_block + i, bh / part.own_heads(),
+                                     part.own[bh % part.own_heads()]));
       }
       const int64_t block = part.first_block + i,
                     all = pruning.token_offsets[i + 1] - pruning.token_offsets[i];
@@ -179,8 +179,8 @@ kernels::QueryPruning SelectionFile::pruning(const SelectionPart& part,
             fmt::format("{}: kept: {} of the {} queries of block {} are kept for (b {}, h {}); "
                         "legal: all, it is "
                         "one of the prefix",
-                        file_.path(), rows, all, block, bh / part.own_heads,
-                        part.first_head + bh % part.own_heads));
+                        file_.path(), rows, all, block, bh / part.own_heads(),
+                        part.own[bh % part.own_heads()]));
       }
       pruning.rows.push_back(rows);
       capacity[i] = std::max<int64_t>(capacity[i], rows);

@@ -4,18 +4,18 @@
 
 #include "base/error.h"
 #include "kernels/pyramid.h"
-#include "parallel/attention/global_branch.h"
+#include "parallel/head_balance.h"
 
 namespace sprocket::runtime {
 
 SelectionPart selection_part(const parallel::ShardPlan& plan, int rank, int64_t batch,
-                             int64_t heads) {
+                             int64_t heads, std::span<const int> head_order) {
   const int outer = rank / plan.mesh.ulysses;
   SelectionPart part;
   part.batch = batch;
   part.heads = heads;
-  part.own_heads = heads / plan.mesh.ulysses;
-  part.first_head = part.own_heads * (rank % plan.mesh.ulysses);
+  part.own = parallel::heads_of_rank(head_order, rank % plan.mesh.ulysses, plan.mesh.ulysses,
+                                     static_cast<int>(heads));
   part.first_block = plan.outer_blocks[outer];
   part.own_blocks = plan.outer_blocks[outer + 1] - part.first_block;
   part.first_token = plan.outer_tokens[outer];
@@ -59,19 +59,19 @@ std::vector<uint8_t> kept_bytes(const parallel::Selection& selection) {
   return bytes;
 }
 
-SelectionRecord join_parts(const parallel::TokenLayout& layout, const parallel::ShardPlan& plan,
-                           int64_t batch, int64_t heads, std::span<const uint8_t> selections,
-                           std::span<const uint8_t> kept) {
+SelectionRecord join_parts(const parallel::TokenLayout& layout,
+                           std::span<const SelectionPart> parts,
+                           std::span<const uint8_t> selections, std::span<const uint8_t> kept) {
+  const int64_t batch = parts.front().batch, heads = parts.front().heads;
   const int64_t blocks = layout.blocks(), tokens = layout.tokens();
   SelectionRecord record{batch, heads, blocks, {}, {}};
   record.selection.resize(batch * heads * blocks * blocks);
   if (!kept.empty()) record.kept.resize(batch * heads * tokens);
   auto from = selections.begin();
   auto kept_from = kept.begin();
-  for (int rank = 0; rank < plan.mesh.sequence(); ++rank) {
-    const SelectionPart part = selection_part(plan, rank, batch, heads);
+  for (const SelectionPart& part : parts) {
     for (int64_t b = 0; b < batch; ++b) {
-      for (int64_t h = part.first_head; h < part.first_head + part.own_heads; ++h) {
+      for (const int h : part.own) {
         const int64_t head = b * heads + h, count = part.own_blocks * blocks;
         std::copy_n(from, count,
                     record.selection.begin() + (head * blocks + part.first_block) * blocks);
@@ -103,37 +103,6 @@ std::vector<int32_t> block_sizes(const parallel::TokenLayout& layout) {
         static_cast<int32_t>(layout.block_offsets[block + 1] - layout.block_offsets[block]));
   }
   return sizes;
-}
-
-double executed_pairs(const parallel::Selection& selection, const parallel::TokenLayout& layout,
-                      const parallel::AttentionSpec& spec, int64_t first_block) {
-  const kernels::PyramidLayout pyramid =
-      kernels::make_pyramid_layout(layout.block_offsets, spec.widths());
-  const std::vector<int32_t> sizes = block_sizes(layout);
-  // Sum over the rows of a table of its query rows times the key rows it lists.
-  const auto pairs = [&](const kernels::SegmentTable& table, auto&& rows_of_segment) {
-    double sum = 0;
-    for (int64_t row = 0; row < table.rows(); ++row) {
-      const double queries = selection.pruning ? selection.pruning->rows[row]
-                                               : sizes[first_block + row % table.query_blocks];
-      int64_t keys = 0;
-      for (int64_t i = table.row_offsets[row]; i < table.row_offsets[row + 1]; ++i) {
-        keys += rows_of_segment(table.kv_block[i]);
-      }
-      sum += queries * static_cast<double>(keys);
-    }
-    return sum;
-  };
-  double sum = pairs(*selection.table, [&](int32_t id) {
-    return pyramid.segment_rows_offsets[id + 1] - pyramid.segment_rows_offsets[id];
-  });
-  if (selection.global_table) {
-    const kernels::GlobalTokens global =
-        parallel::make_global_tokens(layout, spec.asa.global_width, spec.asa.exclude_selected);
-    sum += pairs(*selection.global_table,
-                 [&](int32_t id) { return int64_t{global.segments[id].groups}; });
-  }
-  return sum;
 }
 
 }  // namespace sprocket::runtime

@@ -14,16 +14,20 @@ namespace sprocket::runtime {
 
 // Where a rank's part of a selection lies.
 struct SelectionPart {
-  int64_t batch = 0, heads = 0;           // of the input
-  int64_t first_head = 0, own_heads = 0;  // of the Ulysses rank
+  int64_t batch = 0, heads = 0;  // of the input
+  std::vector<int> own;          // heads of the Ulysses rank, in its order
   int64_t first_block = 0, own_blocks = 0;
   int64_t first_token = 0, own_tokens = 0;  // of the outer rank, in block order
 
-  int64_t selection_bytes(int64_t blocks) const { return batch * own_heads * own_blocks * blocks; }
-  int64_t kept_bytes() const { return batch * own_heads * own_tokens; }
+  int64_t own_heads() const { return std::ssize(own); }
+  int64_t selection_bytes(int64_t blocks) const {
+    return batch * own_heads() * own_blocks * blocks;
+  }
+  int64_t kept_bytes() const { return batch * own_heads() * own_tokens; }
 };
+// head_order: parallel::Selection's.
 SelectionPart selection_part(const parallel::ShardPlan& plan, int rank, int64_t batch,
-                             int64_t heads);
+                             int64_t heads, std::span<const int> head_order = {});
 
 // [batch, own heads, own blocks, N]: 0 for skipped, else 1; with a pyramid, the level from 1 on.
 std::vector<uint8_t> selection_bytes(const parallel::Selection& selection,
@@ -44,17 +48,12 @@ struct SelectionRecord {
 };
 
 // The ranks' parts, behind one another in rank order, as one record.
-SelectionRecord join_parts(const parallel::TokenLayout& layout, const parallel::ShardPlan& plan,
-                           int64_t batch, int64_t heads, std::span<const uint8_t> selections,
-                           std::span<const uint8_t> kept);
+SelectionRecord join_parts(const parallel::TokenLayout& layout,
+                           std::span<const SelectionPart> parts,
+                           std::span<const uint8_t> selections, std::span<const uint8_t> kept);
 
 // Block of every input token, and tokens of every block: how a reader finds its way in a record.
 std::vector<int32_t> token_blocks(const parallel::TokenLayout& layout);
 std::vector<int32_t> block_sizes(const parallel::TokenLayout& layout);
-
-// (query row, key row) pairs of a rank that the fine stage computes: over the rows of segments, so
-// that a mean of several tokens counts as one; global tokens included.
-double executed_pairs(const parallel::Selection& selection, const parallel::TokenLayout& layout,
-                      const parallel::AttentionSpec& spec, int64_t first_block);
 
 }  // namespace sprocket::runtime

@@ -1,4 +1,4 @@
-// Shares by layer and head (kernels::Share) of all ranks: from every rank's own heads to one table.
+// Shares by layer and head (kernels::Share) of all ranks: from every rank's part to one table.
 #pragma once
 
 #include <span>
@@ -8,13 +8,12 @@
 
 namespace sprocket::runtime {
 
-// [layer][head of this rank]; no layers: there is nothing to tell, on no rank.
+// [layer][head of the model], zero for heads of other Ulysses ranks; no layers: there is nothing to
+// tell, on no rank.
 using LayerHeadShares = std::vector<std::vector<kernels::Share>>;
 
-// Appends parts and wholes of all heads of the model, zero for those of other ranks: these sums
-// over the ranks are what take_shares reads. The rank's heads start at first_head.
-void append_shares(const LayerHeadShares& own, int first_head, int heads,
-                   std::vector<double>& sums);
+// Appends parts and wholes: their sums over the ranks are what take_shares reads.
+void append_shares(const LayerHeadShares& own, std::vector<double>& sums);
 
 // Takes `layers` layers of `heads` heads off the front of `sums`; [layer][head] part / whole.
 std::vector<std::vector<double>> take_shares(int layers, int heads, std::span<const double>& sums);

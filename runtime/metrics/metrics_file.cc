@@ -70,7 +70,8 @@ void MetricsFile::write(int64_t step, const StepOutcome& o, const StepFlops& flo
                {"skipped_steps", skipped_steps},
                {"bad_samples", bad_samples},
                {"density", summary(o.density)},
-               {"coverage", summary(o.coverage)}};
+               {"coverage", summary(o.coverage)},
+               {"imbalance", summary(o.imbalance)}};
   // JSON has no infinities: the norm of a skipped step is absent.
   if (!o.skipped) line["grad_norm"] = o.gradient_norm;
   if (!o.domain_coverage.empty()) line["domain_coverage"] = head_summary(o.domain_coverage);

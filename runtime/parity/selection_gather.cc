@@ -92,6 +92,7 @@ QueryPruning take_pruning(Packed& packed) {
 
 void put(Packed& packed, const Selection& selection) {
   packed.put(std::vector<bool>{selection.pruning != nullptr, selection.global_table != nullptr});
+  packed.put(selection.head_order);
   put(packed, *selection.table);
   if (selection.pruning) put(packed, *selection.pruning);
   if (selection.global_table) put(packed, *selection.global_table);
@@ -101,6 +102,7 @@ Selection take_selection(Packed& packed) {
   std::vector<int> has;
   packed.take(has);
   Selection selection;
+  packed.take(selection.head_order);
   selection.table = std::make_shared<SegmentTable>(take_table(packed));
   if (has.at(0)) selection.pruning = std::make_shared<QueryPruning>(take_pruning(packed));
   if (has.at(1)) selection.global_table = std::make_shared<SegmentTable>(take_table(packed));
@@ -127,13 +129,22 @@ class Parts {
   const Selection& part(int outer, int ulysses) const {
     return ranks_[outer * mesh_.ulysses + ulysses][layer_];
   }
+  // Of every head, its place in Selection::head_order.
+  std::vector<int> places(int heads) const {
+    const std::vector<int>& order = part(0, 0).head_order;
+    std::vector<int> places(heads);
+    for (int place = 0; place < heads; ++place) {
+      places[order.empty() ? place : order[place]] = place;
+    }
+    return places;
+  }
   // visit(outer, ulysses, row of batch and head there), in the order of the whole.
   template <class Visit>
   void for_each_batch_head(int batch, int own_heads, Visit&& visit) const {
     for (int b = 0; b < batch; ++b) {
-      for (int h = 0; h < own_heads * mesh_.ulysses; ++h) {
+      for (const int place : places(own_heads * mesh_.ulysses)) {
         for (int outer = 0; outer < mesh_.outer; ++outer) {
-          visit(outer, h / own_heads, int64_t{b} * own_heads + h % own_heads);
+          visit(outer, place / own_heads, int64_t{b} * own_heads + place % own_heads);
         }
       }
     }

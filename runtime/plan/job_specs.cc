@@ -65,7 +65,8 @@ parallel::StrategySpec strategy_spec(const config::Job& job, int threads) {
           .single_pass = parallel.single_pass(),
           .wide_gradients = parallel.gradient_wire() == config::Parallel::ACCUMULATOR,
           .gather_above = parallel.gather_above(),
-          .head_groups = parallel.head_groups()};
+          .head_groups = parallel.head_groups(),
+          .balance_heads = parallel.balance_heads()};
 }
 
 DType compute_dtype(const config::Job& job) {

@@ -31,6 +31,9 @@ bool is_ulysses(const TrafficRow& row) { return row.group == "sp.ulysses"; }
 
 bool is_gradient(const TrafficRow& row) { return row.what.starts_with("gradient"); }
 
+// Nobody waits for it.
+bool is_hidden(const TrafficRow& row) { return row.group == "sp"; }
+
 // The transfers that a row is one of.
 Transfers& place_of(AttentionTransfers& transfers, const TrafficRow& row) {
   const bool forward = row.phase == Phase::kForward;
@@ -280,6 +283,7 @@ void LayerPlanner::add_transfers(LayerPlan& plan) const {
     return is_ulysses(row) ? rank - rank % degree + peer : peer * degree + rank % degree;
   };
   for (size_t i = 0; i < plan.traffic.front().size(); ++i) {
+    if (is_hidden(plan.traffic.front()[i])) continue;
     std::vector<Flow> flows(ranks), nodes(cluster_.node_of(ranks - 1) + 1);
     for (int rank = 0; rank < ranks; ++rank) {
       const TrafficRow& row = plan.traffic[rank][i];

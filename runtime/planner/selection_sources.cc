@@ -27,7 +27,8 @@ std::shared_ptr<const kernels::SegmentTable> recorded(const config::Job& job,
   const int64_t heads = job.model().heads();
   const SelectionFile selection = SelectionFile::open(
       path, config::Attention::Method_Name(job.attention().method()), layout, batch, heads);
-  const SelectionPart whole{batch, heads, 0, heads, 0, layout.blocks(), 0, layout.tokens()};
+  const SelectionPart whole =
+      selection_part(parallel::make_shard_plan(layout, {}), 0, batch, heads);
   return selection.part(whole, layout, spec).table;
 }
 
@@ -37,7 +38,7 @@ std::shared_ptr<const kernels::SegmentTable> sliding_tile(const parallel::TokenL
                                                           int heads) {
   const auto group = comm::make_fake_world(0, 1);
   const parallel::OuterShards blocks{layout.block_offsets, {0, layout.blocks()}, 0, {}};
-  const parallel::MethodContext context{layout, blocks, *group, heads, 0, 0, 1, 1};
+  const parallel::MethodContext context{layout, blocks, *group, heads, {}, 0, 1, 1};
   const at::Tensor shape = at::empty({1, 0, heads, 1});
   return parallel::make_method(context, spec)->prepare({shape, shape, shape, {}, {}}, {}).table;
 }

@@ -51,7 +51,7 @@ StepTimes step_times(std::span<const Interval> intervals, std::span<const Span> 
 }
 
 StepCollector::StepCollector(const parallel::Mesh& mesh, int layers)
-    : mesh_(mesh), step_layers_(layers) {
+    : mesh_(mesh), step_layers_(layers), step_pairs_(layers) {
   const parallel::MeshShape& shape = mesh.shape();
   const parallel::MeshCoordinate& at = mesh.coordinate();
   const auto add = [this](const comm::Communicator& communicator, int index) {
@@ -88,6 +88,7 @@ void StepCollector::begin_step() {
   records_.clear();
   intervals_.clear();
   step_layers_.assign(step_layers_.size(), {});
+  step_pairs_.assign(step_pairs_.size(), 0);
   step_domain_coverage_.clear();
   step_kept_mass_.clear();
   step_lost_ = 0;
@@ -103,6 +104,9 @@ void StepCollector::collect(std::span<const parallel::AttentionSlot> slots) {
   for (size_t layer = 0; layer < slots.size(); ++layer) {
     step_layers_[layer].density.add(slots[layer].statistics.density);
     step_layers_[layer].coverage.add(slots[layer].statistics.coverage);
+    for (const int64_t pairs : slots[layer].statistics.pairs) {
+      step_pairs_[layer] += static_cast<double>(pairs);
+    }
     add_heads(step_domain_coverage_, layer, slots[layer].statistics.domain_coverage);
     add_heads(step_kept_mass_, layer, slots[layer].statistics.kept_mass);
   }

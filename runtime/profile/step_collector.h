@@ -34,8 +34,9 @@ class StepCollector {
 
   // Density and coverage of the running or last step, over layers and micro-batches.
   const std::vector<LayerShares>& step_layers() const { return step_layers_; }
-  // Of this rank's heads, summed over the micro-batches; empty without domains, or without a
-  // budget.
+  // (query row, key row) pairs that this rank computed, by layer, summed over the micro-batches.
+  const std::vector<double>& step_pairs() const { return step_pairs_; }
+  // Summed over the micro-batches; empty without domains, or without a budget.
   const LayerHeadShares& step_domain_coverage() const { return step_domain_coverage_; }
   const LayerHeadShares& step_kept_mass() const { return step_kept_mass_; }
   const RankProfile& profile() const { return profile_; }
@@ -52,6 +53,7 @@ class StepCollector {
   std::vector<Interval> intervals_;
   std::vector<std::pair<int32_t, comm::OpRecord>> records_;
   std::vector<LayerShares> step_layers_;
+  std::vector<double> step_pairs_;
   LayerHeadShares step_domain_coverage_, step_kept_mass_;
   int64_t step_begin_ns_ = 0;
   int64_t step_lost_ = 0;

@@ -31,6 +31,9 @@ struct StepOutcome {
   // By layer, means over ranks and micro-batches.
   std::vector<double> density;
   std::vector<double> coverage;
+  // By layer: executed pairs of the busiest sequence rank by the mean of the sequence ranks, over
+  // micro-batches; the mean of the replicas'.
+  std::vector<double> imbalance;
   // By layer and head, over ranks and micro-batches; empty without domains, or without a budget.
   std::vector<std::vector<double>> domain_coverage;
   std::vector<std::vector<double>> kept_mass;

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "runtime/jobs/rank_agreement.h"
+#include "runtime/metrics/imbalance.h"
 #include "runtime/train/flow.h"
 
 namespace sprocket::runtime {
@@ -43,9 +44,13 @@ bool Trainer::reduce(StepOutcome& outcome, double local_loss, bool stop) {
   }
   const int heads = network_.job().model().heads();
   const parallel::Mesh& mesh = network_.mesh();
-  const int first_head = heads / mesh.shape().ulysses * mesh.coordinate().ulysses;
-  append_shares(collector_.step_domain_coverage(), first_head, heads, values);
-  append_shares(collector_.step_kept_mass(), first_head, heads, values);
+  const size_t first_pairs = values.size(), ranks = mesh.world().size();
+  values.resize(first_pairs + layers.size() * ranks);
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    values[first_pairs + layer * ranks + mesh.world().rank()] = collector_.step_pairs()[layer];
+  }
+  append_shares(collector_.step_domain_coverage(), values);
+  append_shares(collector_.step_kept_mass(), values);
   comm::Communicator& world = mesh.world();
   world.all_reduce(comm::Buffer::of(std::span(values)), comm::ReduceOp::kSum).wait_host();
   outcome.loss = values[0];
@@ -54,7 +59,14 @@ bool Trainer::reduce(StepOutcome& outcome, double local_loss, bool stop) {
     outcome.density.push_back(values[2 + 2 * layer] / world.size());
     outcome.coverage.push_back(values[3 + 2 * layer] / world.size());
   }
-  std::span<const double> rest = std::span(values).subspan(2 + 2 * layers.size());
+  std::span<const double> rest = std::span(values).subspan(first_pairs);
+  const size_t replicas = mesh.shape().data, group = mesh.shape().sequence();
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    double& sum = outcome.imbalance.emplace_back(0);
+    for (size_t replica = 0; replica < replicas; ++replica, rest = rest.subspan(group)) {
+      sum += imbalance(rest.first(group)) / static_cast<double>(replicas);
+    }
+  }
   outcome.domain_coverage =
       take_shares(static_cast<int>(collector_.step_domain_coverage().size()), heads, rest);
   outcome.kept_mass =

@@ -214,7 +214,8 @@ TEST(Overrides, ErrorsNameTheFlag) {
                  "compute.precision: FP8", "training.seed: 1 training.seed: 2", "model.", "7"}),
       "--set 'parallel.ulises: 2': parallel.ulises: unknown field; did you mean ulysses?; fields "
       "of parallel: ulysses, outer, strategy, data, remote_kv, overlap, single_pass, "
-      "gradient_wire, gather_above, head_groups, check_collectives, timeout_seconds\n"
+      "gradient_wire, gather_above, head_groups, balance_heads, check_collectives, "
+      "timeout_seconds\n"
       "--set 'training.steps.x: 2': training.steps: has no fields; expected an integer\n"
       "--set 'compute.precision: FP8': compute.precision: expected one of FP32, BF16, FP64, found "
       "FP8; "

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/philox.h"
@@ -37,13 +38,20 @@ struct IsaLimit {
 
 const std::vector<int64_t> kOffsets{0, 5, 5, 70, 198, 198 + 127, 326, 329};
 
+// 0 to count - 1.
+std::vector<int> heads(int count) {
+  std::vector<int> numbers(count);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  return numbers;
+}
+
 std::vector<int32_t> rows_of(const BlockSamples& s, int head, int block) {
   const auto first = s.rows.begin() + (static_cast<int64_t>(head) * s.blocks + block) * s.samples;
   return {first, first + s.samples};
 }
 
 TEST(SampleBlocksTest, DrawsDistinctTokensOfTheBlockInAscendingOrder) {
-  const BlockSamples s = sample_blocks(kOffsets, 0, 7, 3, 16, {5, 2, 1, 0});
+  const BlockSamples s = sample_blocks(kOffsets, 0, 7, heads(3), 16, {5, 2, 1});
   EXPECT_EQ(s.samples, 16);
   EXPECT_THAT(s.counts, ElementsAre(5, 0, 16, 16, 16, 1, 3));
   for (int h = 0; h < 3; ++h) {
@@ -67,14 +75,13 @@ TEST(SampleBlocksTest, DrawsDistinctTokensOfTheBlockInAscendingOrder) {
 }
 
 TEST(SampleBlocksTest, EveryRankDrawsTheSame) {
-  const SampleKey key{5, 2, 1, 0};
-  const BlockSamples whole = sample_blocks(kOffsets, 0, 7, 4, 16, key);
-  SampleKey part_key = key;
-  part_key.first_head = 2;
-  const BlockSamples part = sample_blocks(kOffsets, 2, 3, 2, 16, part_key);
+  const SampleKey key{5, 2, 1};
+  const BlockSamples whole = sample_blocks(kOffsets, 0, 7, heads(4), 16, key);
+  const std::vector<int> held{3, 1};
+  const BlockSamples part = sample_blocks(kOffsets, 2, 3, held, 16, key);
   for (int h = 0; h < 2; ++h) {
     for (int block = 0; block < 3; ++block) {
-      auto rows = rows_of(whole, h + 2, block + 2);
+      auto rows = rows_of(whole, held[h], block + 2);
       for (int32_t& row : rows) row -= row < 0 ? 0 : static_cast<int32_t>(kOffsets[2]);
       EXPECT_EQ(rows_of(part, h, block), rows);
     }
@@ -83,12 +90,14 @@ TEST(SampleBlocksTest, EveryRankDrawsTheSame) {
 
 TEST(SampleBlocksTest, DependsOnTheWholeKey) {
   const std::vector<int64_t> offsets{0, 128, 256};
-  const auto draw = [&](SampleKey key) { return sample_blocks(offsets, 0, 2, 2, 32, key); };
-  const BlockSamples base = draw({5, 2, 1, 0});
-  EXPECT_EQ(base.rows, draw({5, 2, 1, 0}).rows);
-  for (const SampleKey& other : {SampleKey{6, 2, 1, 0}, SampleKey{5, 3, 1, 0},
-                                 SampleKey{5, 2, 0, 0}, SampleKey{5, 2, 1, 2}}) {
-    EXPECT_NE(base.rows, draw(other).rows);
+  const auto draw = [&](SampleKey key, const std::vector<int>& held) {
+    return sample_blocks(offsets, 0, 2, held, 32, key);
+  };
+  const BlockSamples base = draw({5, 2, 1}, {0, 1});
+  EXPECT_EQ(base.rows, draw({5, 2, 1}, {0, 1}).rows);
+  EXPECT_NE(base.rows, draw({5, 2, 1}, {2, 3}).rows);
+  for (const SampleKey& other : {SampleKey{6, 2, 1}, SampleKey{5, 3, 1}, SampleKey{5, 2, 0}}) {
+    EXPECT_NE(base.rows, draw(other, {0, 1}).rows);
   }
   EXPECT_NE(rows_of(base, 0, 0), rows_of(base, 1, 0));
   auto second = rows_of(base, 0, 1);
@@ -97,7 +106,7 @@ TEST(SampleBlocksTest, DependsOnTheWholeKey) {
 }
 
 TEST(SampleBlocksTest, ZeroTakesAllTokens) {
-  const BlockSamples s = sample_blocks(kOffsets, 3, 2, 1, 0, {});
+  const BlockSamples s = sample_blocks(kOffsets, 3, 2, heads(1), 0, {});
   EXPECT_EQ(s.samples, 128);  // the largest block of the sequence
   EXPECT_THAT(s.counts, ElementsAre(128, 127));
   for (int i = 0; i < 128; ++i) EXPECT_EQ(rows_of(s, 0, 0)[i], i);
@@ -109,7 +118,7 @@ TEST(SampleBlocksTest, EveryTokenIsEquallyLikely) {
   const int blocks = 4000, size = 16, per_block = 4;
   std::vector<int64_t> offsets(blocks + 1);
   for (int i = 0; i <= blocks; ++i) offsets[i] = static_cast<int64_t>(i) * size;
-  const BlockSamples s = sample_blocks(offsets, 0, blocks, 1, per_block, {1, 0, 0, 0});
+  const BlockSamples s = sample_blocks(offsets, 0, blocks, heads(1), per_block, {1, 0, 0});
   std::vector<int> hits(size);
   for (const int32_t row : s.rows) ++hits[row % size];
   // Binomial(4000, 1/4): standard deviation sqrt(4000 * 3 / 16) = 27.4; five of them.
@@ -117,9 +126,9 @@ TEST(SampleBlocksTest, EveryTokenIsEquallyLikely) {
 }
 
 TEST(SampleBlocksTest, BadKeysAreBugs) {
-  EXPECT_THROW(sample_blocks(kOffsets, 0, 8, 1, 4, {}), InternalError);
-  EXPECT_THROW(sample_blocks(kOffsets, 0, 7, 2, 4, {0, 0, 0, 4095}), InternalError);
-  EXPECT_THROW(sample_blocks(kOffsets, 0, 7, 1, -1, {}), InternalError);
+  EXPECT_THROW(sample_blocks(kOffsets, 0, 8, heads(1), 4, {}), InternalError);
+  EXPECT_THROW(sample_blocks(kOffsets, 0, 7, std::vector<int>{4095, 4096}, 4, {}), InternalError);
+  EXPECT_THROW(sample_blocks(kOffsets, 0, 7, heads(1), -1, {}), InternalError);
 }
 
 TEST(GatherSamplesTest, CopiesRowsAndZeroesUnusedSlots) {
@@ -129,7 +138,7 @@ TEST(GatherSamplesTest, CopiesRowsAndZeroesUnusedSlots) {
   for (size_t i = 0; i < x.size(); ++i) half[i] = BFloat16(x[i]);
   const HeadView<const BFloat16> view{half.data(), rows * heads * (dim + 1), heads * (dim + 1),
                                       dim + 1};
-  const BlockSamples s = sample_blocks(kOffsets, 0, 7, heads, 9, {3, 1, 2, 0});
+  const BlockSamples s = sample_blocks(kOffsets, 0, 7, kernels::heads(heads), 9, {3, 1, 2});
   const int64_t count = batch * heads * 7 * 9 * dim;
   std::vector<float> out(count + 16, 77);
   gather_samples<BFloat16>(view, s, batch, dim, out.data() + 8, 2);

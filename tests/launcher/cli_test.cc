@@ -106,7 +106,7 @@ TEST(Cli, AllProblemsOfAJobInOneRun) {
           file +
           ":4:3: parallel.ring: unknown field; fields of parallel: ulysses, outer, strategy, data, "
           "remote_kv, overlap, single_pass, gradient_wire, gather_above, head_groups, "
-          "check_collectives, "
+          "balance_heads, check_collectives, "
           "timeout_seconds\n"
           "--set 'training.steps: 0': training.steps: 0; legal: 1 or more\n"
           "data.path: not set; expected a folder made by `sprocket data encode`\n"

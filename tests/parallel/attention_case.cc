@@ -126,6 +126,11 @@ AttentionResult run_sharded(const AttentionCase& c, const AttentionTensors& inpu
 AttentionResult run_sharded(const AttentionCase& c, const AttentionTensors& inputs,
                             const Mesh& mesh, AttentionSlot& slot) {
   SequenceAttention attention(mesh, make_token_layout(c.layout), c.strategy);
+  return run_sharded(c, inputs, mesh, attention, slot);
+}
+
+AttentionResult run_sharded(const AttentionCase& c, const AttentionTensors& inputs,
+                            const Mesh& mesh, SequenceAttention& attention, AttentionSlot& slot) {
   const int rank = mesh.sequence().rank();
   const int64_t first = attention.shards().rank_tokens[rank],
                 count = attention.shards().tokens_of(rank);

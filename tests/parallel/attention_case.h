@@ -53,11 +53,13 @@ struct AttentionResult {
 };
 
 // This rank's part of the sharded computation. Collective. The first form begins with an empty
-// slot.
+// slot; the first two with a SequenceAttention that has made no call.
 AttentionResult run_sharded(const AttentionCase& c, const AttentionTensors& inputs,
                             const Mesh& mesh);
 AttentionResult run_sharded(const AttentionCase& c, const AttentionTensors& inputs,
                             const Mesh& mesh, AttentionSlot& slot);
+AttentionResult run_sharded(const AttentionCase& c, const AttentionTensors& inputs,
+                            const Mesh& mesh, SequenceAttention& attention, AttentionSlot& slot);
 
 // Whether every tensor is bitwise the same, and the selection too.
 bool bitwise_equal(const AttentionResult& a, const AttentionResult& b);

@@ -328,7 +328,7 @@ void check_domain_statistics(const AttentionCase& c, const TokenLayout& layout,
       kept += choice.kept_part[g][first_head + h].item<double>();
       mass += choice.kept_whole[g][first_head + h].item<double>();
     }
-    const auto head = static_cast<size_t>(h);
+    const auto head = static_cast<size_t>(first_head + h);
     check_share(c, "domain coverage", statistics.domain_coverage, head, needed, remote);
     if (choice.allowed.defined()) {
       check_share(c, "kept mass", statistics.kept_mass, head, kept, mass);

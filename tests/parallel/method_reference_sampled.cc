@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include <ATen/ATen.h>
 
@@ -18,9 +19,11 @@ at::Tensor sampled_scores(const AttentionCase& c, const AttentionTensors& inputs
                           const TokenLayout& layout, const SamplingSpec& sampling,
                           kernels::SampledScore score) {
   const int n = layout.blocks(), prefix = layout.prefix_blocks();
+  std::vector<int> heads(c.heads);
+  std::iota(heads.begin(), heads.end(), 0);
   const auto samples =
-      kernels::sample_blocks(layout.block_offsets, 0, n, c.heads, sampling.per_block,
-                             {sampling.seed, static_cast<uint64_t>(sampling.step), c.layer, 0});
+      kernels::sample_blocks(layout.block_offsets, 0, n, heads, sampling.per_block,
+                             {sampling.seed, static_cast<uint64_t>(sampling.step), c.layer});
   const at::Tensor q = heads_first(inputs.q), k = heads_first(inputs.k);
   const at::Tensor scores = at::zeros({c.batch, c.heads, n, n}, at::kDouble);
   for (int64_t b = 0; b < c.batch; ++b) {

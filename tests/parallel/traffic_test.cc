@@ -75,9 +75,11 @@ TEST_P(Traffic, CountedEqualsClosedForm) {
       const Mesh mesh(world.split(0, world.rank(), "world"), c.mesh);
       const int64_t outer_first = mesh.outer().recorder().next_sequence();
       const int64_t ulysses_first = mesh.ulysses().recorder().next_sequence();
+      const int64_t sequence_first = mesh.sequence().recorder().next_sequence();
       results[world.rank()] = run_sharded(c, inputs, mesh);
       add_counted(counted[world.rank()], mesh.outer(), outer_first);
       add_counted(counted[world.rank()], mesh.ulysses(), ulysses_first);
+      add_counted(counted[world.rank()], mesh.sequence(), sequence_first);
     });
     for (int rank = 0; rank < GetParam(); ++rank) {
       const Sums sums = predicted(c, layout, plan, rank, results);
