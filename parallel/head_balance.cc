@@ -125,4 +125,8 @@ void HeadBalancer::give(int layer, std::span<const int> order, std::span<const i
       std::vector<int64_t>(sequence_.size(), static_cast<int64_t>(last.own.size())));
 }
 
+void HeadBalancer::settle() {
+  for (auto& [layer, last] : layers_) last.work.wait_host();
+}
+
 }  // namespace sprocket::parallel

@@ -36,6 +36,8 @@ class HeadBalancer {
   // Begins to gather what a call cost: of this rank's heads under `order`, in its order.
   // Collective.
   void give(int layer, std::span<const int> order, std::span<const int64_t> own_cost);
+  // Waits for what is under way.
+  void settle();
 
  private:
   struct Layer {

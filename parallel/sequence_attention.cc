@@ -301,6 +301,8 @@ at::Tensor SequenceAttention::forward(const at::Tensor& q, const at::Tensor& k, 
                                           optional_of(gates.fine), std::move(invocation), &slot);
 }
 
+void SequenceAttention::settle() { context_->balancer.settle(); }
+
 const TokenLayout& SequenceAttention::layout() const { return context_->shard.layout; }
 const ShardPlan& SequenceAttention::shards() const { return context_->shard.plan; }
 

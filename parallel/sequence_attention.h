@@ -118,6 +118,10 @@ class SequenceAttention {
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const AttentionGates& gates, const AttentionSpec& spec, AttentionSlot& slot);
 
+  // Waits for what forwards left under way, which no result needs: costs of heads. An error that
+  // all ranks throw together ends in peace only after that. Hardly waits after a backward.
+  void settle();
+
   const TokenLayout& layout() const;
   const ShardPlan& shards() const;
 

@@ -301,6 +301,7 @@ CallResult AttentionJob::call() {
       }
     }
   }
+  attention_->settle();
   const int64_t end = monotonic_ns();
   timeline->set_recording(false);
   result.times = call_times(timeline->take(), middle - begin, options_.backward ? end - middle : 0);

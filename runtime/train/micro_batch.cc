@@ -62,6 +62,7 @@ PassOutcome forward_backward(Network& network, const MicroBatch& batch, int64_t 
   }
   const PhaseScope phase(timeline, Phase::kBackward);
   velocity.backward(error);
+  network.settle(batch.shape);
   return outcome;
 }
 

@@ -1,5 +1,7 @@
 #include "runtime/train/network.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include "base/error.h"
 #include "configs/attention_rules.h"
 #include "models/wan/wan_weights.h"
@@ -120,7 +122,10 @@ at::Tensor Network::velocity(const at::Tensor& patches, const at::Tensor& timest
     slots_[layer].clear();
     if (!selections.empty()) slots_[layer].selection = selections[layer];
   }
-  return model_.forward(patches, timestep, text, spec, attention(shape), slots_);
+  const at::Tensor velocity =
+      model_.forward(patches, timestep, text, spec, attention(shape), slots_);
+  if (!at::GradMode::is_enabled()) settle(shape);
+  return velocity;
 }
 
 }  // namespace sprocket::runtime

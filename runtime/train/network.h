@@ -57,6 +57,9 @@ class Network {
   at::Tensor velocity(const at::Tensor& patches, const at::Tensor& timestep, const at::Tensor& text,
                       const data::LatentShape& shape, const parallel::AttentionSpec& spec,
                       std::span<const parallel::Selection> selections = {});
+  // After the backward of `velocity`: SequenceAttention::settle. Without gradients `velocity` does
+  // it itself.
+  void settle(const data::LatentShape& shape) { attention(shape).settle(); }
   const std::vector<parallel::AttentionSlot>& slots() const { return slots_; }
 
  private:

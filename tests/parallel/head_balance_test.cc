@@ -315,6 +315,24 @@ TEST(HeadBalance, ARecomputationHasTheOrderOfItsForward) {
   }
 }
 
+TEST(HeadBalance, NothingIsUnderWayOnceSettled) {
+  AttentionCase c = uneven_cases().front();
+  c.mesh = {1, 2, 2};
+  const AttentionTensors inputs = step_inputs(c, 0);
+  comm::testing::run_ranks(4, [&](comm::Communicator& world) {
+    const Mesh mesh(world.split(0, world.rank(), "world"), c.mesh);
+    const int64_t before = mesh.sequence().recorder().next_sequence();
+    SequenceAttention attention(mesh, make_token_layout(c.layout), c.strategy);
+    AttentionSlot slot;
+    run_sharded(c, inputs, mesh, attention, slot);
+    attention.settle();
+    const auto records = mesh.sequence().recorder().since(before);
+    ASSERT_EQ(records.size(), 1u);
+    EXPECT_EQ(records[0].state, comm::OpState::kCompleted);
+    EXPECT_EQ(records[0].bytes_sent, 3 * 4 * 8);  // to three ranks, costs of four heads
+  });
+}
+
 TEST(HeadBalance, NothingIsGatheredWhereItCannotHelp) {
   for (AttentionCase c : method_cases()) {
     const bool uneven = c.spec.method == MethodKind::kBsa || c.spec.method == MethodKind::kPsa ||

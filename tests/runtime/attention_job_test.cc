@@ -205,6 +205,22 @@ TEST_F(AttentionJob, ManyRanksGiveTheFileOfOne) {
   }
 }
 
+// Later calls of a job place the heads by the work of the call before.
+TEST_F(AttentionJob, BalancedHeadsGiveTheFileOfOneRank) {
+  for (const Method& method : kMethods) {
+    SCOPED_TRACE(method.name);
+    const Flags flags{.backward = true, .dump_selection = true};
+    const Outcome one = attend_successfully(job_text(method), input_, flags);
+    const Outcome many =
+        attend_successfully(job_text(method) + "parallel { ulysses: 2 }", input_,
+                            {.backward = true, .dump_selection = true, .repeat = 1, .ranks = 2});
+    expect_equal_files(one.file(), many.file(), 0);
+    EXPECT_THAT(one.report, ::testing::Not(HasSubstr("balance")));
+    EXPECT_THAT(many.report, AllOf(HasSubstr("  balance     the busiest rank executes 1."),
+                                   HasSubstr(" in the first call\n")));
+  }
+}
+
 TEST_F(AttentionJob, ReplayedSelectionsGiveTheSameBits) {
   for (const Method& method : kMethods) {
     SCOPED_TRACE(method.name);

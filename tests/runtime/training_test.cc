@@ -132,6 +132,25 @@ INSTANTIATE_TEST_SUITE_P(
                     "attention.sliding_tile.window { t: 1 h: 1 w: 3 }"}}),
     [](const auto& info) { return info.param.name; });
 
+TEST(Training, BalancedHeadsChangeNoBit) {
+  for (const Overrides& method :
+       {Overrides{"attention.method: PSA attention.block_tokens: 8"},
+        Overrides{"attention.method: ASA attention.block_tokens: 8 attention.asa.mass: 0.6"}}) {
+    TemporaryFolder balanced, plain;
+    const Overrides base =
+        with(method, {"parallel.ulysses: 2", "training.activation_checkpointing: BLOCK"});
+    const TrainResult found = train(tiny_job(balanced.path().string(), 2, base));
+    const TrainResult expected =
+        train(tiny_job(plain.path().string(), 2, with(base, {"parallel.balance_heads: false"})));
+    EXPECT_EQ(found.losses, expected.losses);
+    const auto lines = testing::read_bytes(balanced.path().string() + "/run/metrics.jsonl");
+    const auto first = nlohmann::json::parse(lines.substr(0, lines.find('\n')));
+    ASSERT_EQ(first.at("imbalance").at("by_layer").size(), 2u);
+    EXPECT_GE(first.at("imbalance").at("min").get<double>(), 1);
+    EXPECT_LT(first.at("imbalance").at("max").get<double>(), 2);
+  }
+}
+
 TEST(Training, TwoRunsAreBitwiseEqual) {
   TemporaryFolder a, b;
   const TrainResult first = train(tiny_job(a.path().string(), 2, kVsa));
