@@ -84,9 +84,15 @@ class Checker {
     if (!findings_.at_least("parallel.head_groups", groups, 0) || groups < 2) return;
     const std::vector<std::string> paths = {"parallel.head_groups", "parallel.ulysses",
                                             "parallel.outer", "model.heads"};
-    if (job_.parallel().ulysses() == 1 || outer > 1) {
-      findings_.add(paths, fmt::format("{} needs Ulysses as the only sequence axis, found ulysses "
-                                       "{} x outer {}; legal: 0 or 1",
+    const bool selected = job_.parallel().strategy() == Parallel::SELECTED;
+    if (outer > 1 && selected) {
+      if (groups > own_heads) {
+        findings_.add(paths, fmt::format("{} is more than the {} heads of a rank; legal: 0 to {}",
+                                         groups, own_heads, own_heads));
+      }
+    } else if (job_.parallel().ulysses() == 1 || outer > 1) {
+      findings_.add(paths, fmt::format("{} needs SELECTED or Ulysses as the only sequence axis, "
+                                       "found ulysses {} x outer {}; legal: 0 or 1",
                                        groups, job_.parallel().ulysses(), outer));
     } else if (own_heads % groups != 0 ||
                (budget_group > 0 && own_heads / groups % budget_group != 0)) {

@@ -12,6 +12,11 @@ namespace sprocket::kernels {
 namespace {
 
 template <class T>
+HeadRange heads_of(const SegmentAttentionProblem<T>& problem) {
+  return problem.heads.value_or(HeadRange{0, int64_t{problem.table->batch} * problem.table->heads});
+}
+
+template <class T>
 void check_query_rows(const SegmentAttentionProblem<T>& problem) {
   const auto rows = problem.query_rows;
   if (rows.empty()) return;
@@ -46,6 +51,9 @@ void check_problem(const SegmentAttentionProblem<T>& problem) {
                    block.rows);
   }
   check_query_rows(problem);
+  const HeadRange range = heads_of(problem);
+  SPROCKET_CHECK(0 <= range.first && range.first <= range.last && range.last <= heads,
+                 "heads {} to {} of {}", range.first, range.last, heads);
 }
 
 template <class T>
@@ -83,8 +91,8 @@ struct Call {
   Call(const Arguments& arguments, bool ordered, WorkspaceArena& arena)
       : sizes(plan_sizes(plan_source(arguments.problem))),
         workers(worker_count(arguments.problem, sizes)),
-        schedule({int64_t{arguments.problem.table->batch} * arguments.problem.table->heads,
-                  arguments.problem.table->kv_blocks, sizes.query_tiles, workers, ordered},
+        schedule({heads_of(arguments.problem), arguments.problem.table->kv_blocks,
+                  sizes.query_tiles, workers, ordered},
                  arena) {
     make_heads(arguments, sizes, workers, arena, schedule.heads());
   }
@@ -92,7 +100,7 @@ struct Call {
   // More threads than tiles would only wait.
   template <class Problem>
   static int worker_count(const Problem& problem, const PlanSizes& sizes) {
-    const int64_t tiles = int64_t{problem.table->batch} * problem.table->heads * sizes.query_tiles;
+    const int64_t tiles = heads_of(problem).count() * sizes.query_tiles;
     return static_cast<int>(std::clamp<int64_t>(tiles, 1, problem.threads));
   }
 

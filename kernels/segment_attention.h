@@ -18,6 +18,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <type_traits>
 
@@ -71,6 +72,12 @@ struct Progress {
   }
 };
 
+// Of batch x heads.
+struct HeadRange {
+  int64_t first = 0, last = 0;
+  int64_t count() const { return last - first; }
+};
+
 // What forward and backward share.
 template <class T>
 struct SegmentAttentionProblem {
@@ -85,6 +92,7 @@ struct SegmentAttentionProblem {
   // [batch * heads * query_blocks] the first rows of each query block that take part; empty: all.
   // The others attend to nothing and have no gradient.
   std::span<const int32_t> query_rows = {};
+  std::optional<HeadRange> heads;  // that are computed, nothing else is touched; null: all
   Progress progress;
 };
 

@@ -19,7 +19,8 @@ HeadSchedule::HeadSchedule(const ScheduleExtent& extent, WorkspaceArena& arena)
     : extent_(extent),
       heads_(arena.take<HeadWork*>(extent.heads_at_once())),
       slots_(arena.take<Slot>(extent.heads_at_once())),
-      groups_(arena.take<Group>(extent.heads_at_once() * extent.query_tiles)) {
+      groups_(arena.take<Group>(extent.heads_at_once() * extent.query_tiles)),
+      next_head_(extent.heads.first) {
   if (slots_ == nullptr) return;
   std::fill_n(slots_, extent.heads_at_once(), Slot{});
   std::fill_n(heads_, extent.heads_at_once(), nullptr);
@@ -30,7 +31,7 @@ void HeadSchedule::work(int worker) {
   Slot* mine = nullptr;
   const auto run_something = [&] {
     if (mine != nullptr && run_in(lock, *mine, worker)) return true;
-    if (Slot* const slot = free_slot(); next_head_ < extent_.heads && slot != nullptr) {
+    if (Slot* const slot = free_slot(); next_head_ < extent_.heads.last && slot != nullptr) {
       mine = slot;
       start_head(lock, *slot);
       return true;
@@ -45,7 +46,7 @@ void HeadSchedule::work(int worker) {
   };
   for (;;) {
     if (run_something()) continue;
-    const bool needed = next_head_ < extent_.heads ||
+    const bool needed = next_head_ < extent_.heads.last ||
                         std::any_of(slots_, slots_ + extent_.heads_at_once(),
                                     [this](const Slot& slot) { return may_need_help(slot); });
     if (!needed) return;
@@ -87,7 +88,7 @@ void HeadSchedule::cut_groups(Slot& slot) const {
   const auto tiles = slot.head->plan().query_tiles();
   int64_t total = 0;
   for (const QueryTile& tile : tiles) total += tile.weight;
-  const int64_t sharing = (extent_.workers + extent_.heads - 1) / extent_.heads;
+  const int64_t sharing = (extent_.workers + extent_.heads.count() - 1) / extent_.heads.count();
   const int64_t most = extent_.workers == 1 ? total : total / (kGroupsPerWorker * sharing);
   int64_t weight = 0;
   for (int i = 0; i < static_cast<int>(tiles.size()); ++i) {

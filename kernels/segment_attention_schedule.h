@@ -9,6 +9,7 @@
 // Which thread does what, and in which parts, never changes a sum.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -19,13 +20,13 @@
 namespace sprocket::kernels {
 
 struct ScheduleExtent {
-  int64_t heads = 0;  // batch * heads
+  HeadRange heads;
   int kv_blocks = 0;
   int64_t query_tiles = 0;  // of one head, at most
   int workers = 1;
   bool ordered = false;  // groups follow each other (backward)
 
-  int heads_at_once() const { return static_cast<int>(heads < workers ? heads : workers); }
+  int heads_at_once() const { return static_cast<int>(std::min<int64_t>(heads.count(), workers)); }
 };
 
 class HeadSchedule {
@@ -73,7 +74,7 @@ class HeadSchedule {
   HeadWork** heads_;
   Slot* slots_;
   Group* groups_;  // [heads_at_once][query_tiles]
-  int64_t next_head_ = 0;
+  int64_t next_head_;
   std::mutex mutex_;
   std::condition_variable changed_;
 };

@@ -1,6 +1,7 @@
 #include "parallel/traffic.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
 #include "kernels/block_samples.h"
@@ -200,7 +201,20 @@ OuterShards outer_shards(const TokenLayout& layout, const ShardPlan& plan, int o
   return {layout.block_offsets, plan.outer_blocks, outer_index, {}, {}};
 }
 
-SelectedRows rows_of(const SelectedPlan& plan) { return {plan.send_rows, plan.receive_rows}; }
+SelectedRows rows_of(std::span<const SelectedPlan> groups) {
+  const size_t ranks = groups.front().send_rows.size();
+  const std::vector<int64_t> none(ranks);
+  SelectedRows rows{none, none, none, none};
+  for (const SelectedPlan& plan : groups) {
+    for (size_t peer = 0; peer < ranks; ++peer) {
+      rows.sent[peer] += plan.send_rows[peer];
+      rows.received[peer] += plan.receive_rows[peer];
+      rows.groups_sent[peer] += plan.send_rows[peer] > 0;
+      rows.groups_received[peer] += plan.receive_rows[peer] > 0;
+    }
+  }
+  return rows;
+}
 
 namespace {
 
@@ -341,17 +355,24 @@ std::vector<TrafficRow> attention_traffic(const TokenLayout& layout, const Shard
              gradient);
   };
   const auto add_selected = [&] {
-    const auto elements = [&](std::vector<int64_t> counts) {
+    const auto add = [&](const char* what, Phase phase, std::vector<int64_t> counts,
+                         const std::vector<int64_t>& groups, int64_t bytes) {
       for (auto& count : counts) count *= 2 * shape.head_dim;
-      return counts;
+      rows.add(what, OpKind::kExchange, phase, counts, self, bytes);
+      int64_t& messages = out.back().messages;
+      if (groups.empty()) {
+        messages *= std::ssize(fetch_groups(strategy, shape.batch * heads));
+      } else {
+        messages = std::accumulate(groups.begin(), groups.end(), int64_t{0});
+      }
     };
     const auto fetch = [&](Phase phase) {
-      rows.add("selected k, v", OpKind::kExchange, phase, elements(selected.sent), self, element);
+      add("selected k, v", phase, selected.sent, selected.groups_sent, element);
     };
     fetch(Phase::kForward);
     if (!strategy.keep_remote_kv) fetch(Phase::kBackward);
-    rows.add("gradients of selected k, v", OpKind::kExchange, Phase::kBackward,
-             elements(selected.received), self, gradient);
+    add("gradients of selected k, v", Phase::kBackward, selected.received, selected.groups_received,
+        gradient);
   };
   switch (strategy.outer) {
     case OuterStrategyKind::kRing:

@@ -11,6 +11,7 @@
 // them against what the communicators counted, exactly.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -42,9 +43,12 @@ struct AttentionShape {
 // K rows (one head each) that cross the network for the selected strategy, by peer.
 struct SelectedRows {
   std::vector<int64_t> sent, received;
+  // Groups of heads (fetch_groups) that have rows for the peer; empty: all of them have.
+  std::vector<int64_t> groups_sent, groups_received;
   bool gathered = false;  // the layer gathered everything instead (StrategySpec::gather_above)
 };
-SelectedRows rows_of(const SelectedPlan& plan);
+// Of the plans of all groups.
+SelectedRows rows_of(std::span<const SelectedPlan> groups);
 
 // The most that a budget allows: every domain of a rank imports its full budget of different pairs,
 // the largest blocks first, and with the tree form every node above it; without a budget,

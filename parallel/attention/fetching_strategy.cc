@@ -31,25 +31,31 @@ class FetchingStrategy : public OuterStrategy {
   std::unique_ptr<Memory> forward(const OuterCall& call, const at::Tensor& out_BLHD,
                                   const at::Tensor& lse_BHL) override {
     auto memory = std::make_unique<Fetched>();
-    memory->keys = keys_of(call);
-    const RemoteKeys& keys = *memory->keys;
-    Pool pool = fetch(call, keys);
-    const auto pass = [&](const char* name, const kernels::KvBlockMap& map) {
+    memory->groups = groups_of(call);
+    std::vector<Pool> pools;
+    for (const Group& group : memory->groups) pools.push_back(fetch(call, *group.keys));
+    const auto pass = [&](const char* name, size_t i, const kernels::KvBlockMap& map,
+                          const std::optional<kernels::HeadRange>& heads) {
       Timeline::Scope scope(timeline_, Activity::kCompute, name);
       forward_pass(call.query,
-                   buffers(keys, pool.rows, {call.k_BLHD, call.v_BLHD}, call.replicated), map,
-                   out_BLHD, lse_BHL);
+                   buffers(*memory->groups[i].keys, pools[i].rows, {call.k_BLHD, call.v_BLHD},
+                           call.replicated),
+                   map, out_BLHD, lse_BHL, heads);
     };
     if (spec_.single_pass) {
-      pool.moving.wait_host();
-      pass("attention.local", whole_map(keys));
+      pools[0].moving.wait_host();
+      pass("attention.local", 0, whole_map(*memory->groups[0].keys), {});
     } else {
-      if (!spec_.overlap) pool.moving.wait_host();
-      pass("attention.local", own_map_);
-      pool.moving.wait_host();
-      pass("attention.remote", keys.map());
+      if (!spec_.overlap) pools[0].moving.wait_host();
+      pass("attention.local", 0, own_map_, {});
+      for (size_t i = 0; i < pools.size(); ++i) {
+        pools[i].moving.wait_host();
+        pass("attention.remote", i, memory->groups[i].keys->map(), memory->groups[i].heads);
+      }
     }
-    if (spec_.keep_remote_kv) memory->pool = pool.rows;
+    if (spec_.keep_remote_kv) {
+      for (size_t i = 0; i < pools.size(); ++i) memory->groups[i].pool = pools[i].rows;
+    }
     return memory;
   }
 
@@ -57,36 +63,43 @@ class FetchingStrategy : public OuterStrategy {
                 const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
                 const OuterGradients& gradients) override {
     auto& fetched = static_cast<Fetched&>(memory);
-    const RemoteKeys& keys = *fetched.keys;
-    at::Tensor rows = fetched.pool;
-    if (!rows.defined()) {
-      Pool again = fetch(call, keys);
-      again.moving.wait_host();
-      rows = again.rows;
-    }
     const at::Tensor &dk_BLHD = gradients.dk_BLHD, &dv_BLHD = gradients.dv_BLHD;
-    const at::Tensor d_rows = at::zeros({keys.fetch().receive_count}, dk_BLHD.options());
     const at::Tensor own_dk = at::zeros_like(dk_BLHD), own_dv = at::zeros_like(dv_BLHD);
-    const auto kv = buffers(keys, rows, {call.k_BLHD, call.v_BLHD}, call.replicated);
-    const auto dkv = buffers(keys, d_rows, {own_dk, own_dv}, gradients.replicated);
-    const auto pass = [&](const char* name, const kernels::KvBlockMap& map) {
+    at::Tensor d_rows;
+    const auto pass = [&](const char* name, const Group& group, const kernels::KvBlockMap& map,
+                          const std::optional<kernels::HeadRange>& heads) {
       Timeline::Scope scope(timeline_, Activity::kCompute, name);
-      backward_pass(call.query, kv, map, dout_BLHD, lse_BHL, delta_BHL, gradients.dq_BLHD, dkv);
+      const RemoteKeys& keys = *group.keys;
+      backward_pass(call.query,
+                    buffers(keys, group.pool, {call.k_BLHD, call.v_BLHD}, call.replicated), map,
+                    dout_BLHD, lse_BHL, delta_BHL, gradients.dq_BLHD,
+                    buffers(keys, d_rows, {own_dk, own_dv}, gradients.replicated), heads);
     };
 
-    if (spec_.single_pass) {
-      pass("attention.local", whole_map(keys));
-    } else {
-      pass("attention.remote", keys.map());
+    std::vector<Pool> again;
+    for (const Group& group : fetched.groups) {
+      if (!group.pool.defined()) again.push_back(fetch(call, *group.keys));
     }
-    const at::Tensor sent = spec_.wide_gradients ? d_rows : d_rows.to(call.k_BLHD.scalar_type());
-    const at::Tensor contributions = at::empty({keys.give_back().receive_count}, sent.options());
-    comm::Work moving = exchange(keys.give_back(), sent, contributions);
+    std::vector<Return> returns;
+    for (size_t i = 0; i < fetched.groups.size(); ++i) {
+      Group& group = fetched.groups[i];
+      if (!group.pool.defined()) {
+        again[i].moving.wait_host();
+        group.pool = again[i].rows;
+      }
+      d_rows = at::zeros({group.keys->fetch().receive_count}, dk_BLHD.options());
+      if (spec_.single_pass) {
+        pass("attention.local", group, whole_map(*group.keys), {});
+      } else {
+        pass("attention.remote", group, group.keys->map(), group.heads);
+      }
+      returns.push_back(give_back(*group.keys, d_rows, call.k_BLHD.scalar_type()));
+    }
     if (!spec_.single_pass) {
-      if (!spec_.overlap) moving.wait_host();
-      pass("attention.local", own_map_);
+      if (!spec_.overlap) returns[0].moving.wait_host();
+      pass("attention.local", fetched.groups.back(), own_map_, {});
     }
-    moving.wait_host();
+    for (Return& part : returns) part.moving.wait_host();
 
     Timeline::Scope scope(timeline_, Activity::kCompute, "attention.sum");
     for (int rank = 0; rank < shards_.ranks(); ++rank) {
@@ -94,15 +107,22 @@ class FetchingStrategy : public OuterStrategy {
         dk_BLHD.add_(own_dk);
         dv_BLHD.add_(own_dv);
       } else {
-        keys.add(rank, contributions, dk_BLHD, dv_BLHD);
+        for (size_t i = 0; i < returns.size(); ++i) {
+          fetched.groups[i].keys->add(rank, returns[i].contributions, dk_BLHD, dv_BLHD);
+        }
       }
     }
   }
 
  private:
-  struct Fetched : Memory {
+  // What one exchange fetches.
+  struct Group {
     std::unique_ptr<RemoteKeys> keys;
-    at::Tensor pool;  // undefined: to be fetched again
+    std::optional<kernels::HeadRange> heads;  // of batch x head; null: all
+    at::Tensor pool;                          // undefined: to be fetched, or fetched again
+  };
+  struct Fetched : Memory {
+    std::vector<Group> groups;
   };
 
   // The work is the last member: it is settled before its buffers go.
@@ -110,16 +130,28 @@ class FetchingStrategy : public OuterStrategy {
     at::Tensor rows, sent;
     comm::Work moving;
   };
+  struct Return {
+    at::Tensor contributions, sent;
+    comm::Work moving;
+  };
 
-  std::unique_ptr<RemoteKeys> keys_of(const OuterCall& call) {
-    if (spec_.outer == OuterStrategyKind::kAllGather) return make_gathered_keys(shards_, call);
+  std::vector<Group> groups_of(const OuterCall& call) {
+    std::vector<Group> groups;
+    if (spec_.outer == OuterStrategyKind::kAllGather) {
+      groups.push_back({make_gathered_keys(shards_, call), {}, {}});
+      return groups;
+    }
     const std::vector<NeedBitmap> needs = gather_needs(*call.query.table);
     Timeline::Scope scope(timeline_, Activity::kCompute, "attention.plan");
     if (gathers_everything(shards_, needs, spec_.gather_above)) {
-      return make_gathered_keys(shards_, call);
+      groups.push_back({make_gathered_keys(shards_, call), {}, {}});
+      return groups;
     }
-    return make_selected_keys(shards_, plan_selected_exchange(shards_, needs, call.k_BLHD.size(3)),
-                              call);
+    for (const kernels::HeadRange& heads : fetch_groups(spec_, needs[0].batch_heads)) {
+      SelectedPlan plan = plan_selected_exchange(shards_, needs, heads, call.k_BLHD.size(3));
+      groups.push_back({make_selected_keys(shards_, std::move(plan), call), heads, {}});
+    }
+    return groups;
   }
 
   std::vector<NeedBitmap> gather_needs(const kernels::SegmentTable& table) {
@@ -152,6 +184,14 @@ class FetchingStrategy : public OuterStrategy {
     pool.rows = at::empty({keys.fetch().receive_count}, call.k_BLHD.options());
     pool.moving = exchange(keys.fetch(), pool.sent, pool.rows);
     return pool;
+  }
+
+  Return give_back(const RemoteKeys& keys, const at::Tensor& d_rows, at::ScalarType dtype) {
+    Return part;
+    part.sent = spec_.wide_gradients ? d_rows : d_rows.to(dtype);
+    part.contributions = at::empty({keys.give_back().receive_count}, part.sent.options());
+    part.moving = exchange(keys.give_back(), part.sent, part.contributions);
+    return part;
   }
 
   comm::Work exchange(const ExchangePlan& plan, const at::Tensor& sent,

@@ -46,6 +46,7 @@ template <class T>
 kernels::SegmentAttentionProblem<T> problem_of(const QuerySide& query,
                                                const std::vector<kernels::KvBuffer<T>>& kv,
                                                const kernels::KvBlockMap& map,
+                                               const std::optional<kernels::HeadRange>& heads,
                                                MessageProgress& progress) {
   kernels::SegmentAttentionProblem<T> problem;
   problem.head_dim = static_cast<int>(query.q_BLHD.size(3));
@@ -57,6 +58,7 @@ kernels::SegmentAttentionProblem<T> problem_of(const QuerySide& query,
   problem.map = &map;
   problem.threads = query.threads;
   problem.query_rows = query.query_rows;
+  problem.heads = heads;
   problem.progress = progress.callback();
   return problem;
 }
@@ -80,13 +82,13 @@ class Workspace {
 
 void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
                   const kernels::KvBlockMap& map, const at::Tensor& out_BLHD,
-                  const at::Tensor& lse_BHL) {
+                  const at::Tensor& lse_BHL, const std::optional<kernels::HeadRange>& heads) {
   dispatch_compute_type(query.q_BLHD.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     using A = kernels::Accumulator<T>;
     const auto views = views_of<T>(kv);
     MessageProgress progress(query.progress);
-    const auto problem = problem_of<T>(query, views, map, progress);
+    const auto problem = problem_of<T>(query, views, map, heads, progress);
     const Workspace<T> workspace(problem, kernels::Direction::kForward);
     kernels::segment_attention_forward<T>(problem, head_view<A>(out_BLHD),
                                           static_cast<A*>(lse_BHL.data_ptr()), true,
@@ -111,7 +113,8 @@ at::Tensor row_delta(const at::Tensor& out_BLHD, const at::Tensor& dout_BLHD, in
 void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
                    const kernels::KvBlockMap& map, const at::Tensor& dout_BLHD,
                    const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
-                   const at::Tensor& dq_BLHD, const std::vector<KvTensors>& dkv) {
+                   const at::Tensor& dq_BLHD, const std::vector<KvTensors>& dkv,
+                   const std::optional<kernels::HeadRange>& heads) {
   dispatch_compute_type(query.q_BLHD.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     using A = kernels::Accumulator<T>;
@@ -120,7 +123,7 @@ void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
     for (const auto& buffer : dkv)
       gradients.push_back({head_view<A>(buffer.k), head_view<A>(buffer.v)});
     MessageProgress progress(query.progress);
-    const auto problem = problem_of<T>(query, views, map, progress);
+    const auto problem = problem_of<T>(query, views, map, heads, progress);
     const Workspace<T> workspace(problem, kernels::Direction::kBackward);
     kernels::segment_attention_backward<T>(problem, const_head_view<T>(dout_BLHD),
                                            static_cast<const A*>(lse_BHL.data_ptr()),

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -30,10 +31,11 @@ struct QuerySide {
   comm::Communicator* progress = nullptr;  // advanced while the kernel computes; null: nothing is
 };
 
-// Merges the attention over the mapped blocks into (out, lse), which start as (0, -inf).
+// Merges the attention over the mapped blocks into (out, lse), which start as (0, -inf). heads: of
+// batch x head, the ones that are computed; null: all.
 void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
                   const kernels::KvBlockMap& map, const at::Tensor& out_BLHD,
-                  const at::Tensor& lse_BHL);
+                  const at::Tensor& lse_BHL, const std::optional<kernels::HeadRange>& heads = {});
 
 at::Tensor row_delta(const at::Tensor& out_BLHD, const at::Tensor& dout_BLHD, int threads);
 
@@ -41,6 +43,7 @@ at::Tensor row_delta(const at::Tensor& out_BLHD, const at::Tensor& dout_BLHD, in
 void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
                    const kernels::KvBlockMap& map, const at::Tensor& dout_BLHD,
                    const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
-                   const at::Tensor& dq_BLHD, const std::vector<KvTensors>& dkv);
+                   const at::Tensor& dq_BLHD, const std::vector<KvTensors>& dkv,
+                   const std::optional<kernels::HeadRange>& heads = {});
 
 }  // namespace sprocket::parallel

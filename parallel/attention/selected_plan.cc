@@ -1,5 +1,7 @@
 #include "parallel/attention/selected_plan.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace sprocket::parallel {
@@ -7,9 +9,9 @@ namespace {
 
 // What `consumer` needs of `owner`'s blocks, in message order; returns the number of K rows.
 int64_t list_entries(const OuterShards& shards, const NeedBitmap& need, int owner,
-                     std::vector<SelectedEntry>& entries) {
+                     const kernels::HeadRange& heads, std::vector<SelectedEntry>& entries) {
   int64_t row = 0;
-  for (int64_t batch_head = 0; batch_head < need.batch_heads; ++batch_head) {
+  for (int64_t batch_head = heads.first; batch_head < heads.last; ++batch_head) {
     for (int block = shards.blocks[owner]; block < shards.blocks[owner + 1]; ++block) {
       if (!need.get(batch_head, block)) continue;
       const int rows = shards.block_rows(block);
@@ -33,8 +35,22 @@ NeedBitmap needs_of(const kernels::SegmentTable& table) {
   return need;
 }
 
+std::vector<kernels::HeadRange> fetch_groups(const StrategySpec& spec, int64_t batch_heads) {
+  constexpr int64_t kEnoughToHideTheRest = 4;
+  const bool travels_meanwhile = spec.overlap && !spec.single_pass;
+  const int64_t wanted = !travels_meanwhile     ? 1
+                         : spec.head_groups > 0 ? spec.head_groups
+                                                : kEnoughToHideTheRest;
+  const int64_t groups = std::min(wanted, batch_heads);
+  std::vector<kernels::HeadRange> ranges;
+  for (int64_t g = 0; g < groups; ++g) {
+    ranges.push_back({g * batch_heads / groups, (g + 1) * batch_heads / groups});
+  }
+  return ranges;
+}
+
 SelectedPlan plan_selected_exchange(const OuterShards& shards, const std::vector<NeedBitmap>& needs,
-                                    int64_t head_dim) {
+                                    const kernels::HeadRange& heads, int64_t head_dim) {
   const int ranks = shards.ranks();
   SPROCKET_CHECK_EQ(static_cast<int>(needs.size()), ranks);
   SelectedPlan plan;
@@ -44,8 +60,9 @@ SelectedPlan plan_selected_exchange(const OuterShards& shards, const std::vector
   plan.receive_rows.resize(ranks);
   for (int peer = 0; peer < ranks; ++peer) {
     if (peer != shards.self) {
-      plan.send_rows[peer] = list_entries(shards, needs[peer], shards.self, plan.send[peer]);
-      plan.receive_rows[peer] = list_entries(shards, needs[shards.self], peer, plan.receive[peer]);
+      plan.send_rows[peer] = list_entries(shards, needs[peer], shards.self, heads, plan.send[peer]);
+      plan.receive_rows[peer] =
+          list_entries(shards, needs[shards.self], peer, heads, plan.receive[peer]);
     }
     const int64_t sent = 2 * plan.send_rows[peer] * head_dim;
     const int64_t received = 2 * plan.receive_rows[peer] * head_dim;

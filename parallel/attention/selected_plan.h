@@ -48,9 +48,13 @@ struct SelectedPlan {
   bool operator==(const SelectedPlan&) const = default;
 };
 
-// needs[r]: the bitmap of outer rank r.
+// The parts in which the blocks of a call are fetched, each by an exchange of its own: gradients of
+// the first part travel home while those of the next are computed.
+std::vector<kernels::HeadRange> fetch_groups(const StrategySpec& spec, int64_t batch_heads);
+
+// The exchange of some heads. needs[r]: the bitmap of outer rank r.
 SelectedPlan plan_selected_exchange(const OuterShards& shards, const std::vector<NeedBitmap>& needs,
-                                    int64_t head_dim);
+                                    const kernels::HeadRange& heads, int64_t head_dim);
 
 // Whether the ranks together need more than `share` of the rows that are remote to them: what a
 // selected exchange saves is then not worth its packing by block. The same answer on every rank.

@@ -271,8 +271,13 @@ class Layer {
           add(cost, pass(r, local_pairs(r) + remote_pairs(r), true));
           add(cost, alone(t.give_back, r));
         } else {
-          add(cost, pass(r, remote_pairs(r), true));
-          add(cost, beside(pass(r, local_pairs(r), true), r, {&t.give_back}));
+          // The first group's pass has no transfer beside it yet.
+          const PhaseCost remote = pass(r, remote_pairs(r), true);
+          PhaseCost others = pass(r, local_pairs(r), true);
+          const double first = 1.0 / work_.fetch_groups;
+          others.kernels += (1 - first) * remote.kernels;
+          add(cost, {first * remote.kernels, 0, 0, 0});
+          add(cost, beside(others, r, {&t.give_back}));
         }
         add(cost, moved(own.returned_elements * (e + 2 * a) + 3 * own_rows * a));
         break;

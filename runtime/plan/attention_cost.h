@@ -17,7 +17,8 @@
 //               a step travel during the next one, those of the last step by themselves
 //   all_gather, selected
 //               K and V travel during the local pass, their gradients during the local pass of the
-//               backward; K and V that are fetched again hide behind nothing
+//               backward and, in groups of heads, during the remote passes but the first one's; K
+//               and V that are fetched again hide behind nothing
 //
 //   Ulysses alone
 //               in groups of heads: the first group arrives and the last one leaves by themselves,
@@ -67,6 +68,7 @@ struct AttentionWork {
   double element = 4, accumulator = 4;  // bytes
   int gates = 0;                        // tensors that travel with q, k and v
   int head_groups = 1;                  // Ulysses alone: transfers are those of one of so many
+  int fetch_groups = 1;                 // kSelected: exchanges that share the bytes
   bool branches = false;                // the output is made of several branches
   std::vector<RankWork> ranks;          // by sequence rank
   AttentionTransfers transfers;

@@ -1,6 +1,7 @@
 #include "runtime/plan/layer_planner.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -150,22 +151,34 @@ SelectionShards selection_shards(const parallel::TokenLayout& layout, int outer,
 
 parallel::SelectedRows selected_rows(const SelectionCounts& counts, const SelectionShards& shards,
                                      const parallel::MeshShape& mesh, int rank, int64_t batch,
-                                     double gather_above) {
+                                     const parallel::StrategySpec& strategy) {
   const int self = rank / mesh.ulysses, heads = counts.heads() / mesh.ulysses;
   const int first = heads * (rank % mesh.ulysses), last = first + heads;
+  const auto groups = parallel::fetch_groups(strategy, batch * heads);
+  const auto groups_with_rows = [&](int consumer, int owner) {
+    return std::count_if(groups.begin(), groups.end(), [&](const kernels::HeadRange& group) {
+      for (int64_t i = group.first; i < group.last; ++i) {
+        const int head = first + static_cast<int>(i % heads);
+        if (counts.rows(consumer, owner, head, head + 1) > 0) return true;
+      }
+      return false;
+    });
+  };
   parallel::SelectedRows rows;
   int64_t needed = 0, remote = 0;
   for (int peer = 0; peer < mesh.outer; ++peer) {
     const bool own = peer == self;
     rows.sent.push_back(own ? 0 : batch * counts.rows(peer, self, first, last));
     rows.received.push_back(own ? 0 : batch * counts.rows(self, peer, first, last));
+    rows.groups_sent.push_back(own ? 0 : groups_with_rows(peer, self));
+    rows.groups_received.push_back(own ? 0 : groups_with_rows(self, peer));
     for (int owner = 0; owner < mesh.outer; ++owner) {
       if (owner == peer) continue;
       needed += batch * counts.rows(peer, owner, first, last);
       remote += batch * heads * shards.key_rows(owner);
     }
   }
-  rows.gathered = static_cast<double>(needed) > gather_above * static_cast<double>(remote);
+  rows.gathered = static_cast<double>(needed) > strategy.gather_above * static_cast<double>(remote);
   return rows;
 }
 
@@ -256,6 +269,8 @@ LayerPlan LayerPlanner::plan(const config::Job& job) {
   work.outer_degree = mesh.outer;
   work.ulysses_degree = mesh.ulysses;
   work.head_groups = parallel::head_groups(strategy, mesh, shape_.spec, shape_.heads);
+  work.fetch_groups = static_cast<int>(
+      std::ssize(parallel::fetch_groups(strategy, shape_.batch * shape_.heads / mesh.ulysses)));
   work.head_dim = static_cast<int>(shape_.head_dim);
   work.element = static_cast<double>(size_of(shape_.dtype));
   work.accumulator = shape_.dtype == DType::kF64 ? 8 : 4;
@@ -263,8 +278,8 @@ LayerPlan LayerPlanner::plan(const config::Job& job) {
   work.branches = shape_.spec.method == MethodKind::kVsa &&
                   (shape_.spec.vsa.coarse != parallel::CoarseBranch::kNone || work.gates > 0);
   for (int rank = 0; rank < mesh.sequence(); ++rank) {
-    const parallel::SelectedRows rows = selected_rows(counts.counts, counts.shards, mesh, rank,
-                                                      shape_.batch, strategy.gather_above);
+    const parallel::SelectedRows rows =
+        selected_rows(counts.counts, counts.shards, mesh, rank, shape_.batch, strategy);
     plan.traffic.push_back(
         parallel::attention_traffic(layout_, plan.shards, rank, shape_, strategy, rows));
     work.ranks.push_back(rank_work(plan, rank, counts, rows));
@@ -289,15 +304,18 @@ void LayerPlanner::add_transfers(LayerPlan& plan) const {
       const TrafficRow& row = plan.traffic[rank][i];
       const auto peers = std::count_if(row.bytes_to.begin(), row.bytes_to.end(),
                                        [](int64_t bytes) { return bytes > 0; });
-      // The steps of a ring are several messages to one peer, one after the other.
-      const double steps =
+      // A ring's steps and the groups of heads of Ulysses are one transfer each; the groups that
+      // the selected exchange fetches are messages of one.
+      const double messages =
           peers > 0 ? static_cast<double>(row.messages) / static_cast<double>(peers) : 1;
+      const bool together = plan.work.outer == OuterKind::kSelected && !is_ulysses(row);
+      const double steps = together ? 1 : messages;
       for (int peer = 0; peer < static_cast<int>(row.bytes_to.size()); ++peer) {
         if (row.bytes_to[peer] == 0) continue;
         const int other = member(row, rank, peer);
         const LinkClass link = cluster_.link_between(rank, other);
         const double bytes = static_cast<double>(row.bytes_to[peer]) / steps;
-        flows[rank].add_sent(link, bytes, 1);
+        flows[rank].add_sent(link, bytes, together ? static_cast<int>(std::lround(messages)) : 1);
         flows[other].add_received(link, bytes);
       }
     }

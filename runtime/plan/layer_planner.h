@@ -83,6 +83,6 @@ SelectionShards selection_shards(const parallel::TokenLayout& layout, int outer,
 // group gathers everything instead (StrategySpec::gather_above).
 parallel::SelectedRows selected_rows(const SelectionCounts& counts, const SelectionShards& shards,
                                      const parallel::MeshShape& mesh, int rank, int64_t batch,
-                                     double gather_above);
+                                     const parallel::StrategySpec& strategy);
 
 }  // namespace sprocket::runtime

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -184,8 +185,8 @@ class Case {
 
   SegmentAttentionProblem<T> problem(const std::vector<KvBuffer<T>>& kv, const SegmentTable& table,
                                      int threads) const {
-    return {shape.head_dim, scale(),   query_view(q.data()), query_offsets, kv, &table, &map,
-            threads,        query_rows};
+    return {shape.head_dim, scale(), query_view(q.data()), query_offsets, kv, &table,
+            &map,           threads, query_rows,           computed_heads};
   }
 
   Shape shape;
@@ -197,6 +198,7 @@ class Case {
 
   std::vector<int64_t> query_offsets;
   std::vector<int32_t> query_rows;
+  std::optional<HeadRange> computed_heads;
   SegmentTable table;
   KvBlockMap map;
   std::vector<int64_t> buffer_rows;

@@ -335,6 +335,30 @@ TYPED_TEST(SegmentAttentionTypes, RowsThatTakeNoPartStayAsTheyWere) {
   }
 }
 
+TYPED_TEST(SegmentAttentionTypes, RangesOfHeadsAreTheWholeCallInParts) {
+  Case<TypeParam> c({2, 3, 64, {64, 40}, {64, 33, 64}, 0.7, false, 1, false});
+  for (int threads : {1, 3}) {
+    const auto all = c.run(threads);
+    auto parts = c.zeros();
+    parts.delta = all.delta;
+    for (const HeadRange& range : {HeadRange{1, 5}, HeadRange{5, 5}, HeadRange{5, 6}}) {
+      c.computed_heads = range;
+      c.forward(parts, c.table, true, threads);
+      c.backward(parts, c.table, threads);
+    }
+    for (int64_t row = 0; row < c.queries(); ++row) {  // of the head that is left out
+      EXPECT_EQ(parts.lse[row], -kInfinity);
+      EXPECT_EQ(parts.out[row * c.row_size()], 0);
+      EXPECT_EQ(parts.dq[row * c.row_size()], 0);
+    }
+    c.computed_heads = HeadRange{0, 1};
+    c.forward(parts, c.table, true, threads);
+    c.backward(parts, c.table, threads);
+    expect_identical(parts, all);
+    c.computed_heads.reset();
+  }
+}
+
 TYPED_TEST(SegmentAttentionTypes, CallsFromSeveralThreadsDoNotDisturbEachOther) {
   const Case<TypeParam> c(shapes()[2]);
   const auto expected = c.run(1);

@@ -291,7 +291,8 @@ std::vector<SelectedPlan> plans_of(const Problem& p) {
   for (const auto& table : p.tables) needs.push_back(needs_of(table));
   std::vector<SelectedPlan> plans;
   for (int rank = 0; rank < p.ranks(); ++rank) {
-    plans.push_back(plan_selected_exchange(p.keys[rank], needs, p.head_dim));
+    plans.push_back(
+        plan_selected_exchange(p.keys[rank], needs, {0, needs[rank].batch_heads}, p.head_dim));
   }
   return plans;
 }

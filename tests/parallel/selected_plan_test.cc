@@ -20,7 +20,7 @@ TEST(SelectedPlan, BothSidesDeriveTheSameMessage) {
   const auto needs = some_needs();
   std::vector<SelectedPlan> plans;
   for (int rank = 0; rank < 3; ++rank)
-    plans.push_back(plan_selected_exchange(shards_of(rank), needs, 4));
+    plans.push_back(plan_selected_exchange(shards_of(rank), needs, {0, 2}, 4));
   for (int from = 0; from < 3; ++from) {
     for (int to = 0; to < 3; ++to) {
       EXPECT_EQ(plans[from].send[to], plans[to].receive[from]);
@@ -30,7 +30,7 @@ TEST(SelectedPlan, BothSidesDeriveTheSameMessage) {
 }
 
 TEST(SelectedPlan, OrdersEntriesByHeadThenBlockAndCountsKAndV) {
-  const SelectedPlan plan = plan_selected_exchange(shards_of(0), some_needs(), 4);
+  const SelectedPlan plan = plan_selected_exchange(shards_of(0), some_needs(), {0, 2}, 4);
   const std::vector<SelectedEntry> expected{{0, 1, 1, 0}, {1, 0, 3, 1}, {1, 1, 1, 4}};
   EXPECT_EQ(plan.send[1], expected);
   EXPECT_EQ(plan.send_rows[1], 5);

@@ -93,6 +93,21 @@ TEST(StrategyOptions, HeadGroupsChangeNoBit) {
   }
 }
 
+TEST(StrategyOptions, FetchingInGroupsOfHeadsChangesNoBit) {
+  for_each_case([](AttentionCase& c) {
+    c.strategy.outer = OuterStrategyKind::kSelected;
+    c.strategy.gather_above = 1;
+    c.strategy.head_groups = 1;
+    AttentionCase grouped = c;
+    for (int groups : {2, 3, 64}) {
+      grouped.strategy.head_groups = groups;
+      expect_same_bits(c, grouped);
+    }
+    grouped.strategy.keep_remote_kv = false;
+    expect_same_bits(c, grouped);
+  });
+}
+
 // Recomputation gives every group of heads its part of the selection.
 TEST(StrategyOptions, HeadGroupsReuseASelection) {
   for (AttentionCase c : method_cases()) {

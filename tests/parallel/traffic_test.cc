@@ -38,12 +38,21 @@ std::vector<NeedBitmap> video_needs(const AttentionCase& c, const TokenLayout& l
   return needs;
 }
 
+std::vector<SelectedPlan> plans_of(const AttentionCase& c, const OuterShards& shards,
+                                   const std::vector<NeedBitmap>& needs) {
+  std::vector<SelectedPlan> plans;
+  for (const auto& heads : fetch_groups(c.strategy, needs[0].batch_heads)) {
+    plans.push_back(plan_selected_exchange(shards, needs, heads, c.head_dim));
+  }
+  return plans;
+}
+
 Sums predicted(const AttentionCase& c, const TokenLayout& layout, const ShardPlan& plan, int rank,
                const std::vector<AttentionResult>& results) {
   const int degree = c.mesh.ulysses, outer_index = rank / degree;
   const OuterShards shards = key_segments(layout, plan, outer_index, c.spec);
   const auto needs = video_needs(c, layout, plan, rank % degree, results);
-  SelectedRows rows = rows_of(plan_selected_exchange(shards, needs, c.head_dim));
+  SelectedRows rows = rows_of(plans_of(c, shards, needs));
   rows.gathered = gathers_everything(shards, needs, c.strategy.gather_above);
   const AttentionShape shape{c.batch, c.heads, c.head_dim, DType::kBF16, c.spec};
   Sums sums;
@@ -114,7 +123,7 @@ TEST(TrafficBound, HoldsForBudgetedSelections) {
       const int degree = c.mesh.ulysses;
       const OuterShards shards = key_segments(layout, plan, rank / degree, c.spec);
       const auto needs = video_needs(c, layout, plan, rank % degree, results);
-      const SelectedRows actual = rows_of(plan_selected_exchange(shards, needs, c.head_dim));
+      const SelectedRows actual = rows_of(plans_of(c, shards, needs));
       const SelectedRows bound =
           selected_rows_bound(layout, shards, c.batch, c.heads / degree, c.spec);
       for (int peer = 0; peer < c.mesh.outer; ++peer) {
