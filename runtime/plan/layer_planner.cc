@@ -269,8 +269,6 @@ LayerPlan LayerPlanner::plan(const config::Job& job) {
   work.outer_degree = mesh.outer;
   work.ulysses_degree = mesh.ulysses;
   work.head_groups = parallel::head_groups(strategy, mesh, shape_.spec, shape_.heads);
-  work.fetch_groups = static_cast<int>(
-      std::ssize(parallel::fetch_groups(strategy, shape_.batch * shape_.heads / mesh.ulysses)));
   work.head_dim = static_cast<int>(shape_.head_dim);
   work.element = static_cast<double>(size_of(shape_.dtype));
   work.accumulator = shape_.dtype == DType::kF64 ? 8 : 4;
@@ -280,6 +278,10 @@ LayerPlan LayerPlanner::plan(const config::Job& job) {
   for (int rank = 0; rank < mesh.sequence(); ++rank) {
     const parallel::SelectedRows rows =
         selected_rows(counts.counts, counts.shards, mesh, rank, shape_.batch, strategy);
+    if (work.outer == OuterKind::kSelected && !rows.gathered) {
+      work.fetch_groups = static_cast<int>(
+          std::ssize(parallel::fetch_groups(strategy, shape_.batch * shape_.heads / mesh.ulysses)));
+    }
     plan.traffic.push_back(
         parallel::attention_traffic(layout_, plan.shards, rank, shape_, strategy, rows));
     work.ranks.push_back(rank_work(plan, rank, counts, rows));

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "parallel/attention/selected_plan.h"
 #include "parallel/token_layout.h"
 #include "runtime/plan/attention_cost.h"
 #include "runtime/plan/flops.h"
@@ -44,11 +45,12 @@ struct Group {
   int members = 1, inside = 1;
   double sharing = 1;  // ranks of a node that do the same at once
 
-  TransferTime all(double bytes_to_each) const {
+  TransferTime all(double bytes_to_each, int messages = 1) const {
     if (members == 1) return {};
     Flow flow;
-    flow.add_sent(LinkClass::kInsideNode, bytes_to_each * (inside - 1), inside - 1);
-    flow.add_sent(LinkClass::kBetweenNodes, bytes_to_each * (members - inside), members - inside);
+    flow.add_sent(LinkClass::kInsideNode, bytes_to_each * (inside - 1), messages * (inside - 1));
+    flow.add_sent(LinkClass::kBetweenNodes, bytes_to_each * (members - inside),
+                  messages * (members - inside));
     flow.received = flow.sent;
     return transfer_time(cluster, flow, node_of(flow));
   }
@@ -135,6 +137,10 @@ std::optional<ScalingPoint> simulate(const config::Job& job, const Problem& p,
   work.head_groups = parallel::head_groups(
       strategy_spec(job, 1), {1, degree, way.ulysses},
       attention_spec(job.attention(), job.training().steps() - 1), job.model().heads());
+  if (work.outer == OuterKind::kSelected) {
+    work.fetch_groups = static_cast<int>(std::ssize(parallel::fetch_groups(
+        strategy_spec(job, 1), static_cast<int64_t>(p.batch * p.heads) / way.ulysses)));
+  }
   work.ranks = {rank_work(p, degree, way.ulysses, coverage)};
 
   const int node = std::min(cluster.devices, ranks);
@@ -168,7 +174,7 @@ std::optional<ScalingPoint> simulate(const config::Job& job, const Problem& p,
     case OuterKind::kAllGather:
     case OuterKind::kSelected: {
       const double each = 2 * u * coverage;
-      t.fetch = t.give_back = sent.add(2 * each, others, outer.all(each));
+      t.fetch = t.give_back = sent.add(2 * each, others, outer.all(each, work.fetch_groups));
       const double bitmap = std::ceil(p.batch * p.heads / way.ulysses * p.blocks() / 8);
       append(t.summaries, sent.add(bitmap, others, outer.all(bitmap)));
       break;

@@ -325,7 +325,7 @@ void expect_counts_of_the_formulas(const Problem& p, int rank, const SelectedPla
                     back = traffic_of(transpose(plan.exchange), rank);
   int rows = 0;
   for (const TrafficRow& row :
-       attention_traffic(p.layout, p.shards, rank, shape, strategy, rows_of(plan))) {
+       attention_traffic(p.layout, p.shards, rank, shape, strategy, rows_of({&plan, 1}))) {
     const bool gradients = row.what == "gradients of selected k, v";
     if (!gradients && row.what != "selected k, v") continue;
     ++rows;
