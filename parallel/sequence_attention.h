@@ -37,9 +37,9 @@ struct StrategySpec {
   // kSelected: where the ranks together need more than this share of the remote rows, a layer
   // gathers everything instead. The same bits either way.
   double gather_above = 0.95;
-  // In how many groups a rank's heads move, so that one travels while another is worked on: those of
-  // pure Ulysses (0: two where the heads allow it), what kSelected fetches (0: four). The same bits
-  // for any number.
+  // In how many groups a rank's heads move, so that one travels while another is worked on: those
+  // of pure Ulysses (0: two where the heads allow it), what kSelected fetches (0: four). The same
+  // bits for any number.
   int head_groups = 0;
   // Ulysses: methods whose heads differ in work place them on the ranks by what they cost in the
   // layer's call before (head_balance.h). The same bits either way.
