@@ -164,8 +164,8 @@ def add_scaling(side, sides, record):
 class Teams:
     """The programs of one place; on shared memory also one rank of each."""
 
-    def __init__(self, place, stack, unlock):
-        self.place = place
+    def __init__(self, place, stack, unlock, budgets):
+        self.place, self.budgets = place, budgets
         enter = stack.enter_context
         enter(place.up())
         self.ours = enter(RankTeam.under_mpirun("exchange_bench", place, place.ranks, OURS))
@@ -200,7 +200,7 @@ class Teams:
         if self.theirs:
             sides += [Theirs(self.theirs, way) for way in ("torch_ring", *(["torch_ulysses"] if ulysses else []))]
         if captured:
-            sides += [ours("vsa_selected", captured, budget) for budget in (None, *BUDGETS)]
+            sides += [ours("vsa_selected", captured, budget) for budget in (None, *self.budgets)]
         sides += [ours("vsa_auto", captured), ours("vsa_blocking", captured, 0.2)]
         if self.ours_alone:
             sides.append(ours("dense_alone", team=self.ours_alone))
@@ -283,7 +283,7 @@ def run_place(place, arguments, unlock):
     """Returns the number of failures of a smoke run."""
     failures = 0
     with contextlib.ExitStack() as stack:
-        teams = Teams(place, stack, unlock)
+        teams = Teams(place, stack, unlock, arguments.budgets)
         measured_on = {**stamp(), "library": teams.ours.about[0]["library"],
                        **({"torch": teams.theirs.about[0]["torch"]} if teams.theirs else {}), "ranks_per_core": place.ranks / min(place.ranks, len(CORES)), "threads_per_rank": 1}
         for case in cases_of(arguments):
@@ -320,6 +320,7 @@ def main():
     parser.add_argument("--full", action="store_true", help="every shape: 4 and 12 heads of 64 and 128, fp32 and bf16; many hours")
     parser.add_argument("--without-torch", action="store_true", help="leave PyTorch's ways out, which take half of the time")
     parser.add_argument("--captured", metavar="DIR", help="folder of 10920.safetensors and 32760.safetensors; without it random only")
+    parser.add_argument("--budgets", nargs="+", type=float, default=BUDGETS, help="of the selected exchange on the captured input")
     parser.add_argument("--rounds", type=int, default=5, help="counted turns; at least 5")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--output", default=os.path.join(ROOT, "bench/results/exchange.jsonl"))

@@ -186,6 +186,7 @@ def run_place(place, case, arguments, captured):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=RATES, default=list(RATES))
+    parser.add_argument("--ranks", nargs="+", type=int, default=[2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--tokens", choices=GRIDS, default="10920")
     parser.add_argument("--shape", type=exchange.shape_of, metavar="HxDxTYPE", default=(12, 64, "bf16"))
@@ -205,10 +206,11 @@ def main():
     os.makedirs(os.path.dirname(arguments.output), exist_ok=True)
     raise_on_signals()
     for network in arguments.networks:
-        try:
-            run_place(Place(network, 2, RATES[network]), case, arguments, captured)
-        except Unavailable as reason:
-            print(f"skipped {network}: {reason}")
+        for ranks in arguments.ranks:
+            try:
+                run_place(Place(network, ranks, RATES[network]), case, arguments, captured)
+            except Unavailable as reason:
+                print(f"skipped {network}: {reason}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The tables of docs/sequence_parallel.md and docs/plan.md from bench/results/: prints Markdown.
 
-    bench/tables.py comm | exchange | captured | selected | scaling | plan_time
+    bench/tables.py comm | exchange | captured | selected | scaling | plan_time | choice
 
 Of several runs of one case the newest counts.
 """
@@ -141,7 +141,31 @@ def plan_time():
           [[name(*key), *(text for n in NETWORKS for text in cells(found.get(n)))] for key, found in ways.items()])
 
 
-TABLES = {"comm": comm, "exchange": exchange, "captured": captured, "selected": selected, "scaling": scaling, "plan_time": plan_time}
+def choice():
+    """What the plan ranks first against the fastest way measured in the same run."""
+    runs = {}
+    for r in read("plan_time", "network", "ranks", "tokens", "heads", "head_dim", "dtype", "way", "budget"):
+        method = r["way"].partition("_")[0] + (f" {r['budget']:g}" if r["budget"] else "")
+        runs.setdefault((method, r["ranks"], r["network"], r["tokens"], r["heads"], r["head_dim"], r["dtype"]), []).append(r)
+
+    def planned(record):
+        return sum(record["planned"][phase]["total"] for phase in ("forward", "backward"))
+
+    def measured(record):
+        return statistics.median(record["all_ms"])
+
+    def strategy(record):
+        return record["way"].partition("_")[2].replace("_again", ", fetched again").replace("_", "-")
+    rows = []
+    for (method, ranks, network, *_), records in runs.items():
+        chosen, best = min(records, key=planned), min(records, key=measured)
+        rows.append([method, ranks, NETWORKS[network], strategy(chosen), f"{measured(chosen):,.0f}", strategy(best),
+                     f"{measured(best):,.0f}", f"{measured(chosen) / measured(best):.3f}"])
+    table(["method", "ranks", "network", "chosen by the plan", "ms", "fastest", "ms", "chosen over fastest"], rows)
+
+
+TABLES = {"comm": comm, "exchange": exchange, "captured": captured, "selected": selected, "scaling": scaling, "plan_time": plan_time,
+          "choice": choice}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or not set(sys.argv[1:]) <= set(TABLES):
