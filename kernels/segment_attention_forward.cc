@@ -202,36 +202,19 @@ class TiledForward final : public HeadWork {
   Scratch* scratch_;           // [workers]
 };
 
-template <class Packed, class T>
-void make_tiled(const ForwardArguments<T>& arguments, const PlanSizes& sizes, int workers,
-                WorkspaceArena& arena, std::span<HeadWork*> heads) {
-  using Head = TiledForward<T, Packed>;
-  using Scratch = typename Head::Scratch;
-  const int dim = round_up(arguments.problem.head_dim, 16);
-  Scratch* const scratch = arena.take<Scratch>(workers);
-  for (int i = 0; i < workers; ++i) {
-    const Scratch made(dim, Head::group_tiles(dim), arena);
-    if (scratch != nullptr) new (scratch + i) Scratch(made);
-  }
-  for (size_t i = 0; i < heads.size(); ++i) {
-    HeadWork* const head = arena.place(Head(arguments, sizes, scratch, arena));
-    if (head != nullptr) heads[i] = head;
-  }
-}
-
 }  // namespace
 
 void make_heads(const ForwardArguments<float>& arguments, const PlanSizes& sizes, int workers,
                 WorkspaceArena& arena, std::span<HeadWork*> heads) {
-  make_tiled<float>(arguments, sizes, workers, arena, heads);
+  make_tiled_heads<TiledForward<float, float>>(arguments, sizes, workers, arena, heads);
 }
 
 void make_heads(const ForwardArguments<BFloat16>& arguments, const PlanSizes& sizes, int workers,
                 WorkspaceArena& arena, std::span<HeadWork*> heads) {
   if (has_bf16_products()) {
-    make_tiled<BFloat16>(arguments, sizes, workers, arena, heads);
+    make_tiled_heads<TiledForward<BFloat16, BFloat16>>(arguments, sizes, workers, arena, heads);
   } else {
-    make_tiled<float>(arguments, sizes, workers, arena, heads);
+    make_tiled_heads<TiledForward<BFloat16, float>>(arguments, sizes, workers, arena, heads);
   }
 }
 

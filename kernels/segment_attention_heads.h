@@ -88,6 +88,24 @@ void make_heads(const BackwardArguments<float>&, const PlanSizes&, int workers, 
 void make_heads(const BackwardArguments<BFloat16>&, const PlanSizes&, int workers, WorkspaceArena&,
                 std::span<HeadWork*> heads);
 
+// Heads that work on tiles, with the scratch memory of their threads. Head::Scratch is trivially
+// copyable.
+template <class Head, class Arguments>
+void make_tiled_heads(const Arguments& arguments, const PlanSizes& sizes, int workers,
+                      WorkspaceArena& arena, std::span<HeadWork*> heads) {
+  using Scratch = typename Head::Scratch;
+  const int dim = round_up(arguments.problem.head_dim, 16);
+  Scratch* const scratch = arena.take<Scratch>(workers);
+  for (int i = 0; i < workers; ++i) {
+    const Scratch made(dim, Head::group_tiles(dim), arena);
+    if (scratch != nullptr) new (scratch + i) Scratch(made);
+  }
+  for (size_t i = 0; i < heads.size(); ++i) {
+    HeadWork* const head = arena.place(Head(arguments, sizes, scratch, arena));
+    if (head != nullptr) heads[i] = head;
+  }
+}
+
 // A group of query tiles whose packed rows and sums, of `tile_bytes` each, stay in a core's cache
 // while keys go by.
 constexpr int group_tiles_for(int64_t tile_bytes) {
