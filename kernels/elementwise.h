@@ -12,22 +12,13 @@
 
 #include <cstdint>
 
-#include "kernels/segment_attention.h"
+#include "base/bfloat16.h"
+#include "kernels/element_parameters.h"
+#include "kernels/head_view.h"
 
 namespace sprocket::kernels {
 
 inline constexpr int64_t kSumRows = 64;
-
-// y = LN(x) * (base + scale) + shift. Sample b's scale and shift begin at b * sample_stride; a
-// stride of 0 shares one [dim] among all samples. adaLN: base 1, vectors per sample. Affine
-// LayerNorm: base 0, scale = weight, shift = bias, stride 0.
-template <class A>
-struct RowAffine {
-  const A* scale = nullptr;
-  const A* shift = nullptr;
-  int64_t sample_stride = 0;
-  double base = 1;
-};
 
 // x: [batch, rows, dim]; y likewise. LN subtracts the mean and divides by sqrt(variance + eps), the
 // population's.
@@ -42,16 +33,6 @@ void layer_norm_backward(const T* dy, const Accumulator<T>* x,
                          const RowAffine<Accumulator<T>>& affine, int64_t batch, int64_t rows,
                          int64_t dim, double eps, Accumulator<T>* dx, Accumulator<T>* dscale,
                          Accumulator<T>* dshift, int threads);
-
-// Rotary positions on adjacent pairs: (a, b) of pair i of every head becomes
-// (a cos - b sin, a sin + b cos). cos and sin: [rows, head_dim / 2], the same for every sample.
-// Null tables: no rotation. head_dim is even and divides dim.
-template <class A>
-struct Rotation {
-  const A* cos = nullptr;
-  const A* sin = nullptr;
-  int64_t head_dim = 0;
-};
 
 // y = rotate(x / sqrt(mean(x^2) + eps) * weight), the mean over all dim channels (before the head
 // split). weight: [dim]. y may be x.
@@ -88,19 +69,7 @@ void gelu_tanh(const T* x, int64_t count, T* y, int threads);
 template <class T>
 void gelu_tanh_backward(const T* dy, const T* x, int64_t count, T* dx, int threads);
 
-// One AdamW update as PyTorch's (decoupled weight decay, eps outside the root):
-//   g = gradient_scale * gradient;  p *= 1 - lr * weight_decay
-//   m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2
-//   p -= lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
-struct AdamWStep {
-  double learning_rate = 0;
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double eps = 1e-8;
-  double weight_decay = 0;
-  double gradient_scale = 1;  // of clipping
-  int64_t step = 1;           // counted from 1
-};
+// parameter, mean and square: as AdamWStep says.
 template <class A>
 void adamw_update(const AdamWStep& step, const A* gradient, int64_t count, A* parameter, A* mean,
                   A* square, int threads);

@@ -4,18 +4,11 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels/segment_attention.h"
+#include "base/bfloat16.h"
+#include "kernels/head_view.h"
+#include "kernels/row_run.h"
 
 namespace sprocket::kernels {
-
-// `rows` consecutive rows of one (batch, head) of the tensor, which lie together in the message.
-struct RowRun {
-  int32_t batch = 0;
-  int32_t head = 0;
-  int64_t first_row = 0;  // of the tensor
-  int64_t rows = 0;
-  int64_t packed_row = 0;  // of the message, which has head_dim elements a row
-};
 
 template <class T>
 void pack_rows(HeadView<const T> x, std::span<const RowRun> runs, int head_dim, T* packed,
