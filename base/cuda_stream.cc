@@ -10,13 +10,24 @@ void check_cuda(int code, const char* call) {
   if (code == cudaSuccess) return;
   cudaGetLastError();
   throw CudaError(
-      fmt::format("{} failed: {}", call, cudaGetErrorString(static_cast<cudaError_t>(code))));
+      fmt::format("{} failed: {}", call, cudaGetErrorString(static_cast<cudaError_t>(code))), code);
 }
 
-CudaStream::CudaStream() {
+CudaStream::CudaStream(StreamPriority priority) {
   cudaStream_t stream = nullptr;
-  check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
-             "cudaStreamCreateWithFlags");
+  switch (priority) {
+    case StreamPriority::kNormal:
+      check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                 "cudaStreamCreateWithFlags");
+      break;
+    case StreamPriority::kHigh:
+      int least = 0, greatest = 0;
+      check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest),
+                 "cudaDeviceGetStreamPriorityRange");
+      check_cuda(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest),
+                 "cudaStreamCreateWithPriority");
+      break;
+  }
   handle_ = stream;
 }
 

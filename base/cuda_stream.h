@@ -15,7 +15,7 @@ void check_cuda(int code, const char* call);
 class CudaStream {
  public:
   // On the current device. Throws CudaError.
-  CudaStream();
+  explicit CudaStream(StreamPriority priority = StreamPriority::kNormal);
   ~CudaStream();
   CudaStream(CudaStream&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
   CudaStream& operator=(CudaStream&& other) noexcept {

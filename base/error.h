@@ -41,6 +41,12 @@ class NonFiniteError : public Error {
 class CudaError : public Error {
  public:
   using Error::Error;
+  CudaError(const std::string& what, int code) : Error(what), code_(code) {}
+  // The runtime's own code; 0 when the error was not the runtime's.
+  int code() const { return code_; }
+
+ private:
+  int code_ = 0;
 };
 
 // A bug in the program: an invariant does not hold.

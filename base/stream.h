@@ -5,6 +5,9 @@
 
 namespace sprocket {
 
+// Of the work that waits for the same processors, that of a high stream is taken first.
+enum class StreamPriority { kNormal, kHigh };
+
 // Non-owning, copyable.
 class StreamView {
  public:

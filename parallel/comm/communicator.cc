@@ -160,6 +160,8 @@ std::unique_ptr<Communicator> Communicator::split(int colour, int key, std::stri
 void Communicator::progress() noexcept { group_->unfinished_->advance(nullptr); }
 
 void Communicator::check() {
+  progress();
+  group_->sweep_handed_over();
   try {
     group_->backend_->check();
   } catch (const BackendError& error) {

@@ -125,8 +125,9 @@ class Communicator {
   // group has its own recorder and sequence numbers; aborting this group aborts it too, not the
   // reverse.
   std::unique_ptr<Communicator> split(int colour, int key, std::string name);
-  // Throws CommError when the group was aborted, by whichever rank, or its transport has failed.
-  // Does not block: for ranks that wait for something other than an operation.
+  // Throws CommError when the group was aborted, by whichever rank, when its transport has failed,
+  // or when an operation that only a device stream waits for has passed the timeout. Does not
+  // block: for ranks that wait for something other than an operation, a device stream for example.
   void check();
   // Makes every pending and later operation of the group fail with CommError on all ranks.
   void abort(const std::string& reason) noexcept;

@@ -29,16 +29,18 @@ OpRecord Group::new_record(OpKind op, DType dtype) const {
   return record;
 }
 
+BackendError Group::timed_out(const Operation& operation) const {
+  const auto missing = operation.missing();
+  return BackendError(
+      fmt::format("timed out after {} ms waiting for {}", options_.timeout.count(), missing.what),
+      missing.peer);
+}
+
 void Group::await(Operation& operation, OpKind op, const Work::Impl* self) {
   const Timeline::Scope scope(options_.timeline, Activity::kCommunicationWait, name_of(op));
   const auto deadline = Operation::Clock::now() + options_.timeout;
   while (!operation.poll()) {
-    if (Operation::Clock::now() >= deadline) {
-      const auto missing = operation.missing();
-      throw BackendError(fmt::format("timed out after {} ms waiting for {}",
-                                     options_.timeout.count(), missing.what),
-                         missing.peer);
-    }
+    if (Operation::Clock::now() >= deadline) throw timed_out(operation);
     unfinished_->advance(self);
     operation.pause(deadline);
   }
@@ -89,7 +91,10 @@ void Work::Impl::fail(const std::string& what, int peer) noexcept {
 bool Work::Impl::advance() noexcept {
   if (!operation_) return true;
   try {
-    if (!operation_->poll()) return false;
+    if (!operation_->poll()) {
+      if (!ordered_until_ || Operation::Clock::now() < *ordered_until_) return false;
+      throw group_->timed_out(*operation_);
+    }
     complete();
   } catch (const BackendError& error) {
     fail(error.what(), error.peer());
@@ -112,8 +117,14 @@ void Work::Impl::wait_host() {
 }
 
 void Work::Impl::wait(StreamView stream) {
-  if (operation_ && !stream.is_host() && operation_->order(stream)) {
-    ordered_ = true;
+  bool ordered = false;
+  try {
+    ordered = operation_ && !stream.is_host() && operation_->order(stream);
+  } catch (const BackendError& error) {
+    fail(error.what(), error.peer());
+  }
+  if (ordered) {
+    ordered_until_ = Operation::Clock::now() + group_->options_.timeout;
   } else {
     wait_host();
   }

@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,7 @@ class Group {
   int size() const { return backend_->size(); }
 
   OpRecord new_record(OpKind op, DType dtype) const;
+  BackendError timed_out(const Operation& operation) const;
   // Throws BackendError when the operation fails or the time-out passes.
   void await(Operation& operation, OpKind op, const Work::Impl* self);
   // Aborts the group and returns what to throw.
@@ -66,7 +68,7 @@ class Work::Impl {
   void wait_host();
   void wait(StreamView stream);
   // A device stream was ordered after the operation, which is not known to have completed.
-  bool left_to_the_device() const { return ordered_ && operation_; }
+  bool left_to_the_device() const { return ordered_until_ && operation_; }
   void settle_before_destruction() noexcept;
 
  private:
@@ -81,7 +83,8 @@ class Work::Impl {
   uint64_t ticket_;
   Pending operation_;  // empty once settled
   std::exception_ptr error_;
-  bool ordered_ = false;
+  // When an operation that a device stream waits for, and maybe no host, counts as hung.
+  std::optional<Operation::Clock::time_point> ordered_until_;
   int uncaught_at_birth_;
 };
 

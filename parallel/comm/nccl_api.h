@@ -9,12 +9,18 @@
 #include <string>
 
 #include "base/dtype.h"
+#include "base/stream.h"
 #include "parallel/comm/communicator.h"
 
 namespace sprocket::comm {
 
 struct NcclUniqueId {
   std::array<char, 128> bytes{};
+};
+
+struct NcclCommConfig {
+  const char* name = "";  // in NCCL's own messages; outlives the communicator
+  int max_ctas = 0;       // of one kernel; 0: NCCL's choice
 };
 
 inline constexpr int kNcclSuccess = 0;
@@ -27,7 +33,8 @@ class NcclApi {
 
   virtual int get_unique_id(NcclUniqueId* id) = 0;
   // Non-blocking, as every call on the communicator is from then on.
-  virtual int comm_init(Comm* comm, int size, const NcclUniqueId& id, int rank) = 0;
+  virtual int comm_init(Comm* comm, int size, const NcclUniqueId& id, int rank,
+                        const NcclCommConfig& config) = 0;
   virtual int comm_get_async_error(Comm comm, int* code) = 0;
   virtual int comm_finalize(Comm comm) = 0;
   virtual int comm_destroy(Comm comm) = 0;
@@ -62,7 +69,7 @@ class CudaApi {
   virtual ~CudaApi() = default;
 
   virtual int set_device(int device) = 0;
-  virtual int create_stream(void** stream) = 0;
+  virtual int create_stream(void** stream, StreamPriority priority) = 0;
   virtual int destroy_stream(void* stream) = 0;
   virtual int create_event(void** event) = 0;
   virtual int destroy_event(void* event) = 0;

@@ -64,11 +64,14 @@ class RealNccl : public NcclApi {
     std::memcpy(id->bytes.data(), &native_id, sizeof(native_id));
     return code;
   }
-  int comm_init(Comm* comm, int size, const NcclUniqueId& id, int rank) override {
+  int comm_init(Comm* comm, int size, const NcclUniqueId& id, int rank,
+                const NcclCommConfig& settings) override {
     ncclUniqueId native_id;
     std::memcpy(&native_id, id.bytes.data(), sizeof(native_id));
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
+    config.commName = settings.name;
+    if (settings.max_ctas > 0) config.maxCTAs = settings.max_ctas;
     ncclComm_t made = nullptr;
     const int code = ncclCommInitRankConfig(&made, size, native_id, rank, &config);
     *comm = made;
@@ -123,12 +126,12 @@ class RealCuda : public CudaApi {
  public:
   int set_device(int device) override { return cudaSetDevice(device); }
   // Streams and events are made in base alone, which throws; here codes are returned.
-  int create_stream(void** stream) override {
+  int create_stream(void** stream, StreamPriority priority) override {
     try {
-      *stream = CudaStream().release();
+      *stream = CudaStream(priority).release();
       return cudaSuccess;
-    } catch (const CudaError&) {
-      return cudaErrorInvalidResourceHandle;
+    } catch (const CudaError& error) {
+      return error.code();
     }
   }
   int destroy_stream(void* stream) override {
@@ -139,8 +142,8 @@ class RealCuda : public CudaApi {
     try {
       *event = CudaEvent().release();
       return cudaSuccess;
-    } catch (const CudaError&) {
-      return cudaErrorInvalidResourceHandle;
+    } catch (const CudaError& error) {
+      return error.code();
     }
   }
   int destroy_event(void* event) override {
@@ -153,7 +156,12 @@ class RealCuda : public CudaApi {
   int stream_wait(void* stream, void* event) override {
     return cudaStreamWaitEvent(native_stream(stream), native_event(event), 0);
   }
-  int query(void* event) override { return cudaEventQuery(native_event(event)); }
+  int query(void* event) override {
+    const cudaError_t code = cudaEventQuery(native_event(event));
+    // "Not ready" would stay the runtime's last error, and be found after somebody's next launch.
+    if (code == cudaErrorNotReady) cudaGetLastError();
+    return code;
+  }
   int copy(void* to, const void* from, size_t bytes, void* stream) override {
     return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, native_stream(stream));
   }

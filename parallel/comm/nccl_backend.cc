@@ -30,6 +30,8 @@ class NcclOperation : public Operation {
   }
 
   bool poll() override {
+    // First: an abort lets the kernels end, and their event is then as good as completed.
+    comm_->throw_if_aborted();
     const int code = comm_->cuda().query(event_);
     if (code == kCudaSuccess) {
       done_ = true;
@@ -44,6 +46,7 @@ class NcclOperation : public Operation {
     return {"the device; the rank that is late shows in the recorders of the others", -1};
   }
   bool order(StreamView stream) override {
+    comm_->throw_if_aborted();
     comm_->check_cuda(comm_->cuda().stream_wait(stream.cuda_handle(), event_),
                       "cudaStreamWaitEvent");
     return true;

@@ -21,6 +21,12 @@ namespace sprocket::comm {
 
 struct NcclOptions {
   int device = 0;  // the CUDA ordinal in this process
+  // Of the communicator's own stream: high, so that kernels of a few blocks start while a kernel of
+  // many computes.
+  StreamPriority priority = StreamPriority::kHigh;
+  // Most thread blocks of one NCCL kernel, which is what communication takes from the computation
+  // that it overlaps with; 0 leaves the number to NCCL. Ranks that share a device need few.
+  int max_ctas = 0;
   // Of start-up, of enqueueing and of an orderly end; completion has the group's own timeout.
   std::chrono::milliseconds timeout{std::chrono::minutes(5)};
 };

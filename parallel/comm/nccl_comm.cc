@@ -18,12 +18,14 @@ NcclComm::NcclComm(NcclLibraries libraries, std::unique_ptr<Communicator> host,
       uncaught_at_birth_(std::uncaught_exceptions()) {
   try {
     check_cuda(cuda().set_device(options_.device), "cudaSetDevice");
-    check_cuda(cuda().create_stream(&stream_), "cudaStreamCreate");
+    check_cuda(cuda().create_stream(&stream_, options_.priority), "cudaStreamCreate");
     NcclUniqueId id;
     if (host_->rank() == 0) check_nccl(nccl().get_unique_id(&id), "ncclGetUniqueId");
     host_->broadcast({id.bytes.data(), static_cast<int64_t>(id.bytes.size()), DType::kU8}, 0)
         .wait_host();
-    check_nccl(nccl().comm_init(&comm_, host_->size(), id, host_->rank()), "ncclCommInitRank");
+    const NcclCommConfig config{host_->name().c_str(), options_.max_ctas};
+    check_nccl(nccl().comm_init(&comm_, host_->size(), id, host_->rank(), config),
+               "ncclCommInitRank");
     connect_all_pairs();
   } catch (const std::exception& error) {
     abort(error.what());
@@ -39,7 +41,7 @@ void NcclComm::close(bool healthy) noexcept {
     if (!healthy) abort("its communicator was destroyed while an exception unwound");
     if (comm_ && !aborted_) {
       check_nccl(nccl().comm_finalize(comm_), "ncclCommFinalize");
-      check_nccl(nccl().comm_destroy(std::exchange(comm_, nullptr)), "ncclCommDestroy");
+      check_enqueued(nccl().comm_destroy(std::exchange(comm_, nullptr)), "ncclCommDestroy");
     }
   } catch (const BackendError& error) {
     abort(error.what());
@@ -100,7 +102,9 @@ void* NcclComm::take_event() {
     spare_events_.pop_back();
     return event;
   }
+  // An event belongs to the current device, which the thread of a backward pass may not have set.
   void* event = nullptr;
+  check_cuda(cuda().set_device(options_.device), "cudaSetDevice");
   check_cuda(cuda().create_event(&event), "cudaEventCreate");
   return event;
 }
@@ -116,21 +120,25 @@ void* NcclComm::run(void* after, const std::function<void()>& enqueue) {
     check_enqueued(nccl().group_start(), "ncclGroupStart");
     try {
       enqueue();
-    } catch (const BackendError&) {
+    } catch (...) {
       nccl().group_end();  // the group is the thread's: it must not stay open
       throw;
     }
     check_nccl(nccl().group_end(), "ncclGroupEnd");
     check_cuda(cuda().record(event, stream_), "cudaEventRecord");
-  } catch (const BackendError&) {
+  } catch (...) {
     recycle(event);
     throw;
   }
   return event;
 }
 
-void NcclComm::throw_if_failed() {
+void NcclComm::throw_if_aborted() const {
   if (aborted_) throw BackendError("aborted: " + *aborted_);
+}
+
+void NcclComm::throw_if_failed() {
+  throw_if_aborted();
   int state = kNcclSuccess;
   int code = nccl().comm_get_async_error(comm_, &state);
   if (code == kNcclSuccess) code = state;

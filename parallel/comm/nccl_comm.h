@@ -39,10 +39,10 @@ class NcclComm {
   // Returns the event of its completion.
   void* run(void* after, const std::function<void()>& enqueue);
 
+  void throw_if_aborted() const;
   // Throws when this rank or another one has aborted, or NCCL failed meanwhile.
   void throw_if_failed();
   void abort(const std::string& reason) noexcept;
-  bool aborted() const { return aborted_.has_value(); }
 
   void recycle(void* event) noexcept { spare_events_.push_back(event); }
 

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "parallel/comm/fake_backend.h"
+#include "parallel/comm/recorder.h"
 #include "tests/comm/thread_ranks.h"
 
 namespace sprocket::comm {
@@ -42,7 +43,8 @@ class MockNccl : public NcclApi {
   }
 
   MOCK_METHOD(int, get_unique_id, (NcclUniqueId*), (override));
-  MOCK_METHOD(int, comm_init, (Comm*, int, const NcclUniqueId&, int), (override));
+  MOCK_METHOD(int, comm_init, (Comm*, int, const NcclUniqueId&, int, const NcclCommConfig&),
+              (override));
   MOCK_METHOD(int, comm_get_async_error, (Comm, int*), (override));
   MOCK_METHOD(int, comm_finalize, (Comm), (override));
   MOCK_METHOD(int, comm_destroy, (Comm), (override));
@@ -83,7 +85,7 @@ class MockCuda : public CudaApi {
   void answer_queries(int code) { ON_CALL(*this, query).WillByDefault(Return(code)); }
 
   MOCK_METHOD(int, set_device, (int), (override));
-  MOCK_METHOD(int, create_stream, (void**), (override));
+  MOCK_METHOD(int, create_stream, (void**, StreamPriority), (override));
   MOCK_METHOD(int, destroy_stream, (void*), (override));
   MOCK_METHOD(int, create_event, (void**), (override));
   MOCK_METHOD(int, destroy_event, (void*), (override));
@@ -152,10 +154,10 @@ class NcclBackendTest : public ::testing::Test {
 };
 
 TEST_F(NcclBackendTest, ConnectsAllPairsAndEndsInOrder) {
-  EXPECT_CALL(*cuda, set_device(2));
+  EXPECT_CALL(*cuda, set_device(2)).Times(AtLeast(1));
   {
     const InSequence order;
-    EXPECT_CALL(*nccl, comm_init(_, 3, _, 1));
+    EXPECT_CALL(*nccl, comm_init(_, 3, _, 1, _));
     EXPECT_CALL(*nccl, group_start);
     EXPECT_CALL(*nccl, send(_, 1, 2, nccl->comm(), cuda->stream()));
     EXPECT_CALL(*nccl, receive(_, 1, 0, nccl->comm(), cuda->stream()));
@@ -179,12 +181,13 @@ TEST_F(NcclBackendTest, EveryRankStartsWithTheIdOfRankZero) {
       return kNcclSuccess;
     });
     EXPECT_CALL(*own_nccl, get_unique_id).Times(world.rank() == 0 ? 1 : 0);
-    EXPECT_CALL(*own_nccl, comm_init(_, 3, _, world.rank()))
-        .WillOnce([&](NcclApi::Comm* comm, int, const NcclUniqueId& id, int rank) {
-          ids[rank] = id;
-          *comm = own_nccl->comm();
-          return kNcclSuccess;
-        });
+    EXPECT_CALL(*own_nccl, comm_init(_, 3, _, world.rank(), _))
+        .WillOnce(
+            [&](NcclApi::Comm* comm, int, const NcclUniqueId& id, int rank, const NcclCommConfig&) {
+              ids[rank] = id;
+              *comm = own_nccl->comm();
+              return kNcclSuccess;
+            });
     make_nccl_backend({own_nccl, own_cuda}, world.split(0, world.rank(), "host"), {});
   });
   for (const auto& id : ids) {
@@ -215,7 +218,7 @@ TEST_F(NcclBackendTest, StartUpThatNeverEndsIsAborted) {
 }
 
 TEST_F(NcclBackendTest, StartUpErrorsAreNamed) {
-  EXPECT_CALL(*cuda, set_device(2)).WillOnce(Return(101)).WillOnce(Return(0));
+  EXPECT_CALL(*cuda, set_device(2)).WillOnce(Return(101)).WillRepeatedly(Return(0));
   EXPECT_THAT(error_of([&] { make(); }), HasSubstr("cudaSetDevice failed: cuda code 101"));
   EXPECT_CALL(*nccl, comm_init).WillOnce(Return(kRemoteError));
   EXPECT_THAT(error_of([&] { make(); }), HasSubstr("ncclCommInitRank failed: nccl code 6"));
@@ -433,11 +436,174 @@ TEST_F(NcclBackendTest, SplitsWithTheHostCommunicator) {
   Communicator group(
       make_nccl_backend({nccl, cuda}, make_fake_world(2, 3, {}, choices), {.timeout = 50ms}),
       "world", {});
-  EXPECT_CALL(*nccl, comm_init(_, 2, _, 1)).Times(1);
+  EXPECT_CALL(*nccl, comm_init(_, 2, _, 1, _)).Times(1);
   EXPECT_CALL(*nccl, comm_destroy).Times(2);
   const auto part = group.split(0, 2, "even");
   EXPECT_EQ(part->size(), 2);
   EXPECT_EQ(part->rank(), 1);
+}
+
+TEST_F(NcclBackendTest, ItsStreamAndItsKernelsAreAsChosen) {
+  NcclCommConfig config;
+  ON_CALL(*nccl, comm_init)
+      .WillByDefault(
+          [&](NcclApi::Comm* comm, int, const NcclUniqueId&, int, const NcclCommConfig& given) {
+            *comm = nccl->comm();
+            config = given;
+            return kNcclSuccess;
+          });
+  EXPECT_CALL(*cuda, create_stream(_, StreamPriority::kHigh));
+  auto backend = make_nccl_backend({nccl, cuda}, make_fake_world(1, 3), {});
+  EXPECT_STREQ(config.name, "world");
+  EXPECT_EQ(config.max_ctas, 0);
+  NcclOptions options;
+  options.priority = StreamPriority::kNormal;
+  options.max_ctas = 2;
+  EXPECT_CALL(*cuda, create_stream(_, StreamPriority::kNormal));
+  backend = make_nccl_backend({nccl, cuda}, make_fake_world(1, 3), options);
+  EXPECT_EQ(config.max_ctas, 2);
+}
+
+// An abort ends the kernels, and their event then looks like one of completion.
+TEST_F(NcclBackendTest, AnAbortedOperationHasNotCompleted) {
+  auto group = make();
+  cuda->answer_queries(kCudaNotReady);
+  expect_aborted_once();
+  Work waited = exchange(*group), polled = exchange(*group), ordered = exchange(*group);
+  char consumer = 0;
+  group->abort("the lights went out");
+  EXPECT_THAT(error_of([&] { waited.wait_host(); }), HasSubstr("the lights went out"));
+  EXPECT_TRUE(polled.done());
+  EXPECT_THAT(error_of([&] { polled.wait_host(); }), HasSubstr("the lights went out"));
+  EXPECT_THAT(error_of([&] { ordered.wait(StreamView::cuda(&consumer)); }),
+              HasSubstr("the lights went out"));
+  for (const auto& record : group->recorder().since(0)) EXPECT_EQ(record.state, OpState::kFailed);
+}
+
+// No host waits for it: whoever looks at the group finds that it hangs.
+TEST_F(NcclBackendTest, AnOperationLeftToTheDeviceHasTheTimeOutToo) {
+  auto group = make();
+  cuda->answer_queries(kCudaNotReady);
+  expect_aborted_once();
+  char consumer = 0;
+  exchange(*group).wait(StreamView::cuda(&consumer));
+  const auto begin = std::chrono::steady_clock::now();
+  const auto error = error_of([&] {
+    for (;;) group->check();
+  });
+  EXPECT_THAT(error, AllOf(HasSubstr("exchange: timed out after 50 ms"),
+                           HasSubstr("waiting for the device")));
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, 40ms);
+  EXPECT_EQ(group->recorder().since(0).front().state, OpState::kFailed);
+}
+
+TEST_F(NcclBackendTest, OrderingAStreamCanFail) {
+  auto group = make();
+  Work work = exchange(*group);
+  char consumer = 0;
+  EXPECT_CALL(*cuda, stream_wait(&consumer, _)).WillOnce(Return(kCudaLaunchFailure));
+  expect_aborted_once();
+  EXPECT_THAT(error_of([&] { work.wait(StreamView::cuda(&consumer)); }),
+              AllOf(HasSubstr("[rank 1/3 world seq 0] exchange"),
+                    HasSubstr("cudaStreamWaitEvent failed: cuda code 719")));
+}
+
+TEST_F(NcclBackendTest, EveryCallOfStartUpMayFail) {
+  struct Case {
+    const char* call;
+    std::function<void()> fail;
+  };
+  const auto fails = [](auto&& expectation) { expectation.WillOnce(Return(4)); };
+  const Case cases[] = {
+      {"cudaStreamCreate failed: cuda code 4", [&] { fails(EXPECT_CALL(*cuda, create_stream)); }},
+      {"cudaMalloc failed: cuda code 4", [&] { fails(EXPECT_CALL(*cuda, allocate)); }},
+      {"cudaEventCreate failed: cuda code 4", [&] { fails(EXPECT_CALL(*cuda, create_event)); }},
+      {"cudaEventRecord failed: cuda code 4", [&] { fails(EXPECT_CALL(*cuda, record)); }},
+      {"cudaEventQuery failed: cuda code 4", [&] { fails(EXPECT_CALL(*cuda, query)); }},
+      {"ncclGroupStart failed: nccl code 4", [&] { fails(EXPECT_CALL(*nccl, group_start)); }},
+      {"ncclSend failed: nccl code 4", [&] { fails(EXPECT_CALL(*nccl, send)); }},
+      {"ncclRecv failed: nccl code 4", [&] { fails(EXPECT_CALL(*nccl, receive)); }},
+      {"ncclGroupEnd failed: nccl code 4", [&] { fails(EXPECT_CALL(*nccl, group_end)); }},
+      {"NCCL failed: nccl code 4", [&] { fails(EXPECT_CALL(*nccl, comm_get_async_error)); }}};
+  for (const auto& [call, fail] : cases) {
+    SCOPED_TRACE(call);
+    fail();
+    EXPECT_CALL(*nccl, comm_abort).Times(call == cases[0].call ? 0 : 1);
+    EXPECT_THAT(error_of([&] { make(); }), AllOf(HasSubstr("start-up of NCCL"), HasSubstr(call)));
+    ::testing::Mock::VerifyAndClearExpectations(nccl.get());
+    ::testing::Mock::VerifyAndClearExpectations(cuda.get());
+    cuda->answer_queries(kCudaSuccess);
+  }
+  cuda->answer_queries(kCudaNotReady);
+  EXPECT_THAT(error_of([&] { make(); }), HasSubstr("connecting all pairs: not done after 50 ms"));
+}
+
+TEST_F(NcclBackendTest, EveryCallOfAnOperationMayFail) {
+  const Buffer whole = Buffer::of(std::span<float>(values));
+  const Buffer part{others.data(), 4, DType::kF32};
+  const std::vector<int64_t> even{4, 4, 4}, uneven{5, 4, 3};
+  const auto fails = [](auto&& expectation) {
+    expectation.WillOnce(Return(5)).WillRepeatedly(Return(0));
+  };
+  struct Case {
+    const char* call;
+    std::function<void()> fail;
+    std::function<Work(Communicator&)> run;
+  };
+  const auto exchanged = [&](Communicator& group) { return exchange(group); };
+  const Case cases[] = {
+      {"cudaEventRecord", [&] { fails(EXPECT_CALL(*cuda, record)); }, exchanged},
+      {"cudaStreamWaitEvent", [&] { fails(EXPECT_CALL(*cuda, stream_wait)); }, exchanged},
+      {"cudaMemcpyAsync", [&] { fails(EXPECT_CALL(*cuda, copy)); }, exchanged},
+      {"ncclGroupStart", [&] { fails(EXPECT_CALL(*nccl, group_start)); }, exchanged},
+      {"ncclRecv", [&] { fails(EXPECT_CALL(*nccl, receive)); }, exchanged},
+      {"ncclGroupEnd", [&] { fails(EXPECT_CALL(*nccl, group_end)); }, exchanged},
+      {"ncclAllReduce", [&] { fails(EXPECT_CALL(*nccl, all_reduce)); },
+       [&](Communicator& group) { return group.all_reduce(whole, ReduceOp::kSum, caller); }},
+      {"ncclBroadcast", [&] { fails(EXPECT_CALL(*nccl, broadcast)); },
+       [&](Communicator& group) { return group.broadcast(whole, 0, caller); }},
+      {"ncclAllGather", [&] { fails(EXPECT_CALL(*nccl, all_gather)); },
+       [&](Communicator& group) { return group.all_gather(part, whole, even, caller); }},
+      {"ncclReduceScatter", [&] { fails(EXPECT_CALL(*nccl, reduce_scatter)); },
+       [&](Communicator& group) { return group.reduce_scatter(whole, part, even, caller); }},
+      {"ncclReduce", [&] { fails(EXPECT_CALL(*nccl, reduce)); },
+       [&](Communicator& group) { return group.reduce_scatter(whole, part, uneven, caller); }}};
+  for (const auto& [call, fail, run] : cases) {
+    SCOPED_TRACE(call);
+    auto group = make();
+    fail();
+    EXPECT_CALL(*nccl, comm_abort).Times(1);
+    EXPECT_CALL(*nccl, comm_finalize).Times(0);
+    EXPECT_THAT(error_of([&] { run(*group).wait_host(); }),
+                HasSubstr(std::string(call) + " failed: "));
+    group.reset();
+    ::testing::Mock::VerifyAndClearExpectations(nccl.get());
+    ::testing::Mock::VerifyAndClearExpectations(cuda.get());
+  }
+}
+
+TEST_F(NcclBackendTest, AnEndThatFailsIsAnAbort) {
+  auto group = make();
+  EXPECT_CALL(*nccl, comm_finalize).WillOnce(Return(kRemoteError));
+  EXPECT_CALL(*nccl, comm_destroy).Times(0);
+  EXPECT_CALL(*nccl, comm_abort).Times(1);
+  group.reset();
+  // Too late for an abort: the communicator is gone either way.
+  group = make();
+  EXPECT_CALL(*nccl, comm_finalize).Times(1);
+  EXPECT_CALL(*nccl, comm_destroy).WillOnce(Return(kRemoteError));
+  EXPECT_CALL(*nccl, comm_abort).Times(0);
+  EXPECT_CALL(*cuda, destroy_stream).Times(1);
+  group.reset();
+}
+
+TEST_F(NcclBackendTest, DestructionInProgressIsNotPolled) {
+  auto group = make();
+  EXPECT_CALL(*nccl, comm_destroy).WillOnce(Return(kNcclInProgress));
+  EXPECT_CALL(*nccl, comm_abort).Times(0);
+  EXPECT_CALL(*nccl, comm_get_async_error(nccl->comm(), _)).Times(AtLeast(0));
+  EXPECT_CALL(*nccl, comm_get_async_error(nullptr, _)).Times(0);
+  group.reset();
 }
 
 }  // namespace
