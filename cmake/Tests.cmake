@@ -13,21 +13,31 @@ function(sprocket_test name label)
                        PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT})
 endfunction()
 
-# sprocket_mpi_test(NAME RANKS n SOURCES … LIBS …)
-#   One binary with its own main (tests/mpi_main.cc), run once under mpirun for each number of ranks.
+# sprocket_mpi_test(NAME RANKS n SOURCES … LIBS … [LABEL gpu] [OWN_MAIN])
+#   One binary, run once under mpirun for each number of ranks. Its main is tests/mpi_main.cc, or, with
+#   OWN_MAIN, among its sources. Label `gpu` needs SPROCKET_GPU_TESTS; without, the binary is only built.
 function(sprocket_mpi_test name)
-  cmake_parse_arguments(arg "" "TIMEOUT" "RANKS;SOURCES;LIBS" ${ARGN})
+  cmake_parse_arguments(arg "OWN_MAIN" "TIMEOUT;LABEL" "RANKS;SOURCES;LIBS" ${ARGN})
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
-  add_executable(${name} ${arg_SOURCES} ${PROJECT_SOURCE_DIR}/tests/mpi_main.cc)
+  if(NOT arg_LABEL)
+    set(arg_LABEL mpi)
+  endif()
+  if(NOT arg_OWN_MAIN)
+    list(APPEND arg_SOURCES ${PROJECT_SOURCE_DIR}/tests/mpi_main.cc)
+  endif()
+  add_executable(${name} ${arg_SOURCES} ${PROJECT_SOURCE_DIR}/tests/mpi_tests.cc)
   target_link_libraries(${name} PRIVATE sprocket_options ${arg_LIBS} MPI::MPI_CXX GTest::gtest GTest::gmock)
   target_compile_definitions(${name} PRIVATE OMPI_SKIP_MPICXX)
+  if(arg_LABEL STREQUAL gpu AND NOT SPROCKET_GPU_TESTS)
+    return()
+  endif()
   foreach(ranks ${arg_RANKS})
     add_test(NAME ${name}.np${ranks}
              COMMAND mpirun --oversubscribe --mca mpi_yield_when_idle 1 -np ${ranks} $<TARGET_FILE:${name}>)
     set_tests_properties(${name}.np${ranks} PROPERTIES
-      LABELS mpi TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
+      LABELS ${arg_LABEL} TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
       ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMP_NUM_THREADS=1")
   endforeach()
 endfunction()

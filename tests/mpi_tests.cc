@@ -1,6 +1,5 @@
-// main of the binaries that run under mpirun: MPI is initialised once, every rank runs every test.
-// All ranks' failures are shown with their rank. A rank with a fatal failure aborts the job at the
-// end of that test, because its peers may wait for what it no longer does.
+#include "tests/mpi_tests.h"
+
 #include <mpi.h>
 
 #include <gtest/gtest.h>
@@ -10,6 +9,7 @@
 #include <sstream>
 #include <string>
 
+namespace sprocket::testing {
 namespace {
 
 void prefixed_print(int rank, const std::string& text) {
@@ -54,13 +54,13 @@ class RankListener : public ::testing::EmptyTestEventListener {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int run_mpi_tests(int* argc, char*** argv) {
   int provided = 0;
-  MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided);
+  MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &provided);
   int rank = 0, size = 1;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
-  ::testing::InitGoogleTest(&argc, argv);
+  ::testing::InitGoogleTest(argc, *argv);
   auto& unit_test = *::testing::UnitTest::GetInstance();
   auto& listeners = unit_test.listeners();
   if (rank != 0) delete listeners.Release(listeners.default_result_printer());
@@ -78,3 +78,5 @@ int main(int argc, char** argv) {
   MPI_Finalize();
   return most[2] > 0 || most[0] == 0 ? 1 : 0;
 }
+
+}  // namespace sprocket::testing

@@ -1,5 +1,5 @@
-// Test bodies that hold for any backend of host memory and any number of ranks: run over threads,
-// over MPI, and through the Checked decorator.
+// Test bodies that hold for any backend, any number of ranks, and memory of the host or of devices:
+// run over threads, over MPI, over NCCL, and through the Checked decorator.
 #pragma once
 
 #include <chrono>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "parallel/comm/communicator.h"
+#include "tests/comm/test_memory.h"
 
 namespace sprocket::comm::testing {
 
@@ -16,8 +17,8 @@ struct CommunicatorBody {
   std::function<void(Communicator&)> run;
 };
 
-// Every body leaves the communicator usable for the next one.
-const std::vector<CommunicatorBody>& communicator_bodies();
+// Every body leaves the communicator usable for the next one. They refer to `memory`.
+std::vector<CommunicatorBody> communicator_bodies(TestMemory& memory = host_memory());
 
 // Bodies for two ranks or more that abort the group, or one split from it, on all of them.
 // `timeout` is what the group must have been made with.
@@ -26,6 +27,6 @@ struct AbortingBody {
   std::chrono::milliseconds timeout;
   std::function<void(Communicator&)> run;
 };
-const std::vector<AbortingBody>& aborting_bodies();
+std::vector<AbortingBody> aborting_bodies(TestMemory& memory = host_memory());
 
 }  // namespace sprocket::comm::testing
