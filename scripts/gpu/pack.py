@@ -1,0 +1,168 @@
+"""Collects stripped programs, the libraries that a bare machine lacks, and a relocatable Open MPI in one folder."""
+import json
+import os
+import re
+import shutil
+import subprocess
+
+from gpu import programs
+from gpu.problem import Problem
+
+# Of the machine: its C and C++ runtimes, which fit its compiler, and the driver's, CUDA's and PyTorch's libraries.
+SYSTEM = re.compile(r"(linux-vdso|ld-linux-x86-64|lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s))\.so")
+CUDA = re.compile(r"lib(cuda|cudart|cublas|cublasLt|cudnn\w*|cufft|cufile|cupti|curand|cusolver|cusparse\w*|nccl|nvrtc"
+                  r"|nvJitLink|nvshmem\w*|nvToolsExt|torch\w*|c10\w*|shm)\.so")
+# Networks between machines: their libraries are large, and what is packed runs on one machine.
+FABRICS = re.compile(r"lib(fabric|ibverbs|rdmacm|psm2?|psm_infinipath|ucp|ucs|uct|ucm)\.so")
+MIB = 1 << 20
+
+
+def command_output(*command):
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", None) or error
+        raise Problem(f"{' '.join(command)} failed: {detail}") from error
+
+
+def libraries_of(path):
+    """{name: path} of all libraries that a program or library loads at its start; Problem when one is missing."""
+    found = {}
+    for line in command_output("ldd", path).splitlines():
+        match = re.match(r"\s*(\S+) => (.+?)(?: \(0x[0-9a-f]+\))?$", line)
+        if match and match[2] == "not found" and not CUDA.match(match[1]):
+            raise Problem(f"{path} needs {match[1]}, which is not installed here")
+        if match:
+            found[match[1]] = match[2]
+    return found
+
+
+class Pack:
+    def __init__(self, folder):
+        self.folder = folder
+        self.libraries = {}
+        self.programs = []
+
+    def path(self, *names):
+        path = os.path.join(self.folder, *names)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return path
+
+    def add_binary(self, source, *names, mode=0o755):
+        target = self.path(*names)
+        command_output("strip", "--strip-unneeded", "-o", target, source)
+        os.chmod(target, mode)
+        return target
+
+    def add_libraries(self, needed):
+        """Takes what the machine will not have; returns the names of what it must have beside a compiler's."""
+        of_machine = []
+        for name, path in sorted(needed.items()):
+            if SYSTEM.match(name):
+                continue
+            if CUDA.match(name) or "/torch/lib/" in path or "/nvidia/" in path:
+                of_machine.append(name)
+            elif name not in self.libraries:
+                self.libraries[name] = path
+                self.add_binary(os.path.realpath(path), "lib", name)
+        return of_machine
+
+    def add_program(self, source):
+        name = os.path.basename(source)
+        of_machine = self.add_libraries(libraries_of(source))
+        self.add_binary(source, "bin", name)
+        self.programs.append({"name": name, "kind": programs.kind_of(name), "of_machine": of_machine})
+
+    def add_open_mpi(self):
+        """mpirun, plugins and texts where Open MPI looks for them below OPAL_PREFIX."""
+        mpirun = shutil.which("mpirun")
+        if not mpirun:
+            raise Problem("expected Open MPI's mpirun in PATH, found none")
+        paths = {}
+        for line in command_output("ompi_info", "--path", "all", "--parsable").splitlines():
+            _, name, path = line.split(":", 2)
+            paths[name] = path
+        prefix = paths["prefix"]
+        self.add_libraries(libraries_of(mpirun))
+        self.add_binary(os.path.realpath(mpirun), "openmpi", "bin", "mpirun")
+        for plugin in sorted(os.listdir(paths["pkglibdir"])):
+            source = os.path.join(paths["pkglibdir"], plugin)
+            if not plugin.startswith("mca_") or not plugin.endswith(".so"):
+                continue
+            needed = libraries_of(source)
+            if any(FABRICS.match(name) for name in needed):
+                continue
+            self.add_libraries(needed)
+            self.add_binary(source, "openmpi", os.path.relpath(paths["pkglibdir"], prefix), plugin, mode=0o644)
+        texts = paths["pkgdatadir"]
+        for text in sorted(os.listdir(texts)):
+            if text.endswith(".txt"):
+                shutil.copyfile(os.path.join(texts, text), self.path("openmpi", os.path.relpath(texts, prefix), text))
+
+    def sizes(self):
+        """[(bytes, path below the folder)], the largest first."""
+        found = []
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                path = os.path.join(folder, name)
+                found.append((os.path.getsize(path), os.path.relpath(path, self.folder)))
+        return sorted(found, reverse=True)
+
+
+def build_targets(build):
+    """Builds every target of a kind that is taken along."""
+    if not os.path.exists(os.path.join(build, "build.ninja")):
+        raise Problem(f"{build} is no configured build folder; scripts/build_cuda makes build-cuda")
+    known = re.findall(r"^(\w+): phony$", command_output("ninja", "-C", build, "-t", "targets", "all"), re.M)
+    wanted = [name for name in known if programs.kind_of(name)]
+    subprocess.run(["cmake", "--build", build, "--target", *wanted], check=True)
+
+
+def commit_of(root):
+    try:
+        commit = command_output("git", "-C", root, "rev-parse", "HEAD").strip()
+        changed = command_output("git", "-C", root, "status", "--porcelain", "--untracked-files=no").strip()
+        return commit + (" and changes" if changed else "")
+    except Problem:
+        return "unknown"
+
+
+def clear(folder):
+    if os.path.exists(os.path.join(folder, "manifest.json")):
+        shutil.rmtree(folder)
+    elif os.path.isdir(folder) and os.listdir(folder):
+        raise Problem(f"{folder} holds something else than a pack; name another --output")
+
+
+def pack(root, arguments):
+    build, folder = os.path.abspath(arguments.build), os.path.abspath(arguments.output)
+    if not arguments.no_build:
+        build_targets(build)
+    bin_folder = os.path.join(build, "bin")
+    found = sorted(name for name in os.listdir(bin_folder) if programs.kind_of(name)) if os.path.isdir(bin_folder) else []
+    if not found:
+        raise Problem(f"{bin_folder} has none of the programs that are taken along ({programs.__doc__.strip()})")
+    clear(folder)
+    result = Pack(folder)
+    for name in found:
+        result.add_program(os.path.join(bin_folder, name))
+    result.add_open_mpi()
+    scripts = os.path.join(root, "scripts")
+    shutil.copy2(os.path.join(scripts, "gpu_agenda"), result.path("gpu_agenda"))
+    shutil.copytree(os.path.join(scripts, "gpu"), os.path.join(folder, "gpu"),
+                    ignore=shutil.ignore_patterns("__pycache__"))
+    manifest = {"commit": commit_of(root), "programs": result.programs, "libraries": sorted(result.libraries)}
+    with open(result.path("manifest.json"), "w") as file:
+        json.dump(manifest, file, indent=1)
+    sizes = result.sizes()
+    total = sum(size for size, _ in sizes)
+    print(f"{folder}: {total / MIB:.1f} MiB, {len(result.programs)} programs, {len(result.libraries)} libraries; "
+          "the largest files:")
+    for size, name in sizes[:8]:
+        print(f"  {size / MIB:6.1f} MiB  {name}")
+    print("programs: " + ", ".join(found))
+    of_machine = sorted({name for program in result.programs for name in program["of_machine"]})
+    print("of the machine: " + (", ".join(of_machine) or "nothing but a C++ runtime"))
+    if total > arguments.limit_mib * MIB:
+        raise Problem(f"the pack has {total / MIB:.1f} MiB, and at most {arguments.limit_mib:g} are allowed (--limit-mib)")
+    return 0

@@ -1,0 +1,5 @@
+"""What ends the script with a message instead of a traceback."""
+
+
+class Problem(Exception):
+    pass
