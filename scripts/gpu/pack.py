@@ -115,7 +115,9 @@ def build_targets(build):
         raise Problem(f"{build} is no configured build folder; scripts/build_cuda makes build-cuda")
     known = re.findall(r"^(\w+): phony$", command_output("ninja", "-C", build, "-t", "targets", "all"), re.M)
     wanted = [name for name in known if programs.kind_of(name)]
-    subprocess.run(["cmake", "--build", build, "--target", *wanted], check=True)
+    built = subprocess.run(["cmake", "--build", build, "-j", str(os.cpu_count()), "--target", *wanted])
+    if built.returncode != 0:
+        raise Problem(f"{', '.join(wanted)} could not be built in {build}")
 
 
 def commit_of(root):
