@@ -11,7 +11,7 @@ constexpr uint64_t kLongRun = 100000;
 // Rounds in which every warp polls and nothing happens, until this is called a deadlock.
 constexpr int kPatience = 200;
 // The same in instructions, for warps that spin on plain loads, which look like work.
-constexpr uint64_t kLongPatience = 300000000;
+constexpr uint64_t kLongPatience = 30000000;
 
 Extent clusters_of(const LaunchShape& shape) {
   return {shape.grid.x / shape.cluster.x, shape.grid.y / shape.cluster.y,

@@ -26,6 +26,10 @@ class FatBinary : public SymbolTable {
   Module& module(DeviceMemory& memory, int capability);
   uint64_t address(std::string_view name) const override;
   uint64_t bytes(std::string_view name) const;
+  // The architecture of the PTX that was chosen, such as 80.
+  int architecture(DeviceMemory& memory, int capability) {
+    return std::stoi(std::string(module(memory, capability).target()));
+  }
   void unload() {
     module_.reset();
     variables_.clear();

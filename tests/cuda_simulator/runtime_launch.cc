@@ -185,7 +185,8 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* result, const void* functi
     result->maxThreadsPerBlock =
         static_cast<int>(program.max_threads != 0 ? program.max_threads : kMaxThreads);
     result->numRegs = 32;
-    result->ptxVersion = result->binaryVersion = device.capability;
+    result->ptxVersion = kernel->binary->architecture(runtime.memory, device.capability);
+    result->binaryVersion = result->ptxVersion;
     result->maxDynamicSharedSizeBytes =
         kernel->max_dynamic_shared >= 0
             ? kernel->max_dynamic_shared

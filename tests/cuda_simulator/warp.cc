@@ -73,7 +73,8 @@ void Warp::rest(Lanes lanes, uint32_t pc) { others_.push_back({pc, lanes, true})
 Warp::Outcome Warp::run(uint64_t budget) {
   for (Group& g : others_) g.resting = false;
   // A group that used up its budget may be spinning on what another is to do.
-  if (interrupted_ && others_.size() > 1) others_.back().resting = true;
+  const bool skips = interrupted_ && others_.size() > 1;
+  if (skips) others_.back().resting = true;
   interrupted_ = false;
   if (!choose()) return Outcome::kDone;
   bool yielded = false;
@@ -104,10 +105,13 @@ Warp::Outcome Warp::run(uint64_t budget) {
       yielded |= step != Step::kWait;
       if (choose()) continue;
     }
-    outcome = live_ == 0 ? Outcome::kDone : yielded ? Outcome::kYielded : Outcome::kBlocked;
+    outcome = live_ == 0 ? Outcome::kDone
+              : skips    ? Outcome::kBudget
+              : yielded  ? Outcome::kYielded
+                         : Outcome::kBlocked;
     break;
   }
-  if (outcome == Outcome::kBudget) {
+  if (active_ != 0) {
     others_.push_back({pc_, active_, true});
     active_ = 0;
     interrupted_ = true;
