@@ -33,7 +33,8 @@ function(sprocket_device_test name)
     gtest_discover_tests(
       ${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}.simulated_${capability}. TEST_LIST ${name}_${capability}
       PROPERTIES LABELS simulated TIMEOUT ${arg_TIMEOUT}
-                 ENVIRONMENT "LD_LIBRARY_PATH=$<TARGET_FILE_DIR:cuda_simulator>;CUDA_SIMULATOR=capability=${capability}")
+                 ENVIRONMENT CUDA_SIMULATOR=capability=${capability}
+                 ENVIRONMENT_MODIFICATION LD_LIBRARY_PATH=path_list_prepend:$<TARGET_FILE_DIR:cuda_simulator>)
   endforeach()
   if(SPROCKET_GPU_TESTS)
     gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}.gpu. TEST_LIST ${name}_gpu
