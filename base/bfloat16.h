@@ -1,8 +1,9 @@
-// bfloat16 storage with round-to-nearest-even conversion; arithmetic is done in float.
+// bfloat16 storage with round-to-nearest-even conversion; arithmetic is done in float. C++17, for
+// the host side of device code.
 #pragma once
 
-#include <bit>
 #include <cstdint>
+#include <cstring>
 
 namespace sprocket {
 
@@ -11,7 +12,8 @@ struct BFloat16 {
 
   BFloat16() = default;
   explicit BFloat16(float value) {
-    uint32_t word = std::bit_cast<uint32_t>(value);
+    uint32_t word = 0;
+    std::memcpy(&word, &value, sizeof word);
     if ((word & 0x7fffffffu) > 0x7f800000u) {
       bits = static_cast<uint16_t>((word >> 16) | 0x0040u);  // keep a NaN a NaN
     } else {
@@ -19,7 +21,10 @@ struct BFloat16 {
     }
   }
   explicit operator float() const {
-    return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+    const uint32_t word = static_cast<uint32_t>(bits) << 16;
+    float value = 0;
+    std::memcpy(&value, &word, sizeof value);
+    return value;
   }
 };
 static_assert(sizeof(BFloat16) == 2);

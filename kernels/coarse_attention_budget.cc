@@ -35,7 +35,7 @@ class CoarseBudgetedSelection : public BudgetedSelection<A> {
   // A thread passes over whole domains of a head, so that sums run over ascending query blocks.
   DomainMasses<A> masses() override {
     attend_prefix_rows();
-    const int64_t n = problem_.kv_blocks, prefix = rule_.prefix_blocks();
+    const int64_t n = problem_.kv_blocks, prefix = rule_.prefix_blocks;
     const int64_t listed = rule_.exempt() + rule_.selected();
     DomainMasses<A> masses(held_, problem_.batch, problem_.heads, budget_.video_blocks());
     const int64_t step = internal::tile_rows(ScoreTiles<A>::row_bytes(problem_, true));
@@ -93,7 +93,7 @@ class CoarseBudgetedSelection : public BudgetedSelection<A> {
             if (count <= 0) continue;
             const RowTile tile{bh, first_row(g) + from, count};
             const A* scores = tiles.selection_scores(tile);
-            candidates.resize(rule_.competes() ? rule_.prefix_blocks() : 0);
+            candidates.resize(rule_.rule == PrefixRule::kCompete ? rule_.prefix_blocks : 0);
             std::iota(candidates.begin(), candidates.end(), 0);
             const auto video = allowed.of(g, bh);
             candidates.insert(candidates.end(), video.begin(), video.end());
@@ -119,7 +119,7 @@ class CoarseBudgetedSelection : public BudgetedSelection<A> {
 
   void attend_prefix_rows() {
     if (out_ == nullptr) return;
-    const int64_t rows = rule_.prefix_rows();
+    const int64_t rows = rule_.prefix_rows;
     const int64_t step = internal::tile_rows(ScoreTiles<A>::row_bytes(problem_, false),
                                              batch_heads_ * rows, problem_.threads);
 #pragma omp parallel num_threads(problem_.threads)
@@ -141,7 +141,7 @@ class CoarseBudgetedSelection : public BudgetedSelection<A> {
     std::vector<int32_t> all(problem_.kv_blocks);
     std::iota(all.begin(), all.end(), 0);
     for (int64_t bh = 0; bh < batch_heads_; ++bh) {
-      for (int64_t i = 0; i < rule_.prefix_rows(); ++i) {
+      for (int64_t i = 0; i < rule_.prefix_rows; ++i) {
         rows.add(0, bh * problem_.query_blocks + i, all);
       }
     }

@@ -176,13 +176,13 @@ void check_selection(const CoarseProblem<A>& problem, int k, const A* out) {
 template <class A>
 void RowRule::select(const A* scores, int64_t query_block, RowSelector<A>& selector,
                      int32_t* ids) const {
-  if (query_block < prefix_rows_) {
-    std::iota(ids, ids + kv_blocks_, 0);
+  if (query_block < prefix_rows) {
+    std::iota(ids, ids + kv_blocks, 0);
     return;
   }
   std::iota(ids, ids + exempt(), 0);
   ids += exempt();
-  selector.select(scores + exempt(), kv_blocks_ - exempt(), selected(), ids);
+  selector.select(scores + exempt(), kv_blocks - exempt(), selected(), ids);
   for (int64_t i = 0; i < selected(); ++i) ids[i] += static_cast<int32_t>(exempt());
 }
 

@@ -8,6 +8,7 @@
 #include "kernels/aligned_buffer.h"
 #include "kernels/block_selection.h"
 #include "kernels/coarse_attention.h"
+#include "kernels/row_counts.h"
 
 namespace sprocket::kernels::internal {
 
@@ -70,45 +71,20 @@ template <class A>
 void check_problem(const CoarseProblem<A>& problem);
 
 // What rows list.
-class RowRule {
- public:
+struct RowRule : RowCounts {
   template <class A>
   RowRule(const CoarseProblem<A>& problem, int k)
-      : kv_blocks_(problem.kv_blocks),
-        prefix_(problem.prefix_blocks),
-        k_(k),
-        competes_(problem.prefix_rule == PrefixRule::kCompete),
-        query_blocks_(problem.query_blocks),
-        prefix_rows_(std::clamp(problem.prefix_blocks - problem.first_query_block, 0,
-                                problem.query_blocks)) {}
-
-  // The call's first query blocks are of the prefix and list every block.
-  int64_t prefix_rows() const { return prefix_rows_; }
-  bool competes() const { return competes_; }
-  int64_t prefix_blocks() const { return prefix_; }
-  // What a video row lists before its selected ones, and how many it selects.
-  int64_t exempt() const { return competes_ ? 0 : prefix_; }
-  int64_t selected() const { return competes_ ? k_ + prefix_ : k_; }
-
-  // Without a budget: where row `row` of the call begins in the table.
-  int64_t offset(int64_t row) const {
-    const int64_t head = row / query_blocks_, i = row % query_blocks_;
-    return head * offset_in_head(query_blocks_) + offset_in_head(i);
-  }
+      : RowCounts{problem.kv_blocks,
+                  problem.prefix_blocks,
+                  k,
+                  problem.prefix_rule,
+                  problem.query_blocks,
+                  prefix_rows_of(problem.prefix_blocks, problem.first_query_block,
+                                 problem.query_blocks)} {}
 
   // The row's ids, ascending; offset(row + 1) - offset(row) of them.
   template <class A>
   void select(const A* scores, int64_t query_block, RowSelector<A>& selector, int32_t* ids) const;
-
- private:
-  int64_t offset_in_head(int64_t i) const {
-    const int64_t before = std::min(i, prefix_rows_);
-    return before * kv_blocks_ + (i - before) * (k_ + prefix_);
-  }
-
-  int64_t kv_blocks_, prefix_, k_;
-  bool competes_;
-  int64_t query_blocks_, prefix_rows_;
 };
 
 // Sizes, pointers and counts of a call that selects; `out` may be null.

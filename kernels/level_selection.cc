@@ -10,47 +10,61 @@
 
 namespace sprocket::kernels {
 
-template <class A>
-LevelAssigner<A>::LevelAssigner(const LevelSelection& selection, int blocks)
-    : rule_(selection.rule) {
-  switch (rule_) {
+LevelBounds level_bounds(const LevelSelection& selection, int blocks) {
+  const bool by_quota = selection.rule == LevelRule::kQuota;
+  const std::vector<Decimal>& shares = by_quota ? selection.quotas : selection.thresholds;
+  SPROCKET_CHECK_LE(shares.size(), static_cast<size_t>(kMostLevels));
+  LevelBounds bounds;
+  bounds.rule = selection.rule;
+  bounds.levels = static_cast<int>(shares.size());
+  switch (selection.rule) {
     case LevelRule::kPaper:
     case LevelRule::kCover:
-      for (const Decimal& tau : selection.thresholds) thresholds_.emplace_back(tau);
-      SPROCKET_CHECK(std::is_sorted(thresholds_.begin(), thresholds_.end()),
-                     "thresholds do not ascend");
-      bounds_.resize(thresholds_.size());
-      least_finest_ = std::min<int64_t>(selection.least_finest.floor_times(blocks) + 1, blocks);
+      SPROCKET_CHECK(std::is_sorted(shares.begin(), shares.end()), "thresholds do not ascend");
+      std::transform(shares.begin(), shares.end(), bounds.thresholds, share_of);
+      bounds.least_finest = static_cast<int>(
+          std::min<int64_t>(selection.least_finest.floor_times(blocks) + 1, blocks));
       break;
     case LevelRule::kQuota: {
       Decimal share;
-      for (const Decimal& quota : selection.quotas) {
-        share = share + quota;
-        bounds_.push_back(std::min<int64_t>(share.floor_times(blocks), blocks));
+      for (int level = 0; level < bounds.levels; ++level) {
+        share = share + shares[level];
+        bounds.positions[level] =
+            static_cast<int>(std::min<int64_t>(share.floor_times(blocks), blocks));
       }
-      SPROCKET_CHECK(std::is_sorted(bounds_.begin(), bounds_.end()), "a quota is negative");
+      SPROCKET_CHECK(std::is_sorted(bounds.positions, bounds.positions + bounds.levels),
+                     "a quota is negative");
       break;
     }
   }
+  return bounds;
 }
 
 template <class A>
-void LevelAssigner<A>::find_bounds(std::span<const A> scores, std::span<const int32_t> order) {
+LevelAssigner<A>::LevelAssigner(const LevelSelection& selection, int blocks)
+    : bounds_(level_bounds(selection, blocks)) {
+  std::copy_n(bounds_.positions, bounds_.levels, ends_.begin());
+}
+
+template <class A>
+void LevelAssigner<A>::find_ends(std::span<const A> scores, std::span<const int32_t> order) {
   double total = 0;
   for (const int32_t id : order) total += mass_of(scores[id]);
+  std::array<double, kMostLevels> thresholds;
+  for (int level = 0; level < bounds_.levels; ++level) {
+    thresholds[level] = bounds_.thresholds[level].of(total);
+  }
   const int64_t blocks = static_cast<int64_t>(order.size());
   double cumulated = 0;
-  size_t level = 0;
+  int level = 0;
   for (int64_t position = 0; position < blocks; ++position) {
     cumulated += mass_of(scores[order[position]]);
-    while (level < bounds_.size() && cumulated > thresholds_[level].of(total)) {
-      bounds_[level++] = position;
-    }
+    while (level < bounds_.levels && cumulated > thresholds[level]) ends_[level++] = position;
   }
-  for (; level < bounds_.size(); ++level) bounds_[level] = blocks;
-  if (rule_ == LevelRule::kPaper) return;
-  for (int64_t& bound : bounds_) bound = std::min(bound + 1, blocks);
-  if (!bounds_.empty()) bounds_[0] = std::max(bounds_[0], std::min(least_finest_, blocks));
+  for (; level < bounds_.levels; ++level) ends_[level] = blocks;
+  if (bounds_.rule == LevelRule::kPaper) return;
+  for (int64_t& end : ends_) end = std::min(end + 1, blocks);
+  ends_[0] = std::max(ends_[0], std::min<int64_t>(bounds_.least_finest, blocks));
 }
 
 template <class A>
@@ -58,12 +72,12 @@ void LevelAssigner<A>::assign(std::span<const A> scores, std::span<const uint8_t
                               std::span<uint8_t> levels) {
   SPROCKET_CHECK_EQ(scores.size(), levels.size());
   const std::span<const int32_t> order = order_.sort(scores);
-  if (rule_ != LevelRule::kQuota) find_bounds(scores, order);
+  if (bounds_.rule != LevelRule::kQuota) find_ends(scores, order);
   std::fill(levels.begin(), levels.end(), uint8_t{0});
   const int64_t blocks = static_cast<int64_t>(order.size());
   int64_t position = 0;
-  for (size_t level = 0; level < bounds_.size(); ++level) {
-    for (; position < std::min(bounds_[level], blocks); ++position) {
+  for (int level = 0; level < bounds_.levels; ++level) {
+    for (; position < std::min(ends_[level], blocks); ++position) {
       levels[order[position]] = static_cast<uint8_t>(level + 1);
     }
   }

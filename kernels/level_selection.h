@@ -18,6 +18,7 @@
 // query blocks take every block at level 1. Nothing here is differentiated.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -25,6 +26,7 @@
 
 #include "base/decimal.h"
 #include "kernels/import_budget.h"
+#include "kernels/level_rule.h"
 #include "kernels/pyramid.h"
 #include "kernels/sampled_scores.h"
 #include "kernels/score_order.h"
@@ -32,14 +34,15 @@
 
 namespace sprocket::kernels {
 
-enum class LevelRule { kPaper, kCover, kQuota };
-
 struct LevelSelection {
   LevelRule rule = LevelRule::kCover;
   std::vector<Decimal> thresholds;              // kPaper, kCover: tau of every level
   Decimal least_finest = Decimal::ratio(6, 2);  // kCover
   std::vector<Decimal> quotas;                  // kQuota: share of the blocks at every level
 };
+
+// The rule for rows of `blocks` scores; at most kMostLevels levels.
+LevelBounds level_bounds(const LevelSelection& selection, int blocks);
 
 // Applies a rule to rows of `blocks` scores; one for each thread.
 template <class A>
@@ -51,12 +54,10 @@ class LevelAssigner {
   void assign(std::span<const A> scores, std::span<const uint8_t> caps, std::span<uint8_t> levels);
 
  private:
-  void find_bounds(std::span<const A> scores, std::span<const int32_t> order);
+  void find_ends(std::span<const A> scores, std::span<const int32_t> order);
 
-  LevelRule rule_;
-  std::vector<MassShare> thresholds_;
-  int64_t least_finest_ = 0;
-  std::vector<int64_t> bounds_;  // [levels] sorted positions at this level or a finer one
+  const LevelBounds bounds_;
+  std::array<int64_t, kMostLevels> ends_{};  // sorted positions at each level or a finer one
   ScoreOrder<A> order_;
 };
 

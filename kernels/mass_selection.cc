@@ -10,14 +10,17 @@
 
 namespace sprocket::kernels {
 
+MassBounds mass_bounds(const MassSelection& selection, int blocks) {
+  const MassBounds bounds{share_of(selection.mass), selection.include_crossing,
+                          std::max<int64_t>(selection.least.floor_times(blocks), 1),
+                          std::max<int64_t>(selection.most.floor_times(blocks), 1)};
+  SPROCKET_CHECK_LE(bounds.least, bounds.most);
+  return bounds;
+}
+
 template <class A>
 MassSelector<A>::MassSelector(const MassSelection& selection, int blocks)
-    : mass_(selection.mass),
-      include_crossing_(selection.include_crossing),
-      least_(std::max<int64_t>(selection.least.floor_times(blocks), 1)),
-      most_(std::max<int64_t>(selection.most.floor_times(blocks), 1)) {
-  SPROCKET_CHECK_LE(least_, most_);
-}
+    : bounds_(mass_bounds(selection, blocks)) {}
 
 template <class A>
 std::span<const int32_t> MassSelector<A>::select(std::span<const A> scores) {
@@ -25,15 +28,15 @@ std::span<const int32_t> MassSelector<A>::select(std::span<const A> scores) {
   double total = 0;
   for (const int32_t id : order) total += mass_of(scores[id]);
   const int64_t blocks = static_cast<int64_t>(order.size());
-  const double threshold = mass_.of(total);
+  const double threshold = bounds_.mass.of(total);
   int64_t kept = 0;
   double cumulated = 0;
   for (; kept < blocks; ++kept) {
     cumulated += mass_of(scores[order[kept]]);
     if (cumulated >= threshold) break;
   }
-  if (include_crossing_) ++kept;
-  return order.first(std::min(std::clamp(kept, least_, most_), blocks));
+  if (bounds_.include_crossing) ++kept;
+  return order.first(std::min(std::clamp(kept, bounds_.least, bounds_.most), blocks));
 }
 
 namespace {

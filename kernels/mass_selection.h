@@ -16,6 +16,7 @@
 
 #include "base/decimal.h"
 #include "kernels/import_budget.h"
+#include "kernels/mass_rule.h"
 #include "kernels/sampled_scores.h"
 #include "kernels/score_order.h"
 #include "kernels/segment_table.h"
@@ -29,6 +30,9 @@ struct MassSelection {
   Decimal most = Decimal::ratio(17, 2);
 };
 
+// The rule for rows of `blocks` scores.
+MassBounds mass_bounds(const MassSelection& selection, int blocks);
+
 // Applies the rule to rows of `blocks` scores; one for each thread.
 template <class A>
 class MassSelector {
@@ -38,9 +42,7 @@ class MassSelector {
   std::span<const int32_t> select(std::span<const A> scores);
 
  private:
-  MassShare mass_;
-  bool include_crossing_;
-  int64_t least_, most_;
+  MassBounds bounds_;
   ScoreOrder<A> order_;
 };
 

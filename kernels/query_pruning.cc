@@ -341,6 +341,26 @@ void check_extent(std::span<const TokenPosition> positions, const BlockShape& sh
   }
 }
 
+// Of every block.
+std::vector<BlockShape> describe_blocks(std::span<const int64_t> block_offsets,
+                                        std::span<const TokenPosition> positions,
+                                        const PruningSpec& spec, int first_exempt_blocks) {
+  SPROCKET_CHECK(!block_offsets.empty() && block_offsets.front() == 0 &&
+                     block_offsets.back() == static_cast<int64_t>(positions.size()) &&
+                     std::is_sorted(block_offsets.begin(), block_offsets.end()),
+                 "blocks do not cut {} tokens", positions.size());
+  check_spec(spec);
+  std::vector<BlockShape> shapes;
+  for (size_t block = 0; block + 1 < block_offsets.size(); ++block) {
+    const auto of_block =
+        positions.subspan(block_offsets[block], block_offsets[block + 1] - block_offsets[block]);
+    shapes.push_back(
+        describe_block(of_block, spec, static_cast<int64_t>(block) < first_exempt_blocks));
+    check_extent(of_block, shapes.back());
+  }
+  return shapes;
+}
+
 // body(batch, head, block) for all of them, in parallel over blocks: the heads of a block share its
 // rows' memory pages.
 template <class Body>
@@ -361,30 +381,51 @@ bool QueryPruning::keeps_everything() const {
          static_cast<int64_t>(source.size());
 }
 
+PruningLayout make_pruning_layout(std::span<const int64_t> block_offsets,
+                                  std::span<const TokenPosition> positions, const PruningSpec& spec,
+                                  int first_exempt_blocks) {
+  PruningLayout layout;
+  layout.token_offsets.assign(block_offsets.begin(), block_offsets.end());
+  layout.offsets = {0};
+  for (const BlockShape& shape :
+       describe_blocks(block_offsets, positions, spec, first_exempt_blocks)) {
+    layout.offsets.push_back(layout.offsets.back() + shape.keep);
+    const size_t first_token = layout.centre.size();
+    layout.centre.resize(first_token + shape.tokens(), -1);
+    layout.window.resize(first_token + shape.tokens(), -1);
+    if (spec.redundancy_threshold) layout.previous.resize(first_token + shape.tokens(), -1);
+    if (!shape.prunes()) continue;
+    std::copy(shape.centre.begin(), shape.centre.end(), layout.centre.begin() + first_token);
+    std::copy(shape.previous.begin(), shape.previous.end(), layout.previous.begin() + first_token);
+    for (const Window& window : shape.windows) {
+      for (int32_t i = window.first; i < window.first + window.count; ++i) {
+        layout.window[first_token + shape.order[i]] = static_cast<int32_t>(layout.keep.size());
+      }
+      layout.keep.push_back(window.keep);
+      layout.keep_if_redundant.push_back(window.keep_if_redundant);
+    }
+  }
+  return layout;
+}
+
 template <class T>
 QueryPruning prune_queries(HeadView<const T> q, std::span<const int64_t> block_offsets,
                            std::span<const TokenPosition> positions, int batch, int heads,
                            int head_dim, const PruningSpec& spec, int first_exempt_blocks,
                            int threads) {
-  SPROCKET_CHECK(!block_offsets.empty() && block_offsets.front() == 0 &&
-                     block_offsets.back() == static_cast<int64_t>(positions.size()) &&
-                     std::is_sorted(block_offsets.begin(), block_offsets.end()),
-                 "blocks do not cut {} tokens", positions.size());
-  check_spec(spec);
   QueryPruning pruning;
   pruning.batch = batch;
   pruning.heads = heads;
   pruning.token_offsets.assign(block_offsets.begin(), block_offsets.end());
   pruning.offsets = {0};
-  std::vector<BlockShape> shapes;
+  const std::vector<BlockShape> shapes =
+      describe_blocks(block_offsets, positions, spec, first_exempt_blocks);
   const int64_t blocks = static_cast<int64_t>(block_offsets.size()) - 1;
   const auto positions_of = [&](int64_t block) {
     return positions.subspan(block_offsets[block], block_offsets[block + 1] - block_offsets[block]);
   };
-  for (int64_t block = 0; block < blocks; ++block) {
-    shapes.push_back(describe_block(positions_of(block), spec, block < first_exempt_blocks));
-    check_extent(positions_of(block), shapes.back());
-    pruning.offsets.push_back(pruning.offsets.back() + shapes.back().keep);
+  for (const BlockShape& shape : shapes) {
+    pruning.offsets.push_back(pruning.offsets.back() + shape.keep);
   }
   const int64_t batch_heads = static_cast<int64_t>(batch) * heads;
   const int64_t tokens = pruning.tokens(), kept_rows = pruning.kept_rows();

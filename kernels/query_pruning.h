@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/decimal.h"
+#include "kernels/pruning_rule.h"
 #include "kernels/segment_attention.h"
 
 namespace sprocket::kernels {
@@ -30,12 +31,6 @@ enum class PruningCentre {
   kPackedMiddle,  // token n/2 of the packed valid tokens
   kGeometric,  // the token nearest to the middle of the tokens' bounding box, ties to the smaller
                // index
-};
-
-// Which kept token of its block a pruned one copies; ties go to the smaller index.
-enum class PruningRecovery {
-  kNearestPosition,  // smallest Euclidean distance of the (t, h, w) positions
-  kNearestIndex,     // smallest distance along the packed index
 };
 
 struct PruningSpec {
@@ -55,6 +50,24 @@ struct PruningSpec {
   std::optional<double> redundancy_threshold;
   Decimal redundant_keep_ratio;
 };
+
+// What is the same in all heads and calls of one sequence, token by token. Tokens and windows are
+// numbered over all blocks but for `centre` and `previous`, which name tokens inside the block.
+struct PruningLayout {
+  std::vector<int64_t> token_offsets;  // [query_blocks + 1]
+  std::vector<int64_t> offsets;        // [query_blocks + 1] rows of the kept buffer
+  std::vector<int32_t> centre;    // [tokens] of the token's window; -1 in a block that keeps all
+  std::vector<int32_t> previous;  // [tokens] the same place one frame earlier, or -1; empty without
+                                  // a redundancy threshold
+  std::vector<int32_t> window;    // [tokens]; -1 in a block that keeps all
+  std::vector<int32_t> keep;      // [windows] tokens kept
+  std::vector<int32_t> keep_if_redundant;
+};
+
+// As prune_queries; first_exempt_blocks keep every token.
+PruningLayout make_pruning_layout(std::span<const int64_t> block_offsets,
+                                  std::span<const TokenPosition> positions, const PruningSpec& spec,
+                                  int first_exempt_blocks);
 
 struct QueryPruning {
   int batch = 0;

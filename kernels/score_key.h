@@ -1,8 +1,7 @@
 // Integers that order (value, id) pairs, so that a selection has no ties left and compares in one
-// instruction.
+// instruction. C++17; device code calls constexpr functions.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <type_traits>
 
@@ -17,9 +16,9 @@ using ScoreKey = std::conditional_t<std::is_same_v<A, float>, uint64_t, unsigned
 
 // Ascending with the value, all of them above 0; +0 and -0 are equal; NaN gives 0.
 template <class A>
-SPROCKET_INLINE ValueBits<A> ordered_bits(A value) {
+SPROCKET_INLINE constexpr ValueBits<A> ordered_bits(A value) {
   constexpr int kSignBit = 8 * sizeof(A) - 1;
-  const ValueBits<A> bits = std::bit_cast<ValueBits<A>>(value + A{0});
+  const ValueBits<A> bits = __builtin_bit_cast(ValueBits<A>, value + A{0});
   const ValueBits<A> all_if_negative = ValueBits<A>{0} - (bits >> kSignBit);
   const ValueBits<A> ordered = bits ^ (all_if_negative | (ValueBits<A>{1} << kSignBit));
   return value == value ? ordered : 0;
@@ -27,21 +26,21 @@ SPROCKET_INLINE ValueBits<A> ordered_bits(A value) {
 
 // From large to small: value descending (NaN last), then id ascending.
 template <class A>
-ScoreKey<A> descending_key(ValueBits<A> ordered, uint32_t id) {
+constexpr ScoreKey<A> descending_key(ValueBits<A> ordered, uint32_t id) {
   return (ScoreKey<A>{ordered} << 32) | static_cast<uint32_t>(~id);
 }
 template <class A>
-uint32_t id_of_descending(ScoreKey<A> key) {
+constexpr uint32_t id_of_descending(ScoreKey<A> key) {
   return ~static_cast<uint32_t>(key);
 }
 
 // From small to large: value ascending (NaN last), then id ascending.
 template <class A>
-ScoreKey<A> ascending_key(ValueBits<A> ordered, uint32_t id) {
+constexpr ScoreKey<A> ascending_key(ValueBits<A> ordered, uint32_t id) {
   return (ScoreKey<A>{static_cast<ValueBits<A>>(ordered - 1)} << 32) | id;
 }
 template <class A>
-uint32_t id_of_ascending(ScoreKey<A> key) {
+constexpr uint32_t id_of_ascending(ScoreKey<A> key) {
   return static_cast<uint32_t>(key);
 }
 

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <bit>
+#include <cmath>
 #include <utility>
 
 namespace sprocket::kernels {
@@ -43,6 +44,14 @@ std::span<const int32_t> ScoreOrder<A>::sort(std::span<const A> scores) {
   }
   for (size_t i = 0; i < count; ++i) ids_[i] = entries_[i].id;
   return ids_;
+}
+
+ScaledShare share_of(const Decimal& share) {
+  constexpr int64_t kDecimals = 1'000'000'000'000'000'000;  // a Decimal has no more places
+  int exponent = 0;
+  const long double fraction =
+      std::frexp(static_cast<long double>(share.floor_times(kDecimals)) / kDecimals, &exponent);
+  return {static_cast<uint64_t>(std::ldexp(fraction, 64)), exponent - 64};
 }
 
 template class ScoreOrder<float>;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/decimal.h"
+#include "kernels/mass_share.h"
 
 namespace sprocket::kernels {
 
@@ -35,18 +36,8 @@ double mass_of(A score) {
   return score == score ? static_cast<double>(score) : 0.0;
 }
 
-// A share of a row's mass. Cumulated masses land exactly on a threshold again and again (equal
-// scores, saturated ones), so the product is rounded once: .7 of 90 is 63.
-class MassShare {
- public:
-  explicit MassShare(const Decimal& share)
-      : share_(static_cast<long double>(share.floor_times(kDecimals)) / kDecimals) {}
-  double of(double total) const { return static_cast<double>(share_ * total); }
-  bool operator<(const MassShare& other) const { return share_ < other.share_; }
-
- private:
-  static constexpr int64_t kDecimals = 1'000'000'000'000'000'000;  // a Decimal has no more places
-  long double share_;
-};
+// A share of a row's mass, for ScaledShare::of. Cumulated masses land exactly on a threshold again
+// and again (equal scores, saturated ones), so the product is rounded once: .7 of 90 is 63.
+ScaledShare share_of(const Decimal& share);
 
 }  // namespace sprocket::kernels

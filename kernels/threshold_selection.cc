@@ -17,6 +17,7 @@
 #include "kernels/budgeted_rows.h"
 #include "kernels/row_kernels.h"
 #include "kernels/score_key.h"
+#include "kernels/threshold_rule.h"
 
 namespace sprocket::kernels {
 namespace {
@@ -77,9 +78,6 @@ struct LargestKernel {
   }
 };
 
-// Scores by their distance from the largest one, so that few of them need sorting.
-constexpr int kBuckets = 128;  // and one behind them for what lies further down, or is NaN
-
 // e[j] = exp(s[j] - largest), 0 for NaN, and their sum.
 template <class A>
 struct ExpKernel {
@@ -92,15 +90,12 @@ struct ExpKernel {
   }
 };
 
-// Never descending where scores descend; kBuckets for NaN.
+// Buckets of mass_bucket.
 template <class A>
 struct BucketKernel {
   SPROCKET_INLINE static void run(const A* s, int64_t count, A largest, A buckets_per_unit,
                                   int32_t* bucket) {
-    for (int64_t j = 0; j < count; ++j) {
-      const A distance = (largest - s[j]) * buckets_per_unit;
-      bucket[j] = static_cast<int32_t>(distance < kBuckets ? distance : A{kBuckets});
-    }
+    for (int64_t j = 0; j < count; ++j) bucket[j] = mass_bucket(s[j], largest, buckets_per_unit);
   }
 };
 
@@ -117,22 +112,18 @@ template <class A>
 class ThresholdSelector {
  public:
   ThresholdSelector(const ThresholdSpec& spec, int blocks)
-      : spec_(spec),
-        k_(selected_count(spec.sparsity, blocks)),
-        e_(blocks),
-        bucket_(blocks),
-        ordered_(blocks) {
+      : spec_(spec), counted_(blocks), e_(blocks), bucket_(blocks), ordered_(blocks) {
     expect(blocks);
   }
 
   // Appends the selected ids, ascending, counted from first_id.
   void append(std::span<const A> row, int first_id, std::vector<int32_t>& ids) {
     expect(static_cast<int>(row.size()));
-    if (keeps_all_) {
+    if (bounds_.keeps_all) {
       append_range(first_id, first_id + blocks_, ids);
       return;
     }
-    switch (spec_.rule) {
+    switch (bounds_.rule) {
       case ThresholdRule::kValue:
         append_above_value(row.data(), first_id, ids);
         break;
@@ -160,37 +151,27 @@ class ThresholdSelector {
   void expect(int blocks) {
     if (blocks == blocks_) return;
     blocks_ = blocks;
-    switch (spec_.rule) {
-      case ThresholdRule::kValue:
-        least_ = std::max(spec_.min_blocks_value, 1);
-        keeps_all_ = k_ >= blocks || least_ >= blocks;
-        if (!keeps_all_) quantile_ = -inverse_normal_cdf(static_cast<double>(k_) / blocks);
-        break;
-      case ThresholdRule::kMass:
-        least_ = std::max(spec_.min_blocks, 1);
-        keeps_all_ = spec_.tau >= 1 || least_ >= blocks;
-        break;
-    }
+    bounds_ = threshold_bounds(spec_, counted_, blocks);
   }
 
   void append_above_value(const A* scores, int first_id, std::vector<int32_t>& ids) {
     const double origin = scores[0];
     Statistics statistics;
     run_on_isa<StatisticsKernel<A>>(scores, static_cast<int64_t>(blocks_), &statistics);
-    const double threshold = statistics.mean + statistics.deviation * quantile_;
+    const double threshold = statistics.mean + statistics.deviation * bounds_.quantile;
     const size_t size = ids.size();
     append_where(first_id, ids, [&](int j) { return scores[j] - origin >= threshold; });
     ensure_least(scores, first_id, size, ids);
   }
 
   void append_mass(const A* scores, int first_id, std::vector<int32_t>& ids) {
-    const double target = spec_.tau * exponentiate(scores);
+    const double target = bounds_.tau * exponentiate(scores);
     // Two sets, because sums that wait for each other take long.
-    std::array<std::array<double, kBuckets + 1>, 2> masses{};
+    std::array<std::array<double, kMassBuckets + 1>, 2> masses{};
     for (int j = 0; j < blocks_; ++j) masses[j % 2][bucket_[j]] += e_[j];
     double mass = 0;
     int bucket = 0;
-    for (; bucket < kBuckets; ++bucket) {
+    for (; bucket < kMassBuckets; ++bucket) {
       const double with = mass + (masses[0][bucket] + masses[1][bucket]);
       if (with >= target) break;
       mass = with;
@@ -209,15 +190,15 @@ class ThresholdSelector {
     ensure_least(scores, first_id, size, ids);
   }
 
-  // Takes the best least_ instead, if there are fewer behind the first `size` ids.
+  // Takes the best bounds_.least instead, if there are fewer behind the first `size` ids.
   void ensure_least(const A* scores, int first_id, size_t size, std::vector<int32_t>& ids) {
-    if (ids.size() - size >= static_cast<size_t>(least_)) return;
+    if (ids.size() - size >= static_cast<size_t>(bounds_.least)) return;
     ids.resize(size);
     order(scores);
     keys_.clear();
     for (int j = 0; j < blocks_; ++j) keys_.push_back(key_of(j));
-    std::partial_sort(keys_.begin(), keys_.begin() + least_, keys_.end(), std::greater<>());
-    append_from(keys_[least_ - 1], first_id, ids);
+    std::partial_sort(keys_.begin(), keys_.begin() + bounds_.least, keys_.end(), std::greater<>());
+    append_from(keys_[bounds_.least - 1], first_id, ids);
   }
 
   // Fills e_ and bucket_; returns the sum of e_.
@@ -228,13 +209,11 @@ class ThresholdSelector {
     run_on_isa<LargestKernel<A>>(scores, count, &largest);
     if (std::isfinite(largest)) {
       run_on_isa<ExpKernel<A>>(scores, count, largest, e_.data(), &total);
-      // All below this distance together have less mass than may be left out.
-      const double distance = std::log(blocks_ / ((1 - spec_.tau) * total));
-      run_on_isa<BucketKernel<A>>(scores, count, largest,
-                                  static_cast<A>(kBuckets / std::max(distance, 1.0)),
-                                  bucket_.data());
+      run_on_isa<BucketKernel<A>>(
+          scores, count, largest,
+          static_cast<A>(mass_buckets_per_unit(blocks_, bounds_.tau, total)), bucket_.data());
     } else {  // +inf takes all of the mass; only -inf and NaN: all are alike
-      std::fill(bucket_.begin(), bucket_.end(), kBuckets);
+      std::fill(bucket_.begin(), bucket_.end(), kMassBuckets);
       for (int j = 0; j < blocks_; ++j) {
         e_[j] = largest < 0 || scores[j] == largest ? 1 : 0;
         total += e_[j];
@@ -289,11 +268,9 @@ class ThresholdSelector {
   }
 
   const ThresholdSpec& spec_;
-  int k_;
+  int counted_;
   int blocks_ = -1;  // scores of a row
-  int least_ = 1;
-  bool keeps_all_ = false;
-  double quantile_ = 0;
+  ThresholdBounds bounds_;
   std::vector<A> e_;
   std::vector<int32_t> bucket_;
   std::vector<ValueBits<A>> ordered_;
@@ -345,6 +322,28 @@ double inverse_normal_cdf(double p) {
   const double density = std::exp(-x * x / 2) / std::sqrt(2 * std::numbers::pi);
   const double step = (std::erfc(-x / std::numbers::sqrt2) / 2 - p) / density;
   return x - step / (1 + x * step / 2);
+}
+
+ThresholdBounds threshold_bounds(const ThresholdSpec& spec, int counted, int blocks) {
+  ThresholdBounds bounds;
+  bounds.rule = spec.rule;
+  bounds.tau = spec.tau;
+  switch (spec.rule) {
+    case ThresholdRule::kValue: {
+      const int k = selected_count(spec.sparsity, counted);
+      bounds.least = std::max(spec.min_blocks_value, 1);
+      bounds.keeps_all = k >= blocks || bounds.least >= blocks;
+      if (!bounds.keeps_all) {
+        bounds.quantile = -inverse_normal_cdf(static_cast<double>(k) / blocks);
+      }
+      break;
+    }
+    case ThresholdRule::kMass:
+      bounds.least = std::max(spec.min_blocks, 1);
+      bounds.keeps_all = spec.tau >= 1 || bounds.least >= blocks;
+      break;
+  }
+  return bounds;
 }
 
 template <class A>

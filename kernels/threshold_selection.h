@@ -14,21 +14,9 @@
 #include "base/decimal.h"
 #include "kernels/import_budget.h"
 #include "kernels/segment_table.h"
+#include "kernels/threshold_rule.h"
 
 namespace sprocket::kernels {
-
-enum class ThresholdRule {
-  // Keep j if S[j] >= mean(S) + std(S) * PhiInv(1 - k / N): the k best of normally distributed
-  // scores. std is the population's; k = selected_count(sparsity, N); k = N keeps everything.
-  // Statistics are taken of S[j] - S[0] in double, in one fixed order, so that equal scores have
-  // no spread and are all kept. With a NaN or infinite score there is no threshold: the best
-  // min_blocks_value are kept.
-  kValue,
-  // The smallest set of top blocks whose P = softmax(S) adds up to tau: exp(S - max) in the
-  // precision of the scores, sums in double in one fixed order, compared with tau times the sum
-  // of the row: with m equal scores and nothing else, ceil(tau * m). tau >= 1 keeps everything.
-  kMass,
-};
 
 struct ThresholdSpec {
   ThresholdRule rule = ThresholdRule::kMass;
@@ -43,6 +31,10 @@ struct ThresholdSpec {
   int first_query_block = 0;
   int prefix_blocks = 0;
 };
+
+// The rule for rows of `blocks` video blocks, where counts are of `counted` ones: their number in
+// the whole sequence.
+ThresholdBounds threshold_bounds(const ThresholdSpec& spec, int counted, int blocks);
 
 // The x with Phi(x) = p, Phi the standard normal distribution, to 1e-12 * max(1, |x|) for p in
 // [1e-300, 0.999] (towards 1, where p is short of digits, use -x of 1 - p); -+infinity for 0 and 1.

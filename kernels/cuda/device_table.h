@@ -1,8 +1,9 @@
 // A SegmentTable and a KvBlockMap (kernels/segment_table.h) in device memory.
 //
 // The structs are views that live on the host and are passed by value; every pointer in them is to
-// device memory that the caller owns and keeps until the stream is past its last use. How many pairs
-// a table lists is known on the device alone: the host has a bound, so that nothing waits for it.
+// device memory that the caller owns and keeps until the stream is past its last use. How many
+// pairs a table lists is known on the device alone: the host has a bound, so that nothing waits for
+// it.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +21,19 @@ struct DeviceTable {
   const int32_t* row_offsets = nullptr;  // [rows + 1]
   const int32_t* kv_block = nullptr;     // [max_pairs] of which row_offsets[rows] are in use
 
-  int64_t rows() const { return static_cast<int64_t>(batch) * heads * query_blocks; }
-  int64_t columns() const { return static_cast<int64_t>(batch) * heads * kv_blocks; }
+  constexpr int64_t rows() const { return static_cast<int64_t>(batch) * heads * query_blocks; }
+  constexpr int64_t columns() const { return static_cast<int64_t>(batch) * heads * kv_blocks; }
+};
+
+// The memory of a DeviceTable that a selection writes.
+struct DeviceTableBuffers {
+  int32_t* row_offsets = nullptr;  // [rows + 1]
+  int32_t* kv_block = nullptr;     // [max_pairs]
 };
 
 // The same pairs by KV block: column (b, h, j) = (b * heads + h) * kv_blocks + j is listed by the
-// query blocks query_block[column_offsets[column]] up to query_block[column_offsets[column + 1] - 1],
-// ascending; pair[] of an entry is its place in the table's kv_block.
+// query blocks query_block[column_offsets[column]] up to query_block[column_offsets[column + 1] -
+// 1], ascending; pair[] of an entry is its place in the table's kv_block.
 struct DeviceInverseTable {
   const int32_t* column_offsets = nullptr;  // [columns + 1]
   const int32_t* query_block = nullptr;     // [max_pairs]
