@@ -222,7 +222,7 @@ def measure(teams, case, captured, rounds):
 
 
 def show(record):
-    budget = f" budget {record['budget']}" if record.get("budget") else ""
+    budget = f" budget {record['budget']}" if record.get("budget") is not None else ""
     line = f"  {record['way']:17}{record.get('input', ''):9}{budget:11} {record['total_ms']:9.1f} ms (forward {record['forward_ms']:8.1f})"
     if "bytes_sent" in record:
         line += f"  {record['bytes_sent'] / 1e6:8.2f} MB  wait {100 * record['exposed_share']:4.1f} %" \

@@ -1,0 +1,43 @@
+# Tests of device code. In builds with CUDA.
+option(SPROCKET_GPU_TESTS "Register the tests of device code for a GPU, too" OFF)
+add_custom_target(device_tests)
+
+# sprocket_device_test(NAME [ARCHITECTURE 80|90a] [CAPABILITIES 8.0 9.0] [TIMEOUT s]
+#                      SOURCES a_device_test.cc … LIBS a_cuda_library …)
+#   One GoogleTest binary over the shared CUDA runtime, with .cu sources (compiled for ARCHITECTURE, default
+#   80) or without. Label `simulated`: each test, for each capability (default 8.0), on the simulator of
+#   tests/cuda_simulator. Label `gpu`: the same binary on a GPU, with SPROCKET_GPU_TESTS.
+function(sprocket_device_test name)
+  cmake_parse_arguments(arg "" "ARCHITECTURE;TIMEOUT" "CAPABILITIES;SOURCES;LIBS" ${ARGN})
+  if(NOT arg_ARCHITECTURE)
+    set(arg_ARCHITECTURE 80)
+  endif()
+  if(NOT arg_CAPABILITIES)
+    set(arg_CAPABILITIES 8.0)
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${arg_SOURCES})
+  set_target_properties(${name} PROPERTIES CUDA_ARCHITECTURES ${arg_ARCHITECTURE} CUDA_STANDARD 17
+                                           CUDA_RUNTIME_LIBRARY Shared)
+  target_include_directories(${name} SYSTEM PRIVATE ${SPROCKET_CUTLASS_DIR})
+  target_compile_options(${name} PRIVATE
+    $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr --compress-mode=none -Xcompiler=-Wall>
+    "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${SPROCKET_WERROR}>>:-Werror=all-warnings>")
+  target_link_libraries(${name} PRIVATE sprocket_options ${arg_LIBS} CUDA::cudart GTest::gtest GTest::gmock
+                                        GTest::gtest_main)
+  add_dependencies(${name} cuda_simulator)
+  add_dependencies(device_tests ${name})
+  foreach(capability ${arg_CAPABILITIES})
+    gtest_discover_tests(
+      ${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}.simulated_${capability}. TEST_LIST ${name}_${capability}
+      PROPERTIES LABELS simulated TIMEOUT ${arg_TIMEOUT}
+                 ENVIRONMENT CUDA_SIMULATOR=capability=${capability}
+                 ENVIRONMENT_MODIFICATION LD_LIBRARY_PATH=path_list_prepend:$<TARGET_FILE_DIR:cuda_simulator>)
+  endforeach()
+  if(SPROCKET_GPU_TESTS)
+    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}.gpu. TEST_LIST ${name}_gpu
+                         PROPERTIES LABELS gpu TIMEOUT ${arg_TIMEOUT})
+  endif()
+endfunction()
