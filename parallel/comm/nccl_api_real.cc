@@ -2,6 +2,7 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -178,6 +179,10 @@ class RealCuda : public CudaApi {
 std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> host,
                                                      const NcclOptions& nccl,
                                                      const CommunicatorOptions& options) {
+  // Else NCCL connects the ranks of a collective at its first use, and the host that enqueues it
+  // waits for all of them, in the middle of a step. NCCL has no other way to ask for this; a user's
+  // own choice stays.
+  setenv("NCCL_RUNTIME_CONNECT", "0", 0);
   const std::string name = host->name();
   auto backend = make_nccl_backend({std::make_shared<RealNccl>(), std::make_shared<RealCuda>()},
                                    std::move(host), nccl);

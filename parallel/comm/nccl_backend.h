@@ -42,7 +42,9 @@ std::unique_ptr<Backend> make_nccl_backend(NcclLibraries libraries,
                                            std::unique_ptr<Communicator> host,
                                            const NcclOptions& options);
 
-// With the libraries of this build. Throws ConfigError when it has none.
+// With the libraries of this build, whose collectives are connected at start-up, too. Throws
+// ConfigError when the build has none. Call it before threads that read the environment: it sets
+// NCCL_RUNTIME_CONNECT unless it is set.
 std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> host,
                                                      const NcclOptions& nccl,
                                                      const CommunicatorOptions& options);

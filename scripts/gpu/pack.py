@@ -60,7 +60,7 @@ class Pack:
         for name, path in sorted(needed.items()):
             if SYSTEM.match(name):
                 continue
-            if CUDA.match(name) or "/torch/lib/" in path or "/nvidia/" in path:
+            if CUDA.match(name) or re.search(r"/(torch|nvidia)/", os.path.realpath(path)):
                 of_machine.append(name)
             elif name not in self.libraries:
                 self.libraries[name] = path

@@ -46,7 +46,7 @@ def verdict(outcome):
         result["status"] = NO_DEVICE
     elif outcome.code != 0:
         result["code"] = outcome.code
-        lines = [line for line in outcome.output.splitlines() if line.strip()]
+        lines = [line for line in outcome.output.splitlines() if line.strip(" -=")]
         result["last_lines"] = lines[-5:]
     return result
 
@@ -102,11 +102,14 @@ def sanitized(name, tool):
             command.append("--gtest_filter=" + ":".join(short))
         outcome = context.run(command, limit)
         result = test_result(outcome)
-        result["errors"] = sum(int(count) for count in re.findall(r"ERROR SUMMARY: (\d+) error", outcome.output))
+        summaries = re.findall(r"ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard", outcome.output)
+        result["errors"] = sum(int(errors or hazards) for errors, hazards in summaries)
         if seconds:
             result["left_out"] = len(seconds) - len(short)
         if result["errors"]:
             result["status"] = FAILED
+        elif not summaries and result["status"] == PASSED:
+            result.update(status=FAILED, last_lines=["compute-sanitizer gave no summary"])
         return result
     return run
 

@@ -29,6 +29,7 @@ echo '[       OK ] Rows/Long.Test/1 (5000 ms)'"""
 BAD = """echo '[       OK ] Short.Test (3 ms)'
 echo '[  FAILED  ] Rows/Wrong.Test/1, where GetParam() = 7 (2 ms)'
 echo 'the last word'
+echo '----------'
 exit 1"""
 CRASH = "echo '[       OK ] Short.Test (3 ms)'; kill -SEGV $$"
 # A child of the program must end with it.
@@ -36,7 +37,10 @@ HANG = "echo '[       OK ] Short.Test (3 ms)'; sleep 1000 & echo $! >$0.child; w
 SANITIZER = """[[ "$*" == *--error-exitcode* ]] || exit 3
 echo "arguments: $*"
 echo '[       OK ] Short.Test (3 ms)'
-if [[ $* == *racecheck* ]]; then echo '========= ERROR SUMMARY: 2 errors'; else echo '========= ERROR SUMMARY: 0 errors'; fi"""
+case "$*" in
+  *racecheck*) echo '========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)' ;;
+  *memcheck*) echo '========= ERROR SUMMARY: 0 errors' ;;
+esac"""
 REPORT = """cat <<END
 Resource usage:
  Common:
@@ -141,11 +145,12 @@ class PartsTest(unittest.TestCase):
 
     def test_sanitizers_take_the_short_tests(self):
         executable(os.path.join(self.tools, "compute-sanitizer"), SANITIZER)
-        code = self.run_agenda({"a_device_test": GOOD}, "device_tests", "memcheck", "racecheck")
+        code = self.run_agenda({"a_device_test": GOOD}, "device_tests", "memcheck", "racecheck", "initcheck")
         self.assertEqual(code, 1, self.text)
         clean, racing = self.results["memcheck/a_device_test"], self.results["racecheck/a_device_test"]
         self.assertEqual((clean["status"], clean["errors"], clean["left_out"]), ("passed", 0, 1))
         self.assertEqual((racing["status"], racing["errors"]), ("failed", 2))
+        self.assertEqual(self.results["initcheck/a_device_test"]["last_lines"], ["compute-sanitizer gave no summary"])
         with open(os.path.join(self.output, "log.txt")) as file:
             self.assertIn("--gtest_filter=Short.Test\n", file.read())
 
