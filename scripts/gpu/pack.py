@@ -68,10 +68,15 @@ class Pack:
         return of_machine
 
     def add_program(self, source):
+        """False for a program that is named for a device and cannot use one."""
         name = os.path.basename(source)
-        of_machine = self.add_libraries(libraries_of(source))
+        kind, libraries = programs.kind_of(name), libraries_of(source)
+        if kind != programs.HOST_RANKS and "libcudart.so.13" not in libraries:
+            return False
+        of_machine = self.add_libraries(libraries)
         self.add_binary(source, "bin", name)
-        self.programs.append({"name": name, "kind": programs.kind_of(name), "of_machine": of_machine})
+        self.programs.append({"name": name, "kind": kind, "of_machine": of_machine})
+        return True
 
     def add_open_mpi(self):
         """mpirun, plugins and texts where Open MPI looks for them below OPAL_PREFIX."""
@@ -110,11 +115,12 @@ class Pack:
 
 
 def build_targets(build):
-    """Builds every target of a kind that is taken along."""
+    """Builds every target of a kind that is taken along; `device_tests` stands for the tests of one process."""
     if not os.path.exists(os.path.join(build, "build.ninja")):
         raise Problem(f"{build} is no configured build folder; scripts/build_cuda makes build-cuda")
     known = re.findall(r"^(\w+): phony$", command_output("ninja", "-C", build, "-t", "targets", "all"), re.M)
-    wanted = [name for name in known if programs.kind_of(name)]
+    wanted = [name for name in known if name == "device_tests"
+              or programs.kind_of(name) not in (None, programs.DEVICE_TEST)]
     built = subprocess.run(["cmake", "--build", build, "-j", str(os.cpu_count()), "--target", *wanted])
     if built.returncode != 0:
         raise Problem(f"{', '.join(wanted)} could not be built in {build}")
@@ -146,8 +152,7 @@ def pack(root, arguments):
         raise Problem(f"{bin_folder} has none of the programs that are taken along ({programs.__doc__.strip()})")
     clear(folder)
     result = Pack(folder)
-    for name in found:
-        result.add_program(os.path.join(bin_folder, name))
+    left_out = [name for name in found if not result.add_program(os.path.join(bin_folder, name))]
     result.add_open_mpi()
     scripts = os.path.join(root, "scripts")
     shutil.copy2(os.path.join(scripts, "gpu_agenda"), result.path("gpu_agenda"))
@@ -162,7 +167,9 @@ def pack(root, arguments):
           "the largest files:")
     for size, name in sizes[:8]:
         print(f"  {size / MIB:6.1f} MiB  {name}")
-    print("programs: " + ", ".join(found))
+    print("programs: " + ", ".join(program["name"] for program in result.programs))
+    if left_out:
+        print("left out, because they do not load the CUDA runtime: " + ", ".join(left_out))
     of_machine = sorted({name for program in result.programs for name in program["of_machine"]})
     print("of the machine: " + (", ".join(of_machine) or "nothing but a C++ runtime"))
     if total > arguments.limit_mib * MIB:
