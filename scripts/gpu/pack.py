@@ -60,7 +60,8 @@ class Pack:
         for name, path in sorted(needed.items()):
             if SYSTEM.match(name):
                 continue
-            if CUDA.match(name) or re.search(r"/(torch|nvidia)/", os.path.realpath(path)):
+            from_wheel = re.search(r"/(torch|nvidia)/", os.path.realpath(path)) and not name.startswith("libgomp.")
+            if CUDA.match(name) or from_wheel:
                 of_machine.append(name)
             elif name not in self.libraries:
                 self.libraries[name] = path

@@ -186,6 +186,10 @@ class NamesTest(unittest.TestCase):
                   "kernels_test", "device_test", "comm_test")}
         self.assertEqual(list(kinds.values()), ["device_test", "ranks", "bench", "host_ranks", None, None, None])
 
+    def test_the_simulators_faults_are_kept_from_devices(self):
+        self.assertEqual(programs.options_of("cuda_simulator_test"), ["--gtest_filter=-Fault.*"])
+        self.assertEqual(programs.options_of("a_device_test"), [])
+
     def test_every_part_has_a_box_below_ten_minutes(self):
         packed = [{"name": name, "kind": programs.kind_of(name), "of_machine": []}
                   for name in ("a_device_test", "a_ranks_device_test", "a_device_bench", "comm_mpi_test")]
