@@ -188,4 +188,5 @@ def environment_of(folder, library_folders, outer):
     kept["LD_LIBRARY_PATH"] = ":".join([os.path.join(folder, "lib"), *library_folders])
     kept["OPAL_PREFIX"] = os.path.join(folder, "openmpi")
     kept["OMP_NUM_THREADS"] = "1"
+    kept["NCCL_DEBUG"] = "WARN"  # into the log: NCCL's own words when something fails
     return kept
