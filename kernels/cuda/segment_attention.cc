@@ -19,11 +19,11 @@ void check_head_dim(int head_dim) {
 template <class T>
 void check_rows(const DeviceRows<T>& rows, int64_t element_bytes, const char* what) {
   const auto aligned = [&](int64_t stride) { return stride * element_bytes % 16 == 0; };
-  SPROCKET_CHECK(reinterpret_cast<uintptr_t>(rows.data) % 16 == 0 && aligned(rows.batch_stride) &&
-                     aligned(rows.row_stride) && aligned(rows.head_stride),
-                 "{} lies at {} with strides {}, {}, {} of {} bytes; multiples of 16 bytes are legal",
-                 what, fmt::ptr(rows.data), rows.batch_stride, rows.row_stride, rows.head_stride,
-                 element_bytes);
+  SPROCKET_CHECK(
+      reinterpret_cast<uintptr_t>(rows.data) % 16 == 0 && aligned(rows.batch_stride) &&
+          aligned(rows.row_stride) && aligned(rows.head_stride),
+      "{} lies at {} with strides {}, {}, {} of {} bytes; multiples of 16 bytes are legal", what,
+      fmt::ptr(rows.data), rows.batch_stride, rows.row_stride, rows.head_stride, element_bytes);
 }
 
 void check_problem(const SegmentAttentionProblem& problem) {
@@ -99,10 +99,10 @@ void launch_backward(const BackwardArguments& arguments, CUstream_st* stream) {
 
 KernelFamily kernel_family(int major, int minor) {
   if (major >= 8) return KernelFamily::kSm80;
-  throw ConfigError(
-      fmt::format("attention on a CUDA device: compute capability {}.{} has no kernel; 8.0 and above "
-                  "have",
-                  major, minor));
+  throw ConfigError(fmt::format(
+      "attention on a CUDA device: compute capability {}.{} has no kernel; 8.0 and above "
+      "have",
+      major, minor));
 }
 
 void segment_attention_forward(const SegmentAttentionProblem& problem,
@@ -112,8 +112,7 @@ void segment_attention_forward(const SegmentAttentionProblem& problem,
   check_rows(output.out, is_float ? 4 : 2, "out");
   SPROCKET_CHECK(is_float || !output.accumulate, "a pass continues a former one in fp32 only");
   if (problem.first_head == problem.last_head || problem.table.query_blocks == 0) return;
-  launch_forward({problem, output.out, output.lse, is_float, output.accumulate},
-                 handle_of(stream));
+  launch_forward({problem, output.out, output.lse, is_float, output.accumulate}, handle_of(stream));
 }
 
 void segment_attention_delta(const SegmentAttentionDelta& problem, StreamView stream) {
@@ -143,10 +142,10 @@ void segment_attention_backward(const SegmentAttentionProblem& problem,
   if (plan.slots == 0) return;
   SPROCKET_CHECK(reinterpret_cast<uintptr_t>(workspace) % 16 == 0, "the workspace lies at {}",
                  fmt::ptr(workspace));
-  SPROCKET_CHECK(plan.query_blocks_per_group == problem.table.query_blocks ||
-                     plan.heads_per_group == 1,
-                 "groups of {} of {} query blocks and {} heads", plan.query_blocks_per_group,
-                 problem.table.query_blocks, plan.heads_per_group);
+  SPROCKET_CHECK(
+      plan.query_blocks_per_group == problem.table.query_blocks || plan.heads_per_group == 1,
+      "groups of {} of {} query blocks and {} heads", plan.query_blocks_per_group,
+      problem.table.query_blocks, plan.heads_per_group);
   BackwardArguments group{problem,
                           gradients.inverse,
                           gradients.dout,

@@ -7,7 +7,9 @@
 // (ascending block ids), and there are no atomics.
 //
 // Calls only enqueue work on `stream` and allocate nothing. They throw ConfigError for what no
-// kernel does and CudaError when a launch fails; the contents of tables and maps are not checked.
+// kernel does and CudaError when a launch fails. A table or map whose contents exceed the problem's
+// bounds (max_query_rows, max_kv_rows, max_row_pairs) ends the kernel with a trap, an error of the
+// device that the next call of the CUDA runtime reports.
 #pragma once
 
 #include <cstdint>

@@ -85,8 +85,10 @@ void launch_out(const DeltaArguments& arguments, cudaStream_t stream) {
 
 void launch_delta(const DeltaArguments& arguments, CUstream_st* stream) {
   switch (arguments.element) {
-    case Element::kBFloat16: return launch_out<__nv_bfloat16>(arguments, stream);
-    case Element::kFloat16: return launch_out<__half>(arguments, stream);
+    case Element::kBFloat16:
+      return launch_out<__nv_bfloat16>(arguments, stream);
+    case Element::kFloat16:
+      return launch_out<__half>(arguments, stream);
   }
 }
 

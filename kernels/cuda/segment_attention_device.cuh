@@ -27,10 +27,6 @@ struct QueryBlock {
   int used;       // of them take part
 };
 
-__device__ inline int used_rows(const SegmentAttentionProblem& problem, int64_t row, int rows) {
-  return problem.query_rows == nullptr ? rows : problem.query_rows[row];
-}
-
 __device__ inline QueryBlock query_block(const SegmentAttentionProblem& problem, int batch_head,
                                          int block) {
   QueryBlock result;
@@ -39,14 +35,17 @@ __device__ inline QueryBlock query_block(const SegmentAttentionProblem& problem,
   result.head = batch_head % problem.table.heads;
   result.first = problem.query_offsets[block];
   result.rows = problem.query_offsets[block + 1] - problem.query_offsets[block];
-  result.used = used_rows(problem, result.row, result.rows);
+  result.used = problem.query_rows == nullptr ? result.rows : problem.query_rows[result.row];
+  if (result.used > problem.max_query_rows) __trap();  // a tile could not hold them
   return result;
 }
 
 __device__ inline DeviceKvBlock kv_block(const SegmentAttentionProblem& problem, int batch_head,
                                          int block) {
   const int64_t base = problem.map.per_head ? int64_t{batch_head} * problem.table.kv_blocks : 0;
-  return problem.map.blocks[base + block];
+  const DeviceKvBlock result = problem.map.blocks[base + block];
+  if (result.rows > problem.max_kv_rows) __trap();  // a slot of the backward could not hold them
+  return result;
 }
 
 template <class T, class U>
@@ -61,9 +60,9 @@ __device__ inline int64_t statistic_index(const SegmentAttentionProblem& problem
   return int64_t{batch_head} * problem.queries + row;
 }
 
-// Tiles of a list of blocks, one after the other. A thread fetches an entry of the list each, so that
-// the latency of looking up a block is paid once for many; entries that `make` refuses (blocks without
-// rows here) are left out. All threads of a block call next() together.
+// Tiles of a list of blocks, one after the other. A thread fetches an entry of the list each, so
+// that the latency of looking up a block is paid once for many; entries that `make` refuses (blocks
+// without rows here) are left out. All threads of a block call next() together.
 //
 // Entry has `int rows`, the valid rows of the block.
 template <class Entry, int kThreads, int kTileRows>

@@ -1,6 +1,6 @@
-// What a segment attention call on a device works on. Plain structs that live on the host and travel
-// by value; every pointer in them is to device memory, which the caller owns and keeps until the
-// stream is past the call.
+// What a segment attention call on a device works on. Plain structs that live on the host and
+// travel by value; every pointer in them is to device memory, which the caller owns and keeps until
+// the stream is past the call.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@ enum class Element { kBFloat16, kFloat16 };
 // Which kernels do the work. kSm80: mma.sync and cp.async, compute capability 8.0 and above.
 enum class KernelFamily { kSm80 };
 
-// Element (b, row, h, d) is data[b * batch_stride + row * row_stride + h * head_stride + d]. The data
-// and the strides are multiples of 16 bytes. Strides may be 0.
+// Element (b, row, h, d) is data[b * batch_stride + row * row_stride + h * head_stride + d]. The
+// data and the strides are multiples of 16 bytes. Strides may be 0.
 template <class T>
 struct DeviceRows {
   T* data = nullptr;

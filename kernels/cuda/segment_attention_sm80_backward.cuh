@@ -44,9 +44,12 @@ namespace sprocket::kernels::cuda {
 template <Element kElement, int kHeadDim>
 void launch_backward_sm80(const BackwardArguments& arguments, CUstream_st* stream) {
   switch (query_tile_rows(arguments.problem.max_query_rows)) {
-    case 32: return sm80::launch_passes<kElement, kHeadDim, 32>(arguments, stream);
-    case 64: return sm80::launch_passes<kElement, kHeadDim, 64>(arguments, stream);
-    case 128: return sm80::launch_passes<kElement, kHeadDim, 128>(arguments, stream);
+    case 32:
+      return sm80::launch_passes<kElement, kHeadDim, 32>(arguments, stream);
+    case 64:
+      return sm80::launch_passes<kElement, kHeadDim, 64>(arguments, stream);
+    case 128:
+      return sm80::launch_passes<kElement, kHeadDim, 128>(arguments, stream);
   }
 }
 

@@ -1,6 +1,6 @@
-// Forward of family sm_80: a thread block keeps one query block, and the KV blocks of its list go by
-// in tiles of 64 rows, two in shared memory: while one is computed on, the next arrives. Queries,
-// scores and output stay in registers.
+// Forward of family sm_80: a thread block keeps one query block, and the KV blocks of its list go
+// by in tiles of 64 rows, two in shared memory: while one is computed on, the next arrives.
+// Queries, scores and output stay in registers.
 #pragma once
 
 #include "base/cuda_stream.h"
@@ -220,6 +220,10 @@ struct ForwardKernel {
     Keys next;
     int next_tile;
     bool more = queue.next(next, next_tile, make);
+    if (!more && arguments.accumulate) {
+      cp_async_wait<0>();
+      return;
+    }
     if (more) copy_keys(problem, query, next, next_tile, shared.k[0], shared.v[0]);
     cp_async_fence();
 
@@ -281,9 +285,12 @@ namespace sprocket::kernels::cuda {
 template <Element kElement, int kHeadDim>
 void launch_forward_sm80(const ForwardArguments& arguments, CUstream_st* stream) {
   switch (query_tile_rows(arguments.problem.max_query_rows)) {
-    case 32: return sm80::launch_forward<sm80::ForwardKernel<kElement, kHeadDim, 32>>(arguments, stream);
-    case 64: return sm80::launch_forward<sm80::ForwardKernel<kElement, kHeadDim, 64>>(arguments, stream);
-    case 128: return sm80::launch_forward<sm80::ForwardKernel<kElement, kHeadDim, 128>>(arguments, stream);
+    case 32:
+      return sm80::launch_forward<sm80::ForwardKernel<kElement, kHeadDim, 32>>(arguments, stream);
+    case 64:
+      return sm80::launch_forward<sm80::ForwardKernel<kElement, kHeadDim, 64>>(arguments, stream);
+    case 128:
+      return sm80::launch_forward<sm80::ForwardKernel<kElement, kHeadDim, 128>>(arguments, stream);
   }
 }
 

@@ -1,6 +1,7 @@
 // First pass of the backward of family sm_80: a thread block keeps 64 rows of a KV block, and the
-// query blocks that list it go by in tiles. Scores are computed transposed, keys by queries, so that
-// the weights are already the left operand of dV += P^T dO and dK += dS^T Q and stay in registers.
+// query blocks that list it go by in tiles. Scores are computed transposed, keys by queries, so
+// that the weights are already the left operand of dV += P^T dO and dK += dS^T Q and stay in
+// registers.
 #pragma once
 
 #include "kernels/cuda/segment_attention_device.cuh"
@@ -89,16 +90,15 @@ struct KeyGradientKernel {
       CUTE_UNROLL
       for (int i = 0; i < 4; ++i) {
         const bool valid = first + i / 2 * 8 < rows;
-        const float weight =
-            valid ? exp2_fast(fmaf(scores(i, 0, n), scale2, offset[i % 2])) : 0.0f;
+        const float weight = valid ? exp2_fast(fmaf(scores(i, 0, n), scale2, offset[i % 2])) : 0.0f;
         scores(i, 0, n) = weight;
         dweights(i, 0, n) = valid ? weight * (dweights(i, 0, n) - deltas[i % 2]) : 0.0f;
       }
     }
   }
 
-  // Rounded gradients of the scores to the pair's slot, columns exchanged: 16 bytes for each row and
-  // 32 columns.
+  // Rounded gradients of the scores to the pair's slot, columns exchanged: 16 bytes for each row
+  // and 32 columns.
   template <class Left>
   __device__ static void store_slot(const Left& dscores, T* slot, int query_rows) {
     const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 + lane / 4;
@@ -173,9 +173,8 @@ struct KeyGradientKernel {
     }
     if (first == last) return;
 
-    const int32_t first_pair =
-        table.row_offsets[int64_t{problem.first_head} * table.query_blocks +
-                          arguments.first_query_block];
+    const int32_t first_pair = table.row_offsets[int64_t{problem.first_head} * table.query_blocks +
+                                                 arguments.first_query_block];
     const auto make = [&](int64_t place, Queries& queries) {
       const QueryBlock query =
           query_block(problem, batch_head, arguments.inverse.query_block[place]);
@@ -191,11 +190,11 @@ struct KeyGradientKernel {
 
     const DeviceKvBuffer& buffer = problem.kv[column.buffer];
     copy_rows<kThreads, kKeyTileRows, kHeadDim>(
-        row_of<const T>(buffer.k, column.batch, column.first_row, column.head),
-        buffer.k.row_stride, column.rows, shared.k);
+        row_of<const T>(buffer.k, column.batch, column.first_row, column.head), buffer.k.row_stride,
+        column.rows, shared.k);
     copy_rows<kThreads, kKeyTileRows, kHeadDim>(
-        row_of<const T>(buffer.v, column.batch, column.first_row, column.head),
-        buffer.v.row_stride, column.rows, shared.v);
+        row_of<const T>(buffer.v, column.batch, column.first_row, column.head), buffer.v.row_stride,
+        column.rows, shared.v);
     copy_queries(arguments, column, next, next_tile, shared.q[0], shared.dout[0]);
     cp_async_fence();
     float statistic = load_statistic(arguments, column, next, next_tile);
@@ -228,12 +227,11 @@ struct KeyGradientKernel {
       auto dweights = partition_fragment_C(mma, Shape<Int<kKeyTileRows>, Int<kQueryRows>>{});
       clear(scores);
       clear(dweights);
-      multiply<LoadRows<T>, LoadRows<T>>(
-          scores, k, tile_at<T, kQueryRows, kHeadDim>(shared.q[stage]), mma);
-      multiply<LoadRows<T>, LoadRows<T>>(
-          dweights, v, tile_at<T, kQueryRows, kHeadDim>(shared.dout[stage]), mma);
-      differentiate(scores, dweights, shared.statistics[stage], column.rows, scale2,
-                    column.bias2);
+      multiply<LoadRows<T>, LoadRows<T>>(scores, k,
+                                         tile_at<T, kQueryRows, kHeadDim>(shared.q[stage]), mma);
+      multiply<LoadRows<T>, LoadRows<T>>(dweights, v,
+                                         tile_at<T, kQueryRows, kHeadDim>(shared.dout[stage]), mma);
+      differentiate(scores, dweights, shared.statistics[stage], column.rows, scale2, column.bias2);
       multiply_registers<LoadTransposed<T>>(
           dv, round_to_left<T>(scores),
           transposed_tile_at<T, kQueryRows, kHeadDim>(shared.dout[stage]), mma);

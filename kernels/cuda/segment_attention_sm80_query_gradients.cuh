@@ -42,10 +42,10 @@ struct QueryGradientKernel {
         row_of<const T>(rows, query.batch, keys.first_row + int64_t{tile} * kKeyTileRows,
                         query.head),
         rows.row_stride, rows_of_tile(keys.rows, kKeyTileRows, tile), k);
-    copy_rows<kThreads, kKeyTileRows, kQueryRows>(
-        static_cast<const T*>(arguments.slots) + keys.slot * slot.elements() +
-            tile * slot.tile_elements(),
-        kQueryRows, kKeyTileRows, dscores);
+    copy_rows<kThreads, kKeyTileRows, kQueryRows>(static_cast<const T*>(arguments.slots) +
+                                                      keys.slot * slot.elements() +
+                                                      tile * slot.tile_elements(),
+                                                  kQueryRows, kKeyTileRows, dscores);
   }
 
   template <class Sums>

@@ -1,56 +1,11 @@
-// Tiles of family sm_80: their layouts in shared memory, the copies that fill them, and products on
-// them by mma.sync m16n8k16. Warps share a tile by rows of the left operand, 16 rows each.
+// Copies into tiles of family sm_80, and products on them by mma.sync m16n8k16.
 #pragma once
 
-#include <cute/tensor.hpp>
 #include <cutlass/numeric_conversion.h>
-#include <cutlass/numeric_types.h>
 
-#include "kernels/cuda/segment_attention_problem.h"
-#include "kernels/cuda/segment_attention_tiles.h"
+#include "kernels/cuda/segment_attention_sm80_layouts.h"
 
 namespace sprocket::kernels::cuda::sm80 {
-
-using namespace cute;  // NOLINT: the language of layouts
-
-template <Element kElement>
-using ElementType =
-    std::conditional_t<kElement == Element::kBFloat16, cutlass::bfloat16_t, cutlass::half_t>;
-
-// [rows][columns], row-major in atoms of 8 rows by 64 (or 32) columns whose 16-byte pieces are
-// permuted: 8 pieces under each other lie in different banks.
-template <int kRows, int kColumns>
-struct TileLayout {
-  static_assert(kColumns == 32 || kColumns % 64 == 0);
-  static constexpr int kAtomColumns = kColumns == 32 ? 32 : 64;
-  using Atom = decltype(composition(Swizzle<kColumns == 32 ? 2 : 3, 3, 3>{},
-                                    Layout<Shape<_8, Int<kAtomColumns>>,
-                                           Stride<Int<kAtomColumns>, _1>>{}));
-  using Type = decltype(tile_to_shape(Atom{}, Shape<Int<kRows>, Int<kColumns>>{}));
-  // The same memory as [columns][rows].
-  using Transposed = decltype(composition(
-      Type{}, make_layout(Shape<Int<kColumns>, Int<kRows>>{}, GenRowMajor{})));
-};
-
-template <class T, int kRows, int kColumns>
-CUTE_HOST_DEVICE auto tile_at(T* memory) {
-  return make_tensor(make_smem_ptr(memory), typename TileLayout<kRows, kColumns>::Type{});
-}
-
-template <class T, int kRows, int kColumns>
-CUTE_HOST_DEVICE auto transposed_tile_at(T* memory) {
-  return make_tensor(make_smem_ptr(memory), typename TileLayout<kRows, kColumns>::Transposed{});
-}
-
-// 16 bytes to a thread, 8 or 4 threads to a row.
-template <class T, int kThreads, int kColumns>
-struct TileCopy {
-  static constexpr int kRowThreads = kColumns == 32 ? 4 : 8;
-  using Type = decltype(make_tiled_copy(
-      Copy_Atom<SM80_CP_ASYNC_CACHEGLOBAL_ZFILL<uint128_t>, T>{},
-      Layout<Shape<Int<kThreads / kRowThreads>, Int<kRowThreads>>, Stride<Int<kRowThreads>, _1>>{},
-      Layout<Shape<_1, _8>>{}));
-};
 
 // Begins to copy `rows` rows, zeros for the tile's others. Nothing is read past the rows.
 template <int kThreads, int kRows, int kColumns, class T>
@@ -67,20 +22,6 @@ __device__ void copy_rows(const T* first, int64_t row_stride, int rows, T* memor
     cute::copy(copy.with(get<0>(places(0, m, 0)) < rows), from(_, m, _), to(_, m, _));
   }
 }
-
-// kWarps warps, 16 rows each.
-template <class T, int kWarps>
-struct WarpMma {
-  using Operation = std::conditional_t<std::is_same_v<T, cutlass::bfloat16_t>,
-                                       SM80_16x8x16_F32BF16BF16F32_TN, SM80_16x8x16_F32F16F16F32_TN>;
-  using Type = TiledMMA<MMA_Atom<Operation>, Layout<Shape<Int<kWarps>, _1, _1>>,
-                        Tile<Int<16 * kWarps>, _16, _16>>;
-};
-
-template <class T>
-using LoadRows = Copy_Atom<SM75_U32x4_LDSM_N, T>;
-template <class T>
-using LoadTransposed = Copy_Atom<SM75_U16x8_LDSM_T, T>;
 
 // sums += left right^T, left [m][k] in registers, right [n][k] in shared memory read by `Load`.
 template <class Load, class Sums, class Left, class Right, class Mma>
@@ -138,8 +79,8 @@ __device__ auto load_left(const Left& left, const Mma& mma) {
   return fragment;
 }
 
-// A product's sums, rounded, as the left operand of the next: two m16n8 results side by side are one
-// m16k16 operand.
+// A product's sums, rounded, as the left operand of the next: two m16n8 results side by side are
+// one m16k16 operand.
 template <class T, class Sums>
 __device__ auto round_to_left(const Sums& sums) {
   const auto pairs = logical_divide(sums.layout(), Shape<X, X, _2>{});  // ((2, 2), m, (2, n / 2))

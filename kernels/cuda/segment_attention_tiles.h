@@ -26,9 +26,9 @@ SPROCKET_HOST_DEVICE constexpr int query_tile_rows(int rows) {
   return rows <= 32 ? 32 : rows <= 64 ? 64 : 128;
 }
 
-// A thread of an mma.sync m16n8 product holds columns 8 n + 2 (lane % 4) + {0, 1} of its rows. Inside
-// each 32 columns the gradients of the scores are stored with lane % 4 and n exchanged, so that the
-// columns of a thread lie side by side: 16 bytes. The exchange is its own inverse.
+// A thread of an mma.sync m16n8 product holds columns 8 n + 2 (lane % 4) + {0, 1} of its rows.
+// Inside each 32 columns the gradients of the scores are stored with lane % 4 and n exchanged, so
+// that the columns of a thread lie side by side: 16 bytes. The exchange is its own inverse.
 SPROCKET_HOST_DEVICE constexpr int exchanged_column(int column) {
   const int in_group = column % 32;
   return column - in_group + 8 * (in_group % 8 / 2) + 2 * (in_group / 8) + in_group % 2;
