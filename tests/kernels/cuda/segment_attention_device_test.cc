@@ -56,8 +56,8 @@ class DeviceCase {
         kv_block_(c.table.kv_block) {
     for (size_t i = 0; i < c.k.size(); ++i) {
       const std::vector<float> zeros(c.k[i].size(), 0);
-      buffers_.push_back(std::make_unique<Buffer<T>>(Buffer<T>{
-          kv_tensor(c.k[i], i), kv_tensor(c.v[i], i), kv_tensor(zeros, i), kv_tensor(zeros, i)}));
+      buffers_.emplace_back(new Buffer<T>{kv_tensor(c.k[i], i), kv_tensor(c.v[i], i),
+                                          kv_tensor(zeros, i), kv_tensor(zeros, i)});
     }
     use_map(c.map);
     make_inverse();
