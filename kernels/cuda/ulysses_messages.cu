@@ -28,13 +28,14 @@ __device__ __forceinline__ int rows_of_block(int64_t rows) {
 // Blocks of threads: (part of the rows, member and sample).
 template <bool kPack, class Tensor, class Message>
 __global__ void __launch_bounds__(kThreads)
-    move_heads_kernel(HeadView<Tensor> x, HeadMessages layout, int words, Message* messages) {
+    move_heads_kernel(HeadView<Tensor> x, HeadMessages layout, int words,
+                      Message* __restrict__ messages) {
   const int64_t member = blockIdx.y / layout.batch, sample = blockIdx.y % layout.batch;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kBlockRows;
   const int of_row = layout.heads * words;
   Message* const message =
       messages + member * layout.message_stride + (sample * layout.rows + first) * of_row;
-  const int32_t* const order = layout.order + member * layout.heads;
+  const int32_t* const __restrict__ order = layout.order + member * layout.heads;
   const int count = rows_of_block(layout.rows) * of_row;
 #pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
@@ -61,7 +62,8 @@ __device__ __forceinline__ int member_of(const int64_t* first_row, int members, 
 // Blocks of threads: (part of the rows, sample).
 template <bool kPack, class Tensor, class Message>
 __global__ void __launch_bounds__(kThreads)
-    move_rows_kernel(Tensor* x, RowMessages layout, int width, Message* messages) {
+    move_rows_kernel(Tensor* __restrict__ x, RowMessages layout, int width,
+                     Message* __restrict__ messages) {
   const int64_t sample = blockIdx.y;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kBlockRows;
   const int count = rows_of_block(layout.rows) * width;

@@ -5,11 +5,12 @@
 namespace sprocket::kernels::cuda {
 namespace {
 
-// What storing in T adds: half a unit of the last place, and half of the smallest number.
+// What storing in T adds: half a unit of the last place (8 and 11 significant bits), and half of the
+// smallest number.
 template <class T>
 constexpr double kStored = 0;
 template <>
-constexpr double kStored<__nv_bfloat16> = 0x1p-9;
+constexpr double kStored<__nv_bfloat16> = 0x1p-8;
 template <>
 constexpr double kStored<__half> = 0x1p-11;
 template <class T>

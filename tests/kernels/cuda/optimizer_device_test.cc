@@ -143,7 +143,9 @@ TYPED_TEST(AdamWDeviceTest, UpdatesEveryTensorAsAccuratelyAsTheHost) {
     } else {
       for (const double value : converted<double>(copy)) ASSERT_TRUE(std::isnan(value));
     }
-    if (i % 2 == 1) EXPECT_EQ(tensors[i]->parameter.download()[0], 5.0f);  // before the first
+    if (i % 2 == 1) {  // the element before the first
+      EXPECT_EQ(tensors[i]->parameter.download()[0], 5.0f);
+    }
   }
 }
 
