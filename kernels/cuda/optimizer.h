@@ -17,8 +17,9 @@
 
 namespace sprocket::kernels::cuda {
 
-// `count` elements of each array, in device memory. `copy`, null or in T, receives the new parameter
-// rounded to nearest even. Arrays aligned to 16 bytes are updated by vectors, others one by one.
+// `count` elements of each array, in device memory. `copy`, null or in T, receives the new
+// parameter rounded to nearest even. Arrays aligned to 16 bytes are updated by vectors, others one
+// by one.
 template <class T>
 struct AdamWTensor {
   const float* gradient = nullptr;

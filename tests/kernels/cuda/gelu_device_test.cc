@@ -5,8 +5,8 @@
 namespace sprocket::kernels::cuda {
 namespace {
 
-// What storing in T adds: half a unit of the last place (8 and 11 significant bits), and half of the
-// smallest number.
+// What storing in T adds: half a unit of the last place (8 and 11 significant bits), and half of
+// the smallest number.
 template <class T>
 constexpr double kStored = 0;
 template <>
