@@ -1,14 +1,13 @@
 # Tests of device code. In builds with CUDA.
-option(SPROCKET_GPU_TESTS "Register the tests of device code for a GPU, too" OFF)
 add_custom_target(device_tests)
 
-# sprocket_device_test(NAME [ARCHITECTURE 80|90a] [CAPABILITIES 8.0 9.0] [TIMEOUT s]
+# sprocket_device_test(NAME [SIMULATED_ONLY] [ARCHITECTURE 80|90a] [CAPABILITIES 8.0 9.0] [TIMEOUT s]
 #                      SOURCES a_device_test.cc … LIBS a_cuda_library …)
 #   One GoogleTest binary over the shared CUDA runtime, with .cu sources (compiled for ARCHITECTURE, default
 #   80) or without. Label `simulated`: each test, for each capability (default 8.0), on the simulator of
 #   tests/cuda_simulator. Label `gpu`: the same binary on a GPU, with SPROCKET_GPU_TESTS.
 function(sprocket_device_test name)
-  cmake_parse_arguments(arg "" "ARCHITECTURE;TIMEOUT" "CAPABILITIES;SOURCES;LIBS" ${ARGN})
+  cmake_parse_arguments(arg "SIMULATED_ONLY" "ARCHITECTURE;TIMEOUT" "CAPABILITIES;SOURCES;LIBS" ${ARGN})
   if(NOT arg_ARCHITECTURE)
     set(arg_ARCHITECTURE 80)
   endif()
@@ -36,7 +35,7 @@ function(sprocket_device_test name)
                  ENVIRONMENT CUDA_SIMULATOR=capability=${capability}
                  ENVIRONMENT_MODIFICATION LD_LIBRARY_PATH=path_list_prepend:$<TARGET_FILE_DIR:cuda_simulator>)
   endforeach()
-  if(SPROCKET_GPU_TESTS)
+  if(SPROCKET_GPU_TESTS AND NOT arg_SIMULATED_ONLY)
     gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}.gpu. TEST_LIST ${name}_gpu
                          PROPERTIES LABELS gpu TIMEOUT ${arg_TIMEOUT})
   endif()

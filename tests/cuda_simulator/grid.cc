@@ -91,17 +91,24 @@ void Grid::turn(Warp& warp, bool& budget_used, bool& yielded) {
   }
 }
 
-// In the order in which they were started, but with a seed only some of them, if others can go on.
+// In the order in which they were started, and as late as possible: when nothing else happens, or a
+// block is about to leave. With a seed some happen earlier.
 void Grid::run_deferred(bool all) {
+  if (!all && schedule_.seed == 0) return;
   std::deque<std::function<void()>> now;
   now.swap(deferred_);
   for (auto& action : now) {
-    if (!all && schedule_.seed != 0 && random_() % 4 != 0) {
+    if (!all && random_() % 4 != 0) {
       deferred_.push_back(std::move(action));
       continue;
     }
     ++events_;
-    action();
+    try {
+      action();
+    } catch (const DeviceError& error) {
+      throw DeviceError(error.fault(), fmt::format("{}\n  in asynchronous work of kernel {}",
+                                                   error.what(), program_.name));
+    }
   }
 }
 
@@ -140,10 +147,10 @@ void Grid::run() {
     for (Warp* warp : order) {
       if (warp->live()) turn(*warp, budget_used, yielded);
     }
-    run_deferred(events_ == events);
-    resident_.erase(std::remove_if(resident_.begin(), resident_.end(),
-                                   [](const auto& cluster) { return cluster->done(); }),
-                    resident_.end());
+    const auto done = [](const auto& cluster) { return cluster->done(); };
+    const bool leaves = std::any_of(resident_.begin(), resident_.end(), done);
+    run_deferred(leaves || events_ == events);
+    resident_.erase(std::remove_if(resident_.begin(), resident_.end(), done), resident_.end());
     if (events_ != events) {
       idle_rounds = 0;
       busy_until_ = instructions_;

@@ -14,11 +14,10 @@ struct Instruction;
 
 // What a warp does after an instruction.
 enum class Step {
-  kNext,     // goes on with the next
-  kJumped,   // the handler has set the place of every lane
-  kWait,     // the lanes stay at this instruction until something changes
-  kYield,    // goes on with the next, but lets others run first
-  kRetreat,  // stays at this instruction, and lets others run first
+  kNext,    // goes on with the next
+  kJumped,  // the handler has set the place of every lane
+  kWait,    // the lanes stay at this instruction until something changes
+  kYield,   // goes on with the next, but lets others run first
 };
 
 // Executes an instruction for the lanes given, which are active and pass the guard; never none.

@@ -24,6 +24,7 @@ void multiply(float (&c)[kRows][kColumns], const T (&a)[kRows][kMaxDepth],
 // The list: registers of D, A, B, C. flags: depth | accumulator is f16 << 8.
 template <typename H>
 Step mma(Warp& w, const Instruction& in, Lanes lanes) {
+  if (!w.converged(lanes, kAllLanes)) return Step::kWait;
   w.require_all(lanes);
   const int depth = static_cast<int>(in.flags & 0xff);
   const bool half_sums = in.flags >> 8 & 1;
@@ -66,6 +67,7 @@ Step mma(Warp& w, const Instruction& in, Lanes lanes) {
 float tf32(uint32_t bits) { return std::bit_cast<float>(bits & ~0x1fffu); }
 
 Step mma_tf32(Warp& w, const Instruction& in, Lanes lanes) {
+  if (!w.converged(lanes, kAllLanes)) return Step::kWait;
   w.require_all(lanes);
   const int depth = static_cast<int>(in.flags & 0xff);
   const uint32_t* d_at = w.list(in);
@@ -143,6 +145,7 @@ std::byte* row(Warp& w, const Instruction& in, int lane) {
 }
 
 Step load_matrices(Warp& w, const Instruction& in, Lanes lanes) {
+  if (!w.converged(lanes, kAllLanes)) return Step::kWait;
   w.require_all(lanes);
   const bool transposed = in.flags >> 9 & 1;
   const int count = static_cast<int>(in.flags >> 16);
@@ -162,6 +165,7 @@ Step load_matrices(Warp& w, const Instruction& in, Lanes lanes) {
 }
 
 Step store_matrices(Warp& w, const Instruction& in, Lanes lanes) {
+  if (!w.converged(lanes, kAllLanes)) return Step::kWait;
   w.require_all(lanes);
   const bool transposed = in.flags >> 9 & 1;
   const int count = static_cast<int>(in.flags >> 16);
@@ -200,6 +204,7 @@ void decode_matrices(Decoder& d, Modifiers& m) {
 }
 
 Step transpose(Warp& w, const Instruction& in, Lanes lanes) {
+  if (!w.converged(lanes, kAllLanes)) return Step::kWait;
   w.require_all(lanes);
   uint16_t from[8][8];
   for (int lane = 0; lane < kWarpSize; ++lane) {

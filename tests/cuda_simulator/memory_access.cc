@@ -235,7 +235,8 @@ Step nothing(Warp&, const Instruction&, Lanes) { return Step::kNext; }
 
 // Accesses happen in order, at once, and for everybody.
 void decode_fence(Decoder& d, Modifiers& m) {
-  m.take_any({"sc", "acq_rel", "acquire", "release", "proxy", "mbarrier_init"});
+  m.take_any({"proxy", "mbarrier_init"});
+  m.take_any({"sc", "acq_rel", "acquire", "release"});
   m.take_any({"cta", "cluster", "gpu", "sys", "gl"});
   m.take_any({"async", "async.global", "tensormap::generic", "alias", "tensormap"});
   m.take_any({"release", "acquire"});

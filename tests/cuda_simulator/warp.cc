@@ -100,7 +100,8 @@ Warp::Outcome Warp::run(uint64_t budget) {
       const Lanes staying = step == Step::kYield ? 0 : lanes;
       if (staying) rest(staying, pc_);
       if (active_ != staying) {
-        others_.push_back({pc_ + 1, active_ & ~staying, step == Step::kYield});
+        const bool yields = step == Step::kYield;
+        others_.push_back({pc_ + 1, active_ & ~staying, yields, yields ? pc_ : kNowhere});
       }
       yielded |= step != Step::kWait;
       if (choose()) continue;
@@ -176,7 +177,7 @@ std::string Warp::describe() const {
                           place.line, place.text);
   };
   if (active_) add(pc_, active_);
-  for (const Group& g : others_) add(g.pc, g.lanes);
+  for (const Group& g : others_) add(g.after != kNowhere ? g.after : g.pc, g.lanes);
   return result;
 }
 

@@ -97,7 +97,8 @@ class Warp {
   struct Group {
     uint32_t pc;
     Lanes lanes;
-    bool resting;  // waits or has yielded: not to be chosen in this run
+    bool resting;               // waits or has yielded: not to be chosen in this run
+    uint32_t after = kNowhere;  // the instruction that yielded, for messages
   };
   bool choose();
   void reconverge();

@@ -137,6 +137,7 @@ void check_descriptor(Warp& w, uint32_t place) {
 // The product is made now or when it is waited for, in order: by the schedule.
 template <typename H>
 Step multiply(Warp& w, const Instruction& in, Lanes lanes) {
+  if (!w.converged(lanes, kAllLanes)) return Step::kWait;
   w.require_all(lanes);
   if ((in.flags >> 16 & 1) == 0) check_descriptor(w, in.at[0]);
   check_descriptor(w, in.at[1]);
@@ -221,12 +222,14 @@ void decode_product(Decoder& d, Modifiers& m) {
 }
 
 Step commit_group(Warp& w, const Instruction&, Lanes lanes) {
+  if (!w.converged(lanes, kAllLanes)) return Step::kWait;
   w.require_all(lanes);
   w.products.commit();
   return Step::kNext;
 }
 
 Step wait_group(Warp& w, const Instruction& in, Lanes lanes) {
+  if (!w.converged(lanes, kAllLanes)) return Step::kWait;
   w.require_all(lanes);
   w.products.wait(static_cast<uint64_t>(in.immediate));
   if (w.products.empty()) w.late_products = false;
@@ -235,6 +238,7 @@ Step wait_group(Warp& w, const Instruction& in, Lanes lanes) {
 }
 
 Step fence(Warp& w, const Instruction&, Lanes lanes) {
+  if (!w.converged(lanes, kAllLanes)) return Step::kWait;
   w.require_all(lanes);
   return Step::kNext;
 }

@@ -1,0 +1,107 @@
+// Missing waits of asynchronous copies, and what goes wrong with mbarriers. Not for a GPU.
+#include <gmock/gmock.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "tests/cuda_simulator/barriers.h"
+#include "tests/cuda_simulator/device_vector.h"
+
+namespace sprocket::cuda_simulator {
+namespace {
+
+using testing::HasSubstr;
+
+// Two groups, of which kPending are not waited for.
+template <int kPending>
+__global__ void async_copies(const uint32_t* in, uint32_t* out) {
+  __shared__ alignas(16) uint32_t buffer[2][32];
+  for (int i = 0; i < 2; ++i) {
+    asm volatile(
+        "cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(&buffer[i][threadIdx.x])),
+        "l"(in + threadIdx.x));
+    asm volatile("cp.async.commit_group;");
+  }
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+  for (int i = 0; i < 2; ++i) out[2 * threadIdx.x + i] = buffer[i][threadIdx.x];
+}
+
+template <int kPending>
+std::vector<uint32_t> copied() {
+  DeviceVector<uint32_t> in(std::vector<uint32_t>(32, 5)), out(64);
+  async_copies<kPending><<<1, 32>>>(in.data(), out.data());
+  auto results = out.host();
+  results.resize(2);
+  return results;
+}
+
+TEST(AsyncFault, copies_that_are_not_waited_for) {
+  EXPECT_EQ(copied<0>(), (std::vector<uint32_t>{5, 5}));
+  EXPECT_EQ(copied<1>(), (std::vector<uint32_t>{5, ~0u}));
+  EXPECT_EQ(copied<2>(), (std::vector<uint32_t>{~0u, ~0u}));
+}
+
+// The source of a bulk copy is used again before it was read.
+__global__ void early_reuse(float* out) {
+  __shared__ alignas(128) float row[32];
+  for (int r = 0; r < 2; ++r) {
+    row[threadIdx.x] = static_cast<float>(r * 100);
+    __syncwarp();
+    if (threadIdx.x == 0) {
+      asm volatile(
+          "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], 128;" ::"l"(out),
+          "r"(shared_address(row)));
+      asm volatile("cp.async.bulk.commit_group;");
+    }
+    __syncwarp();
+  }
+}
+
+TEST(AsyncFault, source_that_is_used_again_too_early) {
+  DeviceVector<float> out(std::vector<float>(32, 1));
+  early_reuse<<<1, 32>>>(out.data());
+  EXPECT_EQ(out.host()[0], 201) << "100 twice";
+}
+
+std::string message_of(const std::function<void()>& launch, cudaError_t expected) {
+  testing::internal::CaptureStderr();
+  launch();
+  EXPECT_EQ(cudaDeviceSynchronize(), expected);
+  cudaDeviceReset();
+  return testing::internal::GetCapturedStderr();
+}
+
+__global__ void too_many_arrivals() {
+  __shared__ uint64_t barrier;
+  if (threadIdx.x == 0) init_barrier(&barrier, 1);
+  __syncwarp();
+  if (threadIdx.x < 2) expect_bytes(&barrier, 16);
+}
+
+__global__ void not_initialised() {
+  __shared__ uint64_t barrier;
+  expect_bytes(&barrier, 16);
+}
+
+__global__ void never_complete() {
+  __shared__ uint64_t barrier;
+  if (threadIdx.x == 0) {
+    init_barrier(&barrier, 1);
+    expect_bytes(&barrier, 16);
+  }
+  __syncthreads();
+  wait_parity(&barrier, 0);
+}
+
+TEST(AsyncFault, mbarriers) {
+  EXPECT_THAT(message_of([] { too_many_arrivals<<<1, 32>>>(); }, cudaErrorIllegalInstruction),
+              HasSubstr("expects 0 more"));
+  EXPECT_THAT(message_of([] { not_initialised<<<1, 1>>>(); }, cudaErrorIllegalInstruction),
+              HasSubstr("not initialised"));
+  EXPECT_THAT(message_of([] { never_complete<<<1, 32>>>(); }, cudaErrorLaunchTimeout),
+              HasSubstr("try_wait"));
+}
+
+}  // namespace
+}  // namespace sprocket::cuda_simulator
