@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/adamw_factors.h"
 #include "kernels/row_kernels.h"
 
 namespace sprocket::kernels {
@@ -98,11 +99,6 @@ struct GeluBackwardKernel {
                          store(dx + j, load(dy + j, lanes) * derivative, lanes);
                        }));
   }
-};
-
-template <class A>
-struct AdamWFactors {
-  A decay, scale, one_minus_beta1, beta2, one_minus_beta2, inverse_root, eps, rate;
 };
 
 template <class A>
@@ -206,16 +202,7 @@ template <class A>
 void adamw_update(const AdamWStep& step, const A* gradient, int64_t count, A* parameter, A* mean,
                   A* square, int threads) {
   SPROCKET_CHECK_GE(step.step, 1);
-  const double exponent = static_cast<double>(step.step);
-  const AdamWFactors<A> factors{
-      static_cast<A>(1 - step.learning_rate * step.weight_decay),
-      static_cast<A>(step.gradient_scale),
-      static_cast<A>(1 - step.beta1),
-      static_cast<A>(step.beta2),
-      static_cast<A>(1 - step.beta2),
-      static_cast<A>(1 / std::sqrt(1 - std::pow(step.beta2, exponent))),
-      static_cast<A>(step.eps),
-      static_cast<A>(step.learning_rate / (1 - std::pow(step.beta1, exponent)))};
+  const AdamWFactors<A> factors = adamw_factors<A>(step);
   for_chunks(count, threads, [&](int64_t first, int64_t part) {
     run_on_isa<AdamWKernel<A>>(factors, gradient + first, part, parameter + first, mean + first,
                                square + first);

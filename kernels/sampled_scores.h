@@ -19,10 +19,9 @@
 #include <span>
 
 #include "kernels/block_samples.h"
+#include "kernels/sampled_score.h"
 
 namespace sprocket::kernels {
-
-enum class SampledScore { kSoftmax, kExpMinusMax };
 
 // A: float or double. Samples as gather_samples makes them, [batch, heads, blocks, m, head_dim].
 template <class A>

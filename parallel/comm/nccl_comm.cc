@@ -155,28 +155,37 @@ void NcclComm::throw_if_failed() {
 // NCCL connects a pair when it first exchanges data, which would be in the middle of a step, in
 // whatever order ranks come there. So everybody exchanges a byte with everybody now.
 void NcclComm::connect_all_pairs() {
-  const int size = host_->size(), rank = host_->rank();
   void* memory = nullptr;
-  check_cuda(cuda().allocate(&memory, 2 * size), "cudaMalloc");
+  check_cuda(cuda().allocate(&memory, 2 * host_->size()), "cudaMalloc");
   const std::unique_ptr<void, std::function<void(void*)>> owner(
       memory, [this](void* owned) { cuda().release(owned); });
-  char* const bytes = static_cast<char*>(memory);
-  void* const event = run(nullptr, [&] {
+  try {
+    exchange_with_all(static_cast<char*>(memory));
+  } catch (const std::exception& error) {
+    abort(error.what());  // before the release, which waits for the kernels
+    throw;
+  }
+}
+
+void NcclComm::exchange_with_all(char* bytes) {
+  const int size = host_->size(), rank = host_->rank();
+  const auto enqueue = [&] {
     for (int step = 1; step < size; ++step) {
       const int to = (rank + step) % size, from = (rank + size - step) % size;
       check_enqueued(nccl().send(bytes + to, 1, to, comm_, stream_), "ncclSend", to);
       check_enqueued(nccl().receive(bytes + size + from, 1, from, comm_, stream_), "ncclRecv",
                      from);
     }
-  });
+  };
+  const std::unique_ptr<void, std::function<void(void*)>> event(
+      run(nullptr, enqueue), [this](void* used) { recycle(used); });
   const auto deadline = Operation::Clock::now() + options_.timeout;
-  int state = cuda().query(event);
+  int state = cuda().query(event.get());
   while (state == kCudaNotReady && Operation::Clock::now() < deadline) {
     throw_if_failed();
     std::this_thread::yield();
-    state = cuda().query(event);
+    state = cuda().query(event.get());
   }
-  recycle(event);
   if (state == kCudaNotReady) {
     throw BackendError(
         fmt::format("connecting all pairs: not done after {} ms", options_.timeout.count()));

@@ -48,6 +48,8 @@ class NcclComm {
 
  private:
   void connect_all_pairs();
+  // `bytes` are two for each rank, on the device.
+  void exchange_with_all(char* bytes);
   void* take_event();
   // Polls until the communicator is no longer busy; its state then. Throws at the deadline.
   int settle(const char* call);

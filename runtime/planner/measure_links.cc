@@ -16,7 +16,7 @@ constexpr int kRepetitions = 9;
 constexpr int64_t kLeastBytes = 8;
 // Sizes of a layer's messages, as far as they take no longer than kLongest.
 constexpr int64_t kFirstSize = 64 << 10, kLastSize = 16 << 20;
-constexpr double kLongest = 0.15;
+constexpr double kLongest = 0.6;
 // What one direction, or one rank, gains by being alone on a link that it shares.
 constexpr double kAloneFactor = 1.5;
 

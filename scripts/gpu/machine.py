@@ -63,9 +63,11 @@ def find_libraries(names, first=()):
         folders += [os.path.dirname(line.rsplit("=> ", 1)[1]) for line in listed.splitlines() if "=> " in line]
     found = {}
     for name in names:
-        folder = next((folder for folder in folders if os.path.exists(os.path.join(folder, name))), None)
-        if folder:
-            found[name] = folder
+        for folder in folders:
+            path = os.path.join(folder, name)
+            if os.path.exists(path) and os.path.getsize(path) > 0:
+                found[name] = folder
+                break
     return found
 
 

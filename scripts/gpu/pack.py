@@ -12,6 +12,8 @@ from gpu.problem import Problem
 SYSTEM = re.compile(r"(linux-vdso|ld-linux-x86-64|lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s))\.so")
 CUDA = re.compile(r"lib(cuda|cudart|cublas|cublasLt|cudnn\w*|cufft|cufile|cupti|curand|cusolver|cusparse\w*|nccl|nvrtc"
                   r"|nvJitLink|nvshmem\w*|nvToolsExt|torch\w*|c10\w*|shm)\.so")
+# Most machines have them, in a version that their own tools need: taken along for those that do not.
+COMMON = re.compile(r"lib(z|udev|cap|systemd|lzma|zstd|expat|gcrypt|gpg-error)\.so")
 # Networks between machines: their libraries are large, and what is packed runs on one machine.
 FABRICS = re.compile(r"lib(fabric|ibverbs|rdmacm|psm2?|psm_infinipath|ucp|ucs|uct|ucm)\.so")
 MIB = 1 << 20
@@ -40,7 +42,7 @@ def libraries_of(path):
 class Pack:
     def __init__(self, folder):
         self.folder = folder
-        self.libraries = {}
+        self.libraries, self.fallback = {}, {}
         self.programs = []
 
     def path(self, *names):
@@ -60,11 +62,13 @@ class Pack:
         for name, path in sorted(needed.items()):
             if SYSTEM.match(name):
                 continue
-            if CUDA.match(name) or re.search(r"/(torch|nvidia)/", os.path.realpath(path)):
+            from_wheel = re.search(r"/(torch|nvidia)/", os.path.realpath(path)) and not name.startswith("libgomp.")
+            if CUDA.match(name) or from_wheel:
                 of_machine.append(name)
-            elif name not in self.libraries:
-                self.libraries[name] = path
-                self.add_binary(os.path.realpath(path), "lib", name)
+            elif COMMON.match(name) and name not in self.fallback:
+                self.fallback[name] = self.add_binary(os.path.realpath(path), "fallback", name, name)
+            elif not COMMON.match(name) and name not in self.libraries:
+                self.libraries[name] = self.add_binary(os.path.realpath(path), "lib", name)
         return of_machine
 
     def add_program(self, source):
@@ -158,12 +162,13 @@ def pack(root, arguments):
     shutil.copy2(os.path.join(scripts, "gpu_agenda"), result.path("gpu_agenda"))
     shutil.copytree(os.path.join(scripts, "gpu"), os.path.join(folder, "gpu"),
                     ignore=shutil.ignore_patterns("__pycache__"))
-    manifest = {"commit": commit_of(root), "programs": result.programs, "libraries": sorted(result.libraries)}
+    manifest = {"commit": commit_of(root), "programs": result.programs, "libraries": sorted(result.libraries),
+                "fallback": sorted(result.fallback)}
     with open(result.path("manifest.json"), "w") as file:
         json.dump(manifest, file, indent=1)
     sizes = result.sizes()
     total = sum(size for size, _ in sizes)
-    print(f"{folder}: {total / MIB:.1f} MiB, {len(result.programs)} programs, {len(result.libraries)} libraries; "
+    print(f"{folder}: {total / MIB:.1f} MiB, {len(result.programs)} programs, {len(result.libraries) + len(result.fallback)} libraries; "
           "the largest files:")
     for size, name in sizes[:8]:
         print(f"  {size / MIB:6.1f} MiB  {name}")

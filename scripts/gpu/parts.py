@@ -74,7 +74,7 @@ def test_result(outcome):
 
 def device_tests(name):
     def run(context, limit):
-        outcome = context.run([context.program(name)], limit)
+        outcome = context.run([context.program(name), *programs.options_of(name)], limit)
         context.seconds_of_test[name] = {test: seconds for test, (seconds, _) in tests_in(outcome.output).items()}
         return test_result(outcome)
     return run
@@ -93,7 +93,8 @@ def sanitized(name, tool):
         sanitizer = machine.find_tool("compute-sanitizer")
         if not sanitizer:
             return {"status": NO_TOOL, "last_lines": ["compute-sanitizer is not on this machine"]}
-        command = [sanitizer, "--tool", tool, "--error-exitcode", str(SANITIZER_CODE), context.program(name)]
+        command = [sanitizer, "--tool", tool, "--error-exitcode", str(SANITIZER_CODE), context.program(name),
+                   *programs.options_of(name)]
         seconds = context.seconds_of_test.get(name)
         if seconds:
             short = sorted(test for test, taken in seconds.items() if taken < SHORT_TEST_SECONDS)
@@ -187,4 +188,5 @@ def environment_of(folder, library_folders, outer):
     kept["LD_LIBRARY_PATH"] = ":".join([os.path.join(folder, "lib"), *library_folders])
     kept["OPAL_PREFIX"] = os.path.join(folder, "openmpi")
     kept["OMP_NUM_THREADS"] = "1"
+    kept["NCCL_DEBUG"] = "WARN"  # into the log: NCCL's own words when something fails
     return kept

@@ -4,7 +4,7 @@
     NAME_ranks_device_test   GoogleTest under mpirun, ranks that share devices or have one each
     NAME_device_bench        prints JSON lines
     comm_mpi_test            ranks without devices: shows that the packed MPI works on a machine
-    cuda_simulator_test      what the simulator of the tests claims, asked of a device
+    cuda_simulator_test      what the simulator of the tests claims, asked of a device; not its faults, which hang one
 """
 import re
 
@@ -12,6 +12,13 @@ RANKS, DEVICE_TEST, BENCH, HOST_RANKS = "ranks", "device_test", "bench", "host_r
 
 _KINDS = ((r"\w+_ranks_device_test", RANKS), (r"\w+_device_test|cuda_simulator_test", DEVICE_TEST),
           (r"\w+_device_bench", BENCH), (r"comm_mpi_test", HOST_RANKS))
+
+_FILTERS = {"cuda_simulator_test": "-Fault.*"}
+
+
+def options_of(name):
+    """What a GoogleTest program is always called with."""
+    return ["--gtest_filter=" + _FILTERS[name]] if name in _FILTERS else []
 
 
 def kind_of(name):

@@ -20,24 +20,27 @@ def manifest_of(folder):
     missing = [program["name"] for program in manifest["programs"]
                if not os.access(os.path.join(folder, "bin", program["name"]), os.X_OK)]
     missing += [name for name in manifest["libraries"] if not os.path.exists(os.path.join(folder, "lib", name))]
+    missing += [name for name in manifest["fallback"] if not os.path.exists(os.path.join(folder, "fallback", name, name))]
     if missing:
         raise Problem(f"the pack {folder} is damaged: {', '.join(missing)} of its manifest missing or not executable")
     return manifest
 
 
-def libraries_for(manifest, arguments):
-    """(names that are nowhere, folders to search, in order)"""
+def libraries_for(folder, manifest, arguments):
+    """(names that are nowhere, folders to search beside the pack's own, in order)"""
     names = sorted({name for program in manifest["programs"] for name in program["of_machine"]})
     found = machine.find_libraries(names, arguments.libraries)
     folders = [os.path.abspath(folder) for folder in arguments.libraries]
-    folders += [folder for folder in dict.fromkeys(found.values()) if folder not in folders]
+    folders += [place for place in dict.fromkeys(found.values()) if place not in folders]
+    common = machine.find_libraries(manifest["fallback"])
+    folders += [os.path.join(folder, "fallback", name) for name in manifest["fallback"] if name not in common]
     return [name for name in names if name not in found], folders
 
 
 def show(arguments):
     folder = os.path.abspath(arguments.pack)
     manifest = manifest_of(folder)
-    missing, folders = libraries_for(manifest, arguments)
+    missing, folders = libraries_for(folder, manifest, arguments)
     print(f"pack of commit {manifest['commit']}")
     print("the machine's libraries: " + (", ".join(folders) or "none needed"))
     if missing:
@@ -114,7 +117,10 @@ def outcome_of(item, context, devices, missing, seconds_left):
         return {"status": NO_LIBRARY, "last_lines": [f"{', '.join(lacking)} is not on this machine"]}
     if seconds_left <= 0:
         return {"status": NOT_STARTED}
-    return item.run(context, min(item.limit, seconds_left))
+    try:
+        return item.run(context, min(item.limit, seconds_left))
+    except Exception as error:  # whatever it is, the other programs still have something to say
+        return {"status": parts.FAILED, "last_lines": [f"{type(error).__name__}: {error}"]}
 
 
 def run(arguments):
@@ -122,7 +128,7 @@ def run(arguments):
     folder = os.path.abspath(arguments.pack)
     manifest = manifest_of(folder)
     items = chosen(parts.items_of(manifest["programs"]), arguments.parts)
-    missing, folders = libraries_for(manifest, arguments)
+    missing, folders = libraries_for(folder, manifest, arguments)
     environment = parts.environment_of(folder, folders, os.environ)
     results = Results(os.path.abspath(arguments.output))
     found = machine.probe(environment)
@@ -134,8 +140,8 @@ def run(arguments):
     for item in items:
         left = 60 * arguments.minutes - (time.monotonic() - begin)
         result = outcome_of(item, context, found["devices"], missing, left)
-        results.add({"part": item.part, "program": item.program, **result},
-                    f"{result['status']:12} {result.get('seconds', 0):7.1f} s  {item.part}/{item.program}  {details(result)}".rstrip())
+        text = f"{result['status']:12} {result.get('seconds', 0):7.1f} s  {item.part}/{item.program}  {details(result)}"
+        results.add({"part": item.part, "program": item.program, **result}, text.rstrip())
     code = results.exit_code()
     counts = ", ".join(f"{results.statuses.count(status)} {status}" for status in dict.fromkeys(results.statuses))
     results.say(f"{counts or 'nothing to run'}; exit code {code}")

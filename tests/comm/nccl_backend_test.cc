@@ -536,6 +536,19 @@ TEST_F(NcclBackendTest, EveryCallOfStartUpMayFail) {
   }
   cuda->answer_queries(kCudaNotReady);
   EXPECT_THAT(error_of([&] { make(); }), HasSubstr("connecting all pairs: not done after 50 ms"));
+  // What was made is given back.
+  EXPECT_CALL(*cuda, query).WillOnce([&](void*) {
+    nccl->report(kRemoteError);
+    return kCudaNotReady;
+  });
+  EXPECT_CALL(*cuda, create_event).Times(1);
+  // Memory can be released only when no kernel waits for a peer any more.
+  const InSequence order;
+  EXPECT_CALL(*nccl, comm_abort).Times(1);
+  EXPECT_CALL(*cuda, release).Times(1);
+  EXPECT_CALL(*cuda, destroy_event).Times(1);
+  EXPECT_CALL(*cuda, destroy_stream).Times(1);
+  EXPECT_THAT(error_of([&] { make(); }), HasSubstr("NCCL failed: nccl code 6"));
 }
 
 TEST_F(NcclBackendTest, EveryCallOfAnOperationMayFail) {

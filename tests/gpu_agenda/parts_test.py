@@ -88,7 +88,7 @@ class PartsTest(unittest.TestCase):
         self.output = os.path.join(self.folder, "results")
 
     def run_agenda(self, scripts, *arguments, devices=1, needs=("libcudart.so.13",)):
-        manifest = {"commit": "abc", "libraries": [], "programs": []}
+        manifest = {"commit": "abc", "libraries": [], "fallback": [], "programs": []}
         for name, text in scripts.items():
             executable(os.path.join(self.folder, "pack", "bin", name), text)
             manifest["programs"].append({"name": name, "kind": programs.kind_of(name), "of_machine": list(needs)})
@@ -115,6 +115,17 @@ class PartsTest(unittest.TestCase):
             summary = file.read()
         self.assertIn("failed: Rows/Wrong.Test/1", summary)
         self.assertIn("2 failed, 1 passed; exit code 1", summary)
+
+    def test_goes_on_after_a_program_of_another_machine(self):
+        scripts = {"a_device_test": GOOD, "b_device_test": GOOD}
+        self.run_agenda(scripts, "device_tests")
+        with open(os.path.join(self.folder, "pack", "bin", "a_device_test"), "wb") as file:
+            file.write(b"\x7fELF no program")
+        done = agenda.call("run", "device_tests", "--pack", os.path.join(self.folder, "pack"), "--output", self.output,
+                           "--libraries", os.path.join(self.temporary.name, "runtime1"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("OSError: [Errno 8] Exec format error", done.stdout)
+        self.assertEqual(agenda.results_in(self.output)["device_tests/b_device_test"]["status"], "passed")
 
     def test_time_is_boxed(self):
         code = self.run_agenda({"a_device_test": HANG, "b_device_test": GOOD}, "device_tests", "--minutes", "0.02")
@@ -185,6 +196,10 @@ class NamesTest(unittest.TestCase):
                  ("segment_attention_device_test", "comm_ranks_device_test", "attention_device_bench", "comm_mpi_test",
                   "kernels_test", "device_test", "comm_test")}
         self.assertEqual(list(kinds.values()), ["device_test", "ranks", "bench", "host_ranks", None, None, None])
+
+    def test_the_simulators_faults_are_kept_from_devices(self):
+        self.assertEqual(programs.options_of("cuda_simulator_test"), ["--gtest_filter=-Fault.*"])
+        self.assertEqual(programs.options_of("a_device_test"), [])
 
     def test_every_part_has_a_box_below_ten_minutes(self):
         packed = [{"name": name, "kind": programs.kind_of(name), "of_machine": []}

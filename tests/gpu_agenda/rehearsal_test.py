@@ -13,7 +13,7 @@ import agenda
 
 BUILD = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else ""
 # Not hidden: what Python itself loads.
-SHARED_WITH_PYTHON = ("libz.so", "libexpat.so", "libffi.so", "libcrypto.so", "libssl.so")
+OF_PYTHON = ("libz.so", "libexpat.so", "libffi.so", "libcrypto.so", "libssl.so")
 
 
 def may_hide():
@@ -69,7 +69,8 @@ class RehearsalTest(unittest.TestCase):
         if not may_hide():
             self.skipTest("needs root, and the right to unshare the mounts")
         with open(os.path.join(self.pack, "manifest.json")) as file:
-            hidden = [name for name in json.load(file)["libraries"] if not name.startswith(SHARED_WITH_PYTHON)]
+            manifest = json.load(file)
+        hidden = [name for name in manifest["libraries"] + manifest["fallback"] if not name.startswith(OF_PYTHON)]
         script = os.path.join(self.temporary.name, "hide")
         with open(script, "w") as file:
             file.write(f"""set -e
