@@ -223,6 +223,7 @@ struct KeyGradientKernel {
         statistic = load_statistic(arguments, column, next, next_tile);
       }
       cp_async_fence();
+      __syncwarp();  // threads without a query have gone another way; ldmatrix wants them all
       auto scores = partition_fragment_C(mma, Shape<Int<kKeyTileRows>, Int<kQueryRows>>{});
       auto dweights = partition_fragment_C(mma, Shape<Int<kKeyTileRows>, Int<kQueryRows>>{});
       clear(scores);
@@ -232,6 +233,7 @@ struct KeyGradientKernel {
       multiply<LoadRows<T>, LoadRows<T>>(dweights, v,
                                          tile_at<T, kQueryRows, kHeadDim>(shared.dout[stage]), mma);
       differentiate(scores, dweights, shared.statistics[stage], column.rows, scale2, column.bias2);
+      __syncwarp();  // those without a key, too
       multiply_registers<LoadTransposed<T>>(
           dv, round_to_left<T>(scores),
           transposed_tile_at<T, kQueryRows, kHeadDim>(shared.dout[stage]), mma);
