@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/philox.h"
 #include "kernels/isa.h"
+#include "kernels/lane_exp.h"
 #include "kernels/threshold_selection.h"
 #include "tests/kernels/cuda/device_array.h"
 
@@ -132,6 +133,24 @@ TEST(ThresholdSelectionDeviceTest, MassRuleOnSpecialRows) {
     expect_same_rows(mass_rule(tau, 1), special_rows());
     expect_same_rows(mass_rule(tau, 6), special_rows());
   }
+}
+
+// The score whose mass is 1 / 2 beside a score of 0.
+float half_mass_score() {
+  float score = -0.6931472f;
+  while (exp_of_lane(score) < 0.5f) score = std::nextafter(score, 0.0f);
+  while (exp_of_lane(score) > 0.5f) score = std::nextafter(score, -1.0f);
+  return score;
+}
+
+// Sums that land exactly on the target: inside a bucket, and at the end of one.
+TEST(ThresholdSelectionDeviceTest, MassesThatLandOnTheTarget) {
+  ASSERT_EQ(exp_of_lane(half_mass_score()), 0.5f);
+  std::vector<float> halves(12, half_mass_score());
+  for (size_t i = 0; i < 4; ++i) halves[i * 3] = 0;
+  const std::vector<std::vector<float>> rows{std::vector<float>(36, 0.25f), halves};
+  expect_same_rows(mass_rule(0.25, 1), rows);
+  expect_same_rows(mass_rule(0.5, 1), rows);
 }
 
 TEST(ThresholdSelectionDeviceTest, ValueRuleAsOnTheHost) {
