@@ -19,13 +19,11 @@ ROOT = HERE.parents[2]
 
 def find_cuobjdump():
     candidates = [shutil.which("cuobjdump"), "/usr/local/cuda/bin/cuobjdump"]
-    for pattern in ("cuda/lib/python3.*/site-packages/nvidia/cu13/bin/cuobjdump",
-                    "python/lib/python3.*/site-packages/triton/backends/nvidia/bin/cuobjdump"):
-        candidates += glob.glob(str(ROOT / ".deps" / pattern))
+    candidates += glob.glob(str(ROOT / ".deps/cutlass/lib/python3.*/site-packages/nvidia/cu13/bin/cuobjdump"))
     for candidate in candidates:
         if candidate and pathlib.Path(candidate).exists():
             return candidate
-    sys.exit("expected cuobjdump on PATH, in the CUDA toolkit or in .deps, found none")
+    sys.exit("expected cuobjdump on PATH, in the CUDA toolkit or in .deps/cutlass, found none: run scripts/setup --with-cuda")
 
 
 def short_name(demangled):
