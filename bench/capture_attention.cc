@@ -109,7 +109,9 @@ void capture(const Arguments& a) {
   auto world = comm::make_thread_world(1, {});
   const parallel::Mesh mesh(std::move(world.front()), {});
   runtime::Network network(job, mesh, 1, runtime::Network::Start::kCheckpoint);
-  runtime::load_tensors(path, {network.checkpoint_tensors(), {}});
+  const runtime::FlatState weights = network.checkpoint_state();
+  runtime::load_tensors(path, {weights.tensors(), {}});
+  weights.write_back();
 
   const parallel::TokenLayout& layout = network.layout(shape);
   parallel::SequenceAttention attention(mesh, layout, runtime::strategy_spec(job, 1));

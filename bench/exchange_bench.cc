@@ -115,7 +115,7 @@ struct Traffic {
 
 Traffic traffic_of(const parallel::Mesh& mesh) {
   Traffic sum;
-  for (const comm::Communicator* group : {&mesh.outer(), &mesh.ulysses()}) {
+  for (const comm::Communicator* group : {&mesh.tensors().outer(), &mesh.tensors().ulysses()}) {
     const auto totals = group->recorder().totals();
     sum.bytes += totals.bytes_sent;
     sum.messages += totals.messages_sent;

@@ -29,4 +29,10 @@ target_include_directories(
                                   ${SPROCKET_TORCH_DIR}/include/torch/csrc/api/include)
 target_link_libraries(sprocket_torch INTERFACE ${SPROCKET_TORCH_DIR}/lib/libtorch_cpu.so
                                                ${SPROCKET_TORCH_DIR}/lib/libc10.so)
+if(SPROCKET_CUDA)
+  # Streams and the caching allocator, which need libcudart alone. The operators (libtorch_cuda.so and
+  # the 3 GB that it needs) are loaded when a job asks for a device.
+  add_library(sprocket_torch_cuda INTERFACE)
+  target_link_libraries(sprocket_torch_cuda INTERFACE ${SPROCKET_TORCH_DIR}/lib/libc10_cuda.so)
+endif()
 set(CMAKE_BUILD_RPATH ${SPROCKET_TORCH_DIR}/lib)

@@ -21,6 +21,8 @@ std::vector<int64_t> divisors_where(int64_t number, auto&& condition) {
   return result;
 }
 
+constexpr int64_t kMostDeviceBlockTokens = 128;  // of the attention kernels
+
 class Checker {
  public:
   Checker(const Job& job, const LoadOptions& options) : job_(job), options_(options) {}
@@ -32,6 +34,7 @@ class Checker {
     check_data_and_training();
     check_sampling();
     check_output();
+    check_device();
     check_problem();
     return findings_.take();
   }
@@ -280,6 +283,72 @@ class Checker {
     findings_.at_least("output.report_warmup_steps", output.report_warmup_steps(), 0);
   }
 
+  void check_device() {
+    findings_.at_least("compute.ranks_per_device", job_.compute().ranks_per_device(), 1);
+    if (job_.compute().device() != Compute::CUDA) return;
+    if (job_.compute().precision() != Compute::BF16) {
+      findings_.add({"compute.precision", "compute.device"},
+                    fmt::format("{} has no attention kernel on a device; legal with CUDA: BF16",
+                                Compute::Precision_Name(job_.compute().precision())));
+    }
+    check_device_attention();
+    const int64_t dim = job_.model().dim(), heads = job_.model().heads();
+    if (options_.purpose == Purpose::kAttention || dim <= 0 || heads <= 0 || dim % heads != 0) {
+      return;
+    }
+    if (dim / heads != 64 && dim / heads != 128) {
+      findings_.add(
+          {"model.heads", "model.dim", "compute.device"},
+          fmt::format("{} of model.dim: {} makes heads of {} channels, for which there "
+                      "is no attention kernel on a device; legal with CUDA: {}",
+                      heads, dim, dim / heads, list(divisors_where(dim, [&](int64_t count) {
+                        return dim / count == 64 || dim / count == 128;
+                      }))));
+    }
+  }
+
+  static bool limits_imports(const Attention& attention) {
+    return std::any_of(attention.max_coverage().begin(), attention.max_coverage().end(),
+                       [](const Schedule& share) { return share.start() < 1 || share.end() < 1; });
+  }
+
+  // What has kernels on a device.
+  void check_device_attention() {
+    const Attention& attention = job_.attention();
+    const Cube& cube = attention.cube();
+    const bool cubes = attention.order() != Attention::HILBERT;
+    const int64_t tokens =
+        cubes ? int64_t{cube.t()} * cube.h() * cube.w() : attention.block_tokens();
+    if (tokens > kMostDeviceBlockTokens) {
+      findings_.add({cubes ? "attention.cube" : "attention.block_tokens", "compute.device"},
+                    fmt::format("{} tokens in a block; legal with CUDA: at most {}", tokens,
+                                kMostDeviceBlockTokens));
+    }
+    const std::vector<std::string> paths = {"attention.method", "compute.device"};
+    switch (attention.method()) {
+      case Attention::DENSE:
+      case Attention::SLIDING_TILE:
+        break;
+      case Attention::VSA:
+        if (attention.vsa().score() != Vsa::MEAN) {
+          findings_.add({"attention.vsa.score", "compute.device"},
+                        "SUBBLOCK has no kernels on a device; legal with CUDA: MEAN");
+        }
+        if (attention.domains() > 1 && limits_imports(attention)) {
+          findings_.add({"attention.max_coverage", "compute.device"},
+                        "a budget below 1 has no kernels on a device; legal with CUDA: 1");
+        }
+        break;
+      case Attention::BSA:
+      case Attention::PSA:
+      case Attention::ASA:
+        findings_.add(paths, fmt::format("{} has no kernels on a device; legal with CUDA: DENSE, "
+                                         "VSA, SLIDING_TILE",
+                                         Attention::Method_Name(attention.method())));
+        break;
+    }
+  }
+
   void check_problem() {
     if (options_.purpose != Purpose::kAttention) {
       if (job_.compute().precision() == Compute::FP64 && options_.purpose != Purpose::kParity) {
@@ -372,6 +441,14 @@ void check_latent_shape(const LoadedJob& loaded, const LatentShape& shape,
                         loaded.where(violation.paths.front()), violation.message, source);
   }
   if (!text.empty()) throw ConfigError(text);
+}
+
+void check_can_run(const LoadedJob& loaded) {
+  if (loaded.job.compute().device() == Compute::CPU) return;
+  throw ConfigError(fmt::format(
+      "{}: CUDA is not available yet: no command runs tensors on a device; legal: CPU, and CUDA "
+      "for `sprocket plan` and with --dry-run",
+      loaded.where("compute.device")));
 }
 
 }  // namespace sprocket::config

@@ -32,4 +32,7 @@ std::vector<Violation> find_shape_violations(const Job& job, const LatentShape& 
 void check_latent_shape(const LoadedJob& loaded, const LatentShape& shape,
                         const std::string& source);
 
+// For what is about to run tensors. Throws ConfigError for a device that no command runs on.
+void check_can_run(const LoadedJob& loaded);
+
 }  // namespace sprocket::config

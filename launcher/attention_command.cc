@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "configs/load.h"
+#include "configs/validate.h"
 #include "launcher/command.h"
 #include "launcher/session.h"
 #include "runtime/attention/attention_job.h"
@@ -20,7 +21,9 @@ ExitCode attend(const AttentionFlags& flags, const Session& session) {
     load.purpose = config::Purpose::kAttention;
     load.world = session.size();
     load.heads = runtime::heads_of_input(flags.options.input);
-    job = config::load_job(flags.job.config, flags.job.sets, load).job;
+    const config::LoadedJob loaded = config::load_job(flags.job.config, flags.job.sets, load);
+    config::check_can_run(loaded);
+    job = loaded.job;
   });
   Timeline timeline;
   std::unique_ptr<comm::Communicator> world = session.make_world(job.parallel(), &timeline);

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "configs/load.h"
+#include "configs/validate.h"
 #include "launcher/command.h"
 #include "launcher/doctor/machine.h"
 #include "launcher/latent_shape.h"
@@ -33,6 +34,7 @@ Subject load(const CheckParityFlags& flags, int world) {
   options.purpose = config::Purpose::kParity;
   options.world = world;
   const config::LoadedJob loaded = config::load_job(flags.job.config, flags.job.sets, options);
+  config::check_can_run(loaded);
   Subject subject{loaded.job, find_latent_shape(loaded).shape};
   if (flags.precision == "fp64") {
     subject.job.mutable_compute()->set_precision(config::Compute::FP64);

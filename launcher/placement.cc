@@ -34,6 +34,16 @@ int64_t memory_for(int rank, const std::vector<Placement>& placements) {
   return least / sharing;
 }
 
+LocalRank local_rank(int rank, const std::vector<Placement>& placements) {
+  LocalRank local;
+  for (size_t other = 0; other < placements.size(); ++other) {
+    if (placements[other].host != placements[rank].host) continue;
+    if (other < static_cast<size_t>(rank)) ++local.rank;
+    ++local.ranks;
+  }
+  return local;
+}
+
 Placement own_placement() {
   Placement placement;
   char name[256] = {};

@@ -24,6 +24,13 @@ int threads_for(int rank, const std::vector<Placement>& placements);
 // Ranks of one host divide what the rank that found least there found.
 int64_t memory_for(int rank, const std::vector<Placement>& placements);
 
+// A rank's place among the ranks of its host, in the world's order.
+struct LocalRank {
+  int rank = 0;
+  int ranks = 0;
+};
+LocalRank local_rank(int rank, const std::vector<Placement>& placements);
+
 Placement own_placement();
 
 // Collective over `world`.

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "configs/cluster.h"
 #include "configs/load.h"
+#include "configs/validate.h"
 #include "launcher/command.h"
 #include "launcher/latent_shape.h"
 #include "launcher/placement.h"
@@ -45,6 +46,7 @@ struct Measured {
 
 Measured subject(const PlanFlags& flags) {
   Measured subject{config::load_job(flags.config, flags.sets), {}};
+  config::check_can_run(subject.loaded);
   subject.known = find_latent_shape(subject.loaded);
   config::check_latent_shape(subject.loaded, subject.known.shape, subject.known.source);
   return subject;

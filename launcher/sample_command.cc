@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "configs/defaults.h"
 #include "configs/load.h"
+#include "configs/validate.h"
 #include "launcher/command.h"
 #include "launcher/session.h"
 #include "launcher/terminal.h"
@@ -47,7 +48,11 @@ void print_files(const runtime::SampleResult& result) {
 
 ExitCode sample(const SampleFlags& flags, const Session& session) {
   config::Job job;
-  session.run_on_all([&] { job = load(flags, session.size()).job; });
+  session.run_on_all([&] {
+    const config::LoadedJob loaded = load(flags, session.size());
+    if (!flags.job.dry_run) config::check_can_run(loaded);
+    job = loaded.job;
+  });
   if (flags.job.dry_run) {
     if (session.first()) fmt::print("{}", config::to_text(job));
     return ExitCode::kOk;
@@ -58,6 +63,8 @@ ExitCode sample(const SampleFlags& flags, const Session& session) {
   options.checkpoint = checkpoint_of(flags);
   options.output = flags.job.output;
   options.threads = resolve_threads(job.compute(), *world);
+  const parallel::TensorDevice device = take_device(job.compute(), *world);
+  options.device = device.device();
   options.terminal = session.first() && watched_by_a_person();
   const runtime::SampleResult result = runtime::run_sampling(job, std::move(world), options);
   if (session.first()) print_files(result);

@@ -10,6 +10,7 @@
 #include "parallel/comm/backend.h"
 #include "parallel/comm/checked_backend.h"
 #include "parallel/comm/mpi_backend.h"
+#include "parallel/device/device_ordinal.h"
 #include "runtime/jobs/rank_agreement.h"
 
 namespace sprocket::launcher {
@@ -77,6 +78,17 @@ ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session
 int resolve_threads(const config::Compute& compute, comm::Communicator& world) {
   if (compute.threads() > 0) return compute.threads();
   return threads_for(world.rank(), gather_placements(world));
+}
+
+parallel::TensorDevice take_device(const config::Compute& compute, comm::Communicator& world) {
+  parallel::TensorDevice device;
+  if (compute.device() == config::Compute::CPU) return device;
+  const LocalRank local = local_rank(world.rank(), gather_placements(world));
+  runtime::run_on_all(world, [&] {
+    device = parallel::TensorDevice::cuda(parallel::device_ordinal(
+        local.rank, local.ranks, parallel::visible_devices(), compute.ranks_per_device()));
+  });
+  return device;
 }
 
 int64_t resolve_memory(comm::Communicator& world) {

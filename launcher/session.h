@@ -10,6 +10,7 @@
 #include "base/timeline.h"
 #include "configs/job.pb.h"
 #include "parallel/comm/communicator.h"
+#include "parallel/device/tensor_device.h"
 
 namespace sprocket::launcher {
 
@@ -47,6 +48,11 @@ ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session
 
 // compute.threads, or the rank's share of the processors that it may use. Collective over `world`.
 int resolve_threads(const config::Compute& compute, comm::Communicator& world);
+
+// What compute.device asks for; for CUDA one of the host's devices
+// (parallel/device/device_ordinal.h). Whoever holds it keeps it until tensors and communicators are
+// gone. Collective over `world`; all throw when one rank has no device.
+parallel::TensorDevice take_device(const config::Compute& compute, comm::Communicator& world);
 
 // Bytes that this rank may use: its share of what its host can give to new programs, limits of the
 // control group included. Collective over `world`.

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "configs/validate.h"
 #include "launcher/command.h"
 #include "launcher/latent_shape.h"
 #include "launcher/session.h"
@@ -35,7 +36,9 @@ ExitCode train(const TrainFlags& flags, const Session& session) {
   config::Job job;
   session.run_on_all([&] {
     if (!flags.job.dry_run) {
-      job = load(flags, session.size()).job;
+      const config::LoadedJob loaded = load(flags, session.size());
+      config::check_can_run(loaded);
+      job = loaded.job;
     } else if (session.first()) {
       dry_run(flags, session.size());
     }
@@ -46,6 +49,8 @@ ExitCode train(const TrainFlags& flags, const Session& session) {
   runtime::TrainOptions options;
   options.resume = flags.resume;
   options.threads = resolve_threads(job.compute(), *world);
+  const parallel::TensorDevice device = take_device(job.compute(), *world);
+  options.device = device.device();
   options.memory = resolve_memory(*world);
   options.terminal = session.first() && watched_by_a_person();
   const runtime::StopSignal stop;

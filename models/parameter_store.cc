@@ -46,7 +46,8 @@ void fill(const ParameterSpec& spec, const RandomStream& stream, int64_t first,
 
 }  // namespace
 
-ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType dtype)
+ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType dtype,
+                               const at::Device& device)
     : specs_(std::move(specs)) {
   SPROCKET_CHECK(dtype == at::kFloat || dtype == at::kDouble, "found {}", at::toString(dtype));
   int64_t end = 0;
@@ -57,8 +58,9 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType 
     elements_ += spec.elements();
     end += (spec.elements() + kAlignment - 1) / kAlignment * kAlignment;
   }
-  parameters_ = at::zeros({end}, dtype);
-  gradients_ = at::zeros({end}, dtype);
+  const at::TensorOptions options = at::TensorOptions(dtype).device(device);
+  parameters_ = at::zeros({end}, options);
+  gradients_ = at::zeros({end}, options);
   for (int i = 0; i < size(); ++i) {
     const auto part = [&](const at::Tensor& flat) {
       return flat.narrow(0, offsets_[i], specs_[i].elements()).view(specs_[i].shape).detach();
@@ -81,22 +83,27 @@ bool ParameterStore::contains(std::string_view name) const {
 void ParameterStore::zero_gradients() { gradients_.zero_(); }
 
 void ParameterStore::initialise(uint64_t seed) {
+  if (parameters_.is_cpu()) return fill_host(parameters_, seed);
+  const at::Tensor host = at::zeros(parameters_.sizes(), parameters_.scalar_type());
+  fill_host(host, seed);
+  parameters_.copy_(host);
+}
+
+void ParameterStore::fill_host(const at::Tensor& flat, uint64_t seed) const {
   for (int i = 0; i < size(); ++i) {
     const ParameterSpec& spec = specs_[i];
     const RandomStream stream(seed, 0, static_cast<uint64_t>(i), RandomPurpose::kInitialisation);
     const int64_t chunks = (spec.elements() + kChunk - 1) / kChunk;
-    const bool wide = parameters_.scalar_type() == at::kDouble;
+    const bool wide = flat.scalar_type() == at::kDouble;
 #pragma omp parallel for schedule(static) if (chunks > 1)
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       const int64_t first = chunk * kChunk, count = std::min(kChunk, spec.elements() - first);
       std::vector<float> values(count);
       fill(spec, stream, first, values);
       if (wide) {
-        std::copy(values.begin(), values.end(),
-                  parameters_.data_ptr<double>() + offsets_[i] + first);
+        std::copy(values.begin(), values.end(), flat.data_ptr<double>() + offsets_[i] + first);
       } else {
-        std::copy(values.begin(), values.end(),
-                  parameters_.data_ptr<float>() + offsets_[i] + first);
+        std::copy(values.begin(), values.end(), flat.data_ptr<float>() + offsets_[i] + first);
       }
     }
   }

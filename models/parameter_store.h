@@ -16,9 +16,10 @@ namespace sprocket::models {
 
 class ParameterStore {
  public:
-  // Allocates parameters and gradients, both zero. dtype: kFloat (master weights) or kDouble
-  // (proofs).
-  explicit ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType dtype = at::kFloat);
+  // Allocates parameters and gradients on `device`, both zero. dtype: kFloat (master weights) or
+  // kDouble (proofs).
+  explicit ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType dtype = at::kFloat,
+                          const at::Device& device = at::kCPU);
   ParameterStore(const ParameterStore&) = delete;
   ParameterStore& operator=(const ParameterStore&) = delete;
 
@@ -49,10 +50,12 @@ class ParameterStore {
   void zero_gradients();
 
   // Every tensor by its rule. Element e of tensor i is a function of (seed, i, e) only, computed in
-  // fp32 whatever the dtype.
+  // fp32 whatever the dtype, on the host whatever the device.
   void initialise(uint64_t seed);
 
  private:
+  void fill_host(const at::Tensor& flat, uint64_t seed) const;
+
   std::vector<ParameterSpec> specs_;
   std::vector<int64_t> offsets_;
   int64_t elements_ = 0;

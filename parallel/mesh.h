@@ -7,6 +7,8 @@
 
 #include <memory>
 
+#include <c10/core/Device.h>
+
 #include "parallel/comm/communicator.h"
 
 namespace sprocket::parallel {
@@ -29,24 +31,56 @@ struct MeshCoordinate {
 
 MeshCoordinate coordinate_of(int world_rank, const MeshShape& shape);
 
-class Mesh {
+// The groups of a rank, one communicator for each.
+class MeshGroups {
  public:
-  // Collective over `world`. Throws ConfigError when shape.world() differs from the group's size.
-  Mesh(std::unique_ptr<comm::Communicator> world, const MeshShape& shape);
+  // Collective over `world`.
+  MeshGroups(std::unique_ptr<comm::Communicator> world, const MeshShape& shape,
+             const MeshCoordinate& coordinate);
 
-  const MeshShape& shape() const { return shape_; }
-  const MeshCoordinate& coordinate() const { return coordinate_; }
   comm::Communicator& world() const { return *world_; }
   comm::Communicator& data() const { return *data_; }          // same sequence position
   comm::Communicator& sequence() const { return *sequence_; }  // one sample's shards
   comm::Communicator& outer() const { return *outer_; }
   comm::Communicator& ulysses() const { return *ulysses_; }
-  Timeline* timeline() const { return world_->options().timeline; }
+
+ private:
+  std::unique_ptr<comm::Communicator> world_, data_, sequence_, outer_, ulysses_;
+};
+
+// One group of ranks: the communicator of what the host decides on, and that of the ranks' tensors.
+// On the processor they are one object.
+struct RankGroup {
+  comm::Communicator& host;
+  comm::Communicator& tensors;
+};
+
+class Mesh {
+ public:
+  // Collective over `world`, which moves host memory. With a CUDA device NCCL communicators are
+  // made beside it for the tensors. Throws ConfigError when shape.world() differs from the group's
+  // size.
+  Mesh(std::unique_ptr<comm::Communicator> world, const MeshShape& shape,
+       const at::Device& device = at::kCPU);
+
+  const MeshShape& shape() const { return shape_; }
+  const MeshCoordinate& coordinate() const { return coordinate_; }
+  // Of the rank's tensors.
+  const at::Device& device() const { return device_; }
+
+  const MeshGroups& host() const { return *host_; }  // host memory
+  // Memory of device(); on the processor the same as host().
+  const MeshGroups& tensors() const { return device_groups_ ? *device_groups_ : *host_; }
+  comm::Communicator& world() const { return host_->world(); }
+  comm::Communicator& sequence() const { return host_->sequence(); }
+  RankGroup outer() const { return {host_->outer(), tensors().outer()}; }
+  Timeline* timeline() const { return world().options().timeline; }
 
  private:
   MeshShape shape_;
   MeshCoordinate coordinate_;
-  std::unique_ptr<comm::Communicator> world_, data_, sequence_, outer_, ulysses_;
+  at::Device device_;
+  std::unique_ptr<MeshGroups> host_, device_groups_;
 };
 
 }  // namespace sprocket::parallel

@@ -18,7 +18,7 @@ class SequenceAttention::Context {
  public:
   Context(const Mesh& mesh, TokenLayout layout, const StrategySpec& strategy)
       : shard(mesh, std::move(layout), strategy),
-        ulysses(mesh.ulysses(), ulysses_rows()),
+        ulysses(mesh.tensors().ulysses(), ulysses_rows()),
         balancer(mesh.sequence(), mesh.shape()) {}
 
   ShardContext shard;
@@ -93,14 +93,15 @@ struct Invocation : torch::CustomClassHolder {
   std::vector<at::Tensor> pipeline(const std::vector<at::Tensor>& inputs, Work work) {
     const Ulysses& ulysses = context->ulysses;
     const bool overlap = context->shard.strategy.overlap;
+    const StreamView stream = stream_of(inputs[0]);
     std::vector<Ulysses::Movement> leaving(groups.size());
     Ulysses::Movement arriving = ulysses.start_scatter(inputs, group(0));
     for (size_t i = 0; i < groups.size(); ++i) {
       const std::vector<at::Tensor> here = ulysses.finish_scatter(arriving);
       if (i + 1 < groups.size()) arriving = ulysses.start_scatter(inputs, group(i + 1));
-      if (!overlap) arriving.work.wait_host();
+      if (!overlap) arriving.work.wait(stream);
       leaving[i] = ulysses.start_gather(work(i, here));
-      if (!overlap) leaving[i].work.wait_host();
+      if (!overlap) leaving[i].work.wait(stream);
     }
     std::vector<at::Tensor> results;
     for (size_t i = 0; i < groups.size(); ++i) ulysses.finish_gather(leaving[i], group(i), results);

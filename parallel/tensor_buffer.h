@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "kernels/segment_attention.h"
 #include "parallel/comm/communicator.h"
+#include "parallel/exchange_plan.h"
 
 namespace sprocket::parallel {
 
@@ -14,6 +15,21 @@ DType dtype_of(at::ScalarType type);  // throws InternalError for what no commun
 
 // The tensor must be contiguous; the buffer borrows its memory.
 comm::Buffer buffer_of(const at::Tensor& tensor);
+
+// What operations on the tensor are ordered by on this thread: the communicators' operations on it
+// start after what is there, and `work.wait(stream_of(tensor))` orders it after them. On the
+// processor that waits; on a device the host goes on.
+StreamView stream_of(const at::Tensor& tensor);
+
+// The communicators' operations on contiguous tensors, on their stream; counts in elements. The
+// work of exchange_tensors is waited for before either tensor goes; the others have been ordered
+// before the stream's next operations when they return.
+[[nodiscard]] comm::Work exchange_tensors(comm::Communicator& group, const ExchangePlan& plan,
+                                          const at::Tensor& sent, const at::Tensor& received);
+void gather_tensors(comm::Communicator& group, const at::Tensor& own, const at::Tensor& all,
+                    const std::vector<int64_t>& counts);
+void reduce_scatter_tensors(comm::Communicator& group, const at::Tensor& all, const at::Tensor& own,
+                            const std::vector<int64_t>& counts);
 
 // Accumulators are fp64 for fp64 and fp32 otherwise.
 at::ScalarType accumulator_type(at::ScalarType type);

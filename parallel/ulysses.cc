@@ -81,14 +81,13 @@ Ulysses::Movement Ulysses::start_scatter(const std::vector<at::Tensor>& x_BLHD,
   }
   movement.plan = plan(first, x_BLHD.size(), heads);
   movement.received = at::empty({movement.plan.receive_count}, first.options());
-  movement.work = group_.exchange(buffer_of(movement.sent), movement.plan.send,
-                                  buffer_of(movement.received), movement.plan.receive);
+  movement.work = exchange_tensors(group_, movement.plan, movement.sent, movement.received);
   return movement;
 }
 
 std::vector<at::Tensor> Ulysses::finish_scatter(Movement& movement) const {
   if (!movement.unmoved.empty()) return std::move(movement.unmoved);
-  movement.work.wait_host();
+  movement.work.wait(stream_of(movement.received));
   Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.unpack");
   const auto tensors = static_cast<int64_t>(movement.tensors);
   const int64_t batch = movement.sent.size(2), heads = movement.sent.size(4),
@@ -137,8 +136,7 @@ Ulysses::Movement Ulysses::start_gather(const std::vector<at::Tensor>& x_BLHD) c
   }
   movement.received =
       at::empty({size, tensors, batch, rows_[group_.rank()], heads, dim}, first.options());
-  movement.work = group_.exchange(buffer_of(movement.sent), movement.plan.send,
-                                  buffer_of(movement.received), movement.plan.receive);
+  movement.work = exchange_tensors(group_, movement.plan, movement.sent, movement.received);
   return movement;
 }
 
@@ -148,7 +146,7 @@ void Ulysses::finish_gather(Movement& movement, const HeadGroup& group,
     to = std::move(movement.unmoved);
     return;
   }
-  movement.work.wait_host();
+  movement.work.wait(stream_of(movement.received));
   Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.unpack");
   const int64_t size = group_.size(), batch = movement.received.size(2),
                 rows = movement.received.size(3), heads = movement.received.size(4),

@@ -47,7 +47,9 @@ CrossState plan(const at::Tensor& q, const at::Tensor& k, const OpContext& op) {
 }
 
 QuerySide query_side(const CrossState& state, const at::Tensor& q) {
-  return {q, state.query_offsets, state.table, {}, state.scale, state.op.threads};
+  QuerySide query{q, state.query_offsets, state.table, {}, state.scale, state.op.threads};
+  parallel::upload(query);
+  return query;
 }
 
 class CrossAttentionFunction : public torch::autograd::Function<CrossAttentionFunction> {

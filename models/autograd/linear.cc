@@ -7,9 +7,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
-#include "kernels/elementwise.h"
 #include "kernels/gemm.h"
-#include "parallel/tensor_buffer.h"
+#include "models/autograd/row_ops.h"
 
 namespace sprocket::models {
 namespace {
@@ -27,11 +26,14 @@ Sizes sizes_of(const at::Tensor& x, const at::Tensor& weight) {
   return {x.numel() / weight.size(1), weight.size(0), weight.size(1)};
 }
 
+// fp32 on the processor; everything else is LibTorch's: bf16 and fp64 there, and all on devices.
+bool has_own_product(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+
 // x_RK contiguous.
 at::Tensor product(const at::Tensor& x_RK, const at::Tensor& weight, const at::Tensor& bias,
                    const OpContext& op) {
   const Sizes s = sizes_of(x_RK, weight);
-  if (x_RK.scalar_type() != at::kFloat) {
+  if (!has_own_product(x_RK)) {
     const auto type = x_RK.scalar_type();
     return at::addmm(bias.to(type), x_RK, weight.to(type).t());
   }
@@ -43,7 +45,7 @@ at::Tensor product(const at::Tensor& x_RK, const at::Tensor& weight, const at::T
 }
 
 at::Tensor input_gradient(const at::Tensor& dy_RN, const at::Tensor& weight, const OpContext& op) {
-  if (dy_RN.scalar_type() != at::kFloat) {
+  if (!has_own_product(dy_RN)) {
     return at::mm(dy_RN, weight.to(dy_RN.scalar_type()));
   }
   at::Tensor dx = at::empty({dy_RN.size(0), weight.size(1)}, dy_RN.options());
@@ -59,7 +61,7 @@ struct WeightGradients {
 
 WeightGradients weight_gradients(const at::Tensor& dy_RN, const at::Tensor& x_RK,
                                  const at::Tensor& weight, const OpContext& op) {
-  if (dy_RN.scalar_type() != at::kFloat) {
+  if (!has_own_product(dy_RN)) {
     return {at::mm(dy_RN.t(), x_RK).to(weight.scalar_type()),
             dy_RN.sum(0, false, weight.scalar_type())};
   }
@@ -91,23 +93,14 @@ struct LinearState {
 at::Tensor activate(const at::Tensor& x, const LinearState& state) {
   if (state.activation == Activation::kNone) return x;
   const at::Tensor y = at::empty_like(x);
-  parallel::dispatch_compute_type(x.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    kernels::gelu_tanh<T>(static_cast<const T*>(x.const_data_ptr()), x.numel(),
-                          static_cast<T*>(y.data_ptr()), state.op.threads);
-  });
+  row_ops(x).gelu(x, y, state.op.threads);
   return y;
 }
 
 // dx, the gradient of activate(x), becomes that of x.
 void deactivate(const at::Tensor& dx, const at::Tensor& x, const LinearState& state) {
   if (state.activation == Activation::kNone) return;
-  parallel::dispatch_compute_type(x.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    T* gradient = static_cast<T*>(dx.data_ptr());
-    kernels::gelu_tanh_backward<T>(gradient, static_cast<const T*>(x.const_data_ptr()), x.numel(),
-                                   gradient, state.op.threads);
-  });
+  row_ops(x).gelu_backward(dx, x, dx, state.op.threads);
 }
 
 class LinearFunction : public torch::autograd::Function<LinearFunction> {

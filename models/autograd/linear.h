@@ -1,4 +1,5 @@
-// Linear layers: fp32 through the project's own products, bf16 and fp64 through LibTorch's.
+// Linear layers: on the processor fp32 through the project's own products, bf16 and fp64 through
+// LibTorch's; on devices through LibTorch's, with sums in fp32 and without TF32.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -6,25 +6,13 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "kernels/elementwise.h"
-#include "parallel/tensor_buffer.h"
+#include "models/autograd/row_ops.h"
 
 namespace sprocket::models {
 namespace {
 
-using parallel::dispatch_compute_type;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-template <class T>
-const T* in(const at::Tensor& x) {
-  return static_cast<const T*>(x.const_data_ptr());
-}
-
-template <class T>
-T* out(const at::Tensor& x) {
-  return static_cast<T*>(x.data_ptr());
-}
 
 struct NormState {
   OpContext op;
@@ -33,11 +21,8 @@ struct NormState {
   bool modulated;  // scale and shift per sample and 1 + scale; otherwise one weight and bias
 };
 
-template <class A>
-kernels::RowAffine<A> row_affine(const at::Tensor& scale, const at::Tensor& shift,
-                                 const NormState& state) {
-  return {in<A>(scale), shift.defined() ? in<A>(shift) : nullptr,
-          state.modulated ? scale.size(1) : 0, state.modulated ? 1.0 : 0.0};
+RowOps::Affine affine_of(const at::Tensor& scale, const at::Tensor& shift, const NormState& state) {
+  return {scale, shift, state.modulated};
 }
 
 class LayerNormFunction : public torch::autograd::Function<LayerNormFunction> {
@@ -49,12 +34,7 @@ class LayerNormFunction : public torch::autograd::Function<LayerNormFunction> {
     ctx->save_for_backward({x, scale});
     keep_state(ctx, state);
     const at::Tensor h = at::empty(x.sizes(), x.options().dtype(state.type));
-    dispatch_compute_type(state.type, [&](auto zero) {
-      using T = decltype(zero);
-      using A = kernels::Accumulator<T>;
-      kernels::layer_norm<T>(in<A>(x), row_affine<A>(scale, shift, state), x.size(0), x.size(1),
-                             x.size(2), state.eps, out<T>(h), state.op.threads);
-    });
+    row_ops(x).layer_norm(x, affine_of(scale, shift, state), state.eps, h, state.op.threads);
     return h;
   }
 
@@ -66,13 +46,8 @@ class LayerNormFunction : public torch::autograd::Function<LayerNormFunction> {
     const at::Tensor dh = gradients[0].contiguous();
     const at::Tensor dx = at::zeros_like(x);
     const at::Tensor dscale = at::empty_like(scale), dshift = at::empty_like(scale);
-    dispatch_compute_type(state.type, [&](auto zero) {
-      using T = decltype(zero);
-      using A = kernels::Accumulator<T>;
-      kernels::layer_norm_backward<T>(in<T>(dh), in<A>(x), row_affine<A>(scale, {}, state),
-                                      x.size(0), x.size(1), x.size(2), state.eps, out<A>(dx),
-                                      out<A>(dscale), out<A>(dshift), state.op.threads);
-    });
+    row_ops(x).layer_norm_backward(dh, x, affine_of(scale, {}, state), state.eps, dx, dscale,
+                                   dshift, state.op.threads);
     return {dx, dscale, dshift, {}};
   }
 };
@@ -84,12 +59,6 @@ struct RmsState {
   int64_t head_dim;
 };
 
-template <class A>
-kernels::Rotation<A> rotation_of(const RmsState& state) {
-  if (!state.rope.cos.defined()) return {};
-  return {in<A>(state.rope.cos), in<A>(state.rope.sin), state.head_dim};
-}
-
 class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
@@ -99,12 +68,8 @@ class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
     keep_state(ctx, state);
     const at::Tensor y =
         at::empty({x.size(0), x.size(1), x.size(2) / state.head_dim, state.head_dim}, x.options());
-    dispatch_compute_type(x.scalar_type(), [&](auto zero) {
-      using T = decltype(zero);
-      using A = kernels::Accumulator<T>;
-      kernels::rms_norm_rotate<T>(in<T>(x), in<A>(weight), rotation_of<A>(state), x.size(0),
-                                  x.size(1), x.size(2), state.eps, out<T>(y), state.op.threads);
-    });
+    row_ops(x).rms_norm_rotate(x, weight, state.rope, state.head_dim, state.eps, y,
+                               state.op.threads);
     return y;
   }
 
@@ -115,13 +80,8 @@ class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
     const at::Tensor &x = saved[0], &weight = saved[1];
     const at::Tensor dy = gradients[0].contiguous();
     const at::Tensor dx = at::empty_like(x), dweight = at::empty_like(weight);
-    dispatch_compute_type(x.scalar_type(), [&](auto zero) {
-      using T = decltype(zero);
-      using A = kernels::Accumulator<T>;
-      kernels::rms_norm_rotate_backward<T>(
-          in<T>(dy), in<T>(x), in<A>(weight), rotation_of<A>(state), x.size(0), x.size(1),
-          x.size(2), state.eps, out<T>(dx), out<A>(dweight), state.op.threads);
-    });
+    row_ops(x).rms_norm_rotate_backward(dy, x, weight, state.rope, state.head_dim, state.eps, dx,
+                                        dweight, state.op.threads);
     return {dx, dweight, {}};
   }
 };
@@ -141,12 +101,7 @@ class ResidualFunction : public torch::autograd::Function<ResidualFunction> {
     if (gate.defined()) ctx->save_for_backward({y, gate});
     keep_state(ctx, ResidualState{op, y.scalar_type()});
     const at::Tensor sum = x.clone();
-    dispatch_compute_type(y.scalar_type(), [&](auto zero) {
-      using T = decltype(zero);
-      using A = kernels::Accumulator<T>;
-      kernels::add_gated<T>(in<T>(y), gate.defined() ? in<A>(gate) : nullptr, x.size(2), x.size(0),
-                            x.size(1), x.size(2), out<A>(sum), op.threads);
-    });
+    row_ops(x).add_gated(y, gate, sum, op.threads);
     return sum;
   }
 
@@ -159,13 +114,7 @@ class ResidualFunction : public torch::autograd::Function<ResidualFunction> {
     const at::Tensor &y = saved[0], &gate = saved[1];
     const at::Tensor dsum_dense = dsum.contiguous();
     const at::Tensor dy = at::empty_like(y), dgate = at::empty_like(gate);
-    dispatch_compute_type(state.type, [&](auto zero) {
-      using T = decltype(zero);
-      using A = kernels::Accumulator<T>;
-      kernels::add_gated_backward<T>(in<A>(dsum_dense), in<T>(y), in<A>(gate), y.size(2), y.size(0),
-                                     y.size(1), y.size(2), out<T>(dy), out<A>(dgate),
-                                     state.op.threads);
-    });
+    row_ops(y).add_gated_backward(dsum_dense, y, gate, dy, dgate, state.op.threads);
     return {dsum, dy, dgate, {}};
   }
 };

@@ -25,7 +25,7 @@ namespace {
 // [cos, sin] of timestep * 10000^(-i / half), i = 0 .. half - 1, computed in fp64: [B, 2 half].
 at::Tensor sinusoid(const at::Tensor& timestep_B, int frequency_dim, at::ScalarType type) {
   const int64_t half = frequency_dim / 2;
-  const at::Tensor index = at::arange(half, at::TensorOptions(at::kDouble));
+  const at::Tensor index = at::arange(half, timestep_B.options().dtype(at::kDouble));
   const at::Tensor frequencies = at::exp(index * (-std::log(10000.0) / static_cast<double>(half)));
   const at::Tensor angles = timestep_B.to(at::kDouble).unsqueeze(1) * frequencies;
   return at::cat({at::cos(angles), at::sin(angles)}, 1).to(type);
@@ -93,8 +93,10 @@ at::Tensor WanModel::forward(const at::Tensor& patches, const at::Tensor& timest
   const Affine patch = affine("patch_embedding");
   at::Tensor x = linear(patches.to(accumulator), patch.weight.flatten(1), patch.bias, outside);
 
-  const RopeTables rope = make_rope_tables(attention.layout(), attention.shards().rank_tokens[rank],
-                                           rows, config_.head_dim(), accumulator);
+  const RopeTables host_rope =
+      make_rope_tables(attention.layout(), attention.shards().rank_tokens[rank], rows,
+                       config_.head_dim(), accumulator);
+  const RopeTables rope{host_rope.cos.to(x.device()), host_rope.sin.to(x.device())};
   for (int layer = 0; layer < config_.layers; ++layer) {
     LayerScope layer_scope(timeline, layer);
     slots[layer].layer = layer;

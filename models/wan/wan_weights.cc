@@ -86,7 +86,7 @@ std::vector<std::string> problems_of(const TensorSet& set, const ParameterStore&
 
 void read_tensor(const TensorSet& set, const std::string& name, const at::Tensor& into) {
   const auto& info = set.at(name);
-  if (info.type == ElementType::kF64 && into.scalar_type() == at::kDouble) {
+  if (info.type == ElementType::kF64 && into.scalar_type() == at::kDouble && into.is_cpu()) {
     const auto bytes = set.data(name);
     std::memcpy(into.data_ptr(), bytes.data(), bytes.size());
     return;
@@ -137,7 +137,7 @@ void save_wan_weights(const std::string& path, const ParameterStore& parameters,
   }
   safetensors::Writer writer(path, specs, {{"format", "pt"}});
   for (int i = 0; i < parameters.size(); ++i) {
-    const at::Tensor& tensor = parameters.tensor(i);
+    const at::Tensor tensor = parameters.tensor(i).detach().cpu();
     writer.write(specs[i].name, {static_cast<const std::byte*>(tensor.const_data_ptr()),
                                  static_cast<size_t>(tensor.nbytes())});
   }

@@ -20,14 +20,14 @@ namespace sprocket::parallel {
 struct MethodContext {
   const TokenLayout& layout;
   const OuterShards& blocks;  // query blocks over the outer ranks
-  comm::Communicator& group;  // the outer group
+  RankGroup group;            // the outer group
   int model_heads = 1;        // of all Ulysses ranks
   std::vector<int> heads;     // of the model, that the call's are
   int layer = 0;
   double scale = 1;
   int threads = 1;
 
-  Timeline* timeline() const { return group.options().timeline; }
+  Timeline* timeline() const { return group.host.options().timeline; }
   int first_block() const { return blocks.blocks[blocks.self]; }
   int own_blocks() const { return blocks.blocks[blocks.self + 1] - first_block(); }
 };

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 
 #include "kernels/block_pooling.h"
+#include "parallel/attention/vsa_device.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -55,6 +56,7 @@ at::Tensor with_blocks(const at::Tensor& example, int64_t blocks) {
 }  // namespace
 
 at::Tensor block_means(const at::Tensor& x_BLHD, const std::vector<int64_t>& offsets, int threads) {
+  if (!x_BLHD.is_cpu()) return device::block_means(x_BLHD, offsets);
   at::Tensor means = at::empty(
       {x_BLHD.size(0), x_BLHD.size(2), static_cast<int64_t>(offsets.size()) - 1, x_BLHD.size(3)},
       x_BLHD.options().dtype(accumulator_type(x_BLHD.scalar_type())));
@@ -70,6 +72,7 @@ at::Tensor block_means(const at::Tensor& x_BLHD, const std::vector<int64_t>& off
 void add_block_mean_gradients(const at::Tensor& dmeans, const std::vector<int64_t>& offsets,
                               const at::Tensor& dx_BLHD, int threads) {
   const at::Tensor contiguous = dmeans.contiguous();
+  if (!dx_BLHD.is_cpu()) return device::add_block_mean_gradients(contiguous, offsets, dx_BLHD);
   dispatch_accumulator_type(dx_BLHD.scalar_type(), [&](auto zero) {
     using A = decltype(zero);
     kernels::add_pooling_gradient<A>(
@@ -90,7 +93,7 @@ std::vector<at::Tensor> gather_blocks(const OuterShards& blocks, comm::Communica
   for (size_t i = 0; i < own.size(); ++i) {
     packing.part(sent, i, blocks.self, blocks.self).copy_(own[i]);
   }
-  group.all_gather(buffer_of(sent), buffer_of(received), packing.counts).wait_host();
+  gather_tensors(group, sent, received, packing.counts);
 
   std::vector<at::Tensor> all;
   for (size_t i = 0; i < own.size(); ++i) {
@@ -117,7 +120,7 @@ std::vector<at::Tensor> reduce_scatter_blocks(const OuterShards& blocks, comm::C
     }
   }
   at::Tensor received = at::empty({packing.counts[blocks.self]}, all[0].options());
-  group.reduce_scatter(buffer_of(sent), buffer_of(received), packing.counts).wait_host();
+  reduce_scatter_tensors(group, sent, received, packing.counts);
   std::vector<at::Tensor> own;
   for (size_t i = 0; i < all.size(); ++i) {
     own.push_back(packing.part(received, i, blocks.self, blocks.self));

@@ -36,7 +36,7 @@ class BsaMethod : public FineStageMethod {
       q_means = kept_means(*selection.pruning, tensors.q);
       k_means = block_means(tensors.k, context_.blocks.own_offsets(), context_.threads);
     }
-    k_means = gather_blocks(context_.blocks, context_.group, {k_means})[0];
+    k_means = gather_blocks(context_.blocks, context_.group.tensors, {k_means})[0];
     Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.select");
     const int batch = static_cast<int>(k_means.size(0)), heads = static_cast<int>(k_means.size(1)),
               head_dim = static_cast<int>(k_means.size(3));

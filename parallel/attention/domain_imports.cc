@@ -16,7 +16,7 @@ kernels::DomainMasses<A> gather_masses(const MethodContext& context,
                                own.video_blocks);
   const std::vector<int64_t> counts(context.blocks.ranks(),
                                     static_cast<int64_t>(own.values.size()));
-  context.group
+  context.group.host
       .all_gather(comm::Buffer::of(std::span(own.values)), comm::Buffer::of(std::span(all.values)),
                   counts)
       .wait_host();

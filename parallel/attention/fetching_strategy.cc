@@ -18,10 +18,10 @@ namespace {
 
 class FetchingStrategy : public OuterStrategy {
  public:
-  FetchingStrategy(OuterShards shards, comm::Communicator& group, const StrategySpec& spec)
+  FetchingStrategy(OuterShards shards, const RankGroup& group, const StrategySpec& spec)
       : shards_(std::move(shards)),
         group_(group),
-        timeline_(group.options().timeline),
+        timeline_(group.host.options().timeline),
         spec_(spec),
         own_map_(empty_map(shards_)) {
     add_shard_blocks(shards_, shards_.self, shards_.self, own_map_);
@@ -31,6 +31,7 @@ class FetchingStrategy : public OuterStrategy {
   std::unique_ptr<Memory> forward(const OuterCall& call, const at::Tensor& out_BLHD,
                                   const at::Tensor& lse_BHL) override {
     auto memory = std::make_unique<Fetched>();
+    const StreamView stream = stream_of(call.k_BLHD);
     memory->groups = groups_of(call);
     std::vector<Pool> pools;
     for (const Group& group : memory->groups) pools.push_back(fetch(call, *group.keys));
@@ -43,13 +44,13 @@ class FetchingStrategy : public OuterStrategy {
                    map, out_BLHD, lse_BHL, heads);
     };
     if (spec_.single_pass) {
-      pools[0].moving.wait_host();
+      pools[0].moving.wait(stream);
       pass("attention.local", 0, whole_map(*memory->groups[0].keys), {});
     } else {
-      if (!spec_.overlap) pools[0].moving.wait_host();
+      if (!spec_.overlap) pools[0].moving.wait(stream);
       pass("attention.local", 0, own_map_, {});
       for (size_t i = 0; i < pools.size(); ++i) {
-        pools[i].moving.wait_host();
+        pools[i].moving.wait(stream);
         pass("attention.remote", i, memory->groups[i].keys->map(), memory->groups[i].heads);
       }
     }
@@ -63,6 +64,7 @@ class FetchingStrategy : public OuterStrategy {
                 const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
                 const OuterGradients& gradients) override {
     auto& fetched = static_cast<Fetched&>(memory);
+    const StreamView stream = stream_of(call.k_BLHD);
     const at::Tensor &dk_BLHD = gradients.dk_BLHD, &dv_BLHD = gradients.dv_BLHD;
     const at::Tensor own_dk = at::zeros_like(dk_BLHD), own_dv = at::zeros_like(dv_BLHD);
     at::Tensor d_rows;
@@ -84,7 +86,7 @@ class FetchingStrategy : public OuterStrategy {
     for (size_t i = 0; i < fetched.groups.size(); ++i) {
       Group& group = fetched.groups[i];
       if (!group.pool.defined()) {
-        again[i].moving.wait_host();
+        again[i].moving.wait(stream);
         group.pool = again[i].rows;
       }
       d_rows = at::zeros({group.keys->fetch().receive_count}, dk_BLHD.options());
@@ -96,10 +98,10 @@ class FetchingStrategy : public OuterStrategy {
       returns.push_back(give_back(*group.keys, d_rows, call.k_BLHD.scalar_type()));
     }
     if (!spec_.single_pass) {
-      if (!spec_.overlap) returns[0].moving.wait_host();
+      if (!spec_.overlap) returns[0].moving.wait(stream);
       pass("attention.local", fetched.groups.back(), own_map_, {});
     }
-    for (Return& part : returns) part.moving.wait_host();
+    for (Return& part : returns) part.moving.wait(stream);
 
     Timeline::Scope scope(timeline_, Activity::kCompute, "attention.sum");
     for (int rank = 0; rank < shards_.ranks(); ++rank) {
@@ -163,7 +165,7 @@ class FetchingStrategy : public OuterStrategy {
     const auto bytes = std::ssize(own.bytes);
     std::vector<uint8_t> all(bytes * shards_.ranks());
     const std::vector<int64_t> counts(shards_.ranks(), bytes);
-    group_
+    group_.host
         .all_gather(comm::Buffer::of(std::span<const uint8_t>(own.bytes)),
                     comm::Buffer::of(std::span<uint8_t>(all)), counts)
         .wait_host();
@@ -182,7 +184,7 @@ class FetchingStrategy : public OuterStrategy {
       pool.sent = keys.pack(call);
     }
     pool.rows = at::empty({keys.fetch().receive_count}, call.k_BLHD.options());
-    pool.moving = exchange(keys.fetch(), pool.sent, pool.rows);
+    pool.moving = exchange_tensors(group_.tensors, keys.fetch(), pool.sent, pool.rows);
     return pool;
   }
 
@@ -190,13 +192,8 @@ class FetchingStrategy : public OuterStrategy {
     Return part;
     part.sent = spec_.wide_gradients ? d_rows : d_rows.to(dtype);
     part.contributions = at::empty({keys.give_back().receive_count}, part.sent.options());
-    part.moving = exchange(keys.give_back(), part.sent, part.contributions);
+    part.moving = exchange_tensors(group_.tensors, keys.give_back(), part.sent, part.contributions);
     return part;
-  }
-
-  comm::Work exchange(const ExchangePlan& plan, const at::Tensor& sent,
-                      const at::Tensor& received) {
-    return group_.exchange(buffer_of(sent), plan.send, buffer_of(received), plan.receive);
   }
 
   // Buffer r: the rows of rank r; behind them the replicated ones.
@@ -219,7 +216,7 @@ class FetchingStrategy : public OuterStrategy {
   }
 
   OuterShards shards_;
-  comm::Communicator& group_;
+  const RankGroup group_;
   Timeline* timeline_;
   StrategySpec spec_;
   kernels::KvBlockMap own_map_;
@@ -227,7 +224,7 @@ class FetchingStrategy : public OuterStrategy {
 
 }  // namespace
 
-std::unique_ptr<OuterStrategy> make_fetching_strategy(OuterShards shards, comm::Communicator& group,
+std::unique_ptr<OuterStrategy> make_fetching_strategy(OuterShards shards, const RankGroup& group,
                                                       const StrategySpec& spec) {
   return std::make_unique<FetchingStrategy>(std::move(shards), group, spec);
 }

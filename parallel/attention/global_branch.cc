@@ -93,7 +93,7 @@ void GlobalBranch::gather(const at::Tensor& k_BLHD, const at::Tensor& v_BLHD) {
     int64_t total = 0;
     for (const int64_t count : sizes) total += count;
     received = at::empty({total}, options);
-    context_.group.all_gather(buffer_of(sent), buffer_of(received), sizes).wait_host();
+    gather_tensors(context_.group.tensors, sent, received, sizes);
   }
   const at::Tensor all =
       at::zeros({2, k_BLHD.size(0), tokens_.groups(), k_BLHD.size(2), k_BLHD.size(3)}, options);
@@ -109,6 +109,7 @@ QuerySide GlobalBranch::query_side(
     const QuerySide& query, const std::shared_ptr<const kernels::SegmentTable>& table) const {
   QuerySide side = query;
   side.table = table;
+  upload(side);
   return side;
 }
 
@@ -141,7 +142,7 @@ void GlobalBranch::add_gradients(const QuerySide& query,
   at::Tensor received = sent;
   if (context_.blocks.ranks() > 1) {
     received = at::empty({sizes[context_.blocks.self]}, gradients.dk.options());
-    context_.group.reduce_scatter(buffer_of(sent), buffer_of(received), sizes).wait_host();
+    reduce_scatter_tensors(context_.group.tensors, sent, received, sizes);
   }
   Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool");
   const GlobalShare own = share_of(context_.blocks.self);

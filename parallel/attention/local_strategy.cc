@@ -5,8 +5,8 @@ namespace {
 
 class LocalStrategy : public OuterStrategy {
  public:
-  LocalStrategy(OuterShards shards, comm::Communicator& group)
-      : map_(empty_map(shards)), timeline_(group.options().timeline) {
+  LocalStrategy(OuterShards shards, const RankGroup& group)
+      : map_(empty_map(shards)), timeline_(group.host.options().timeline) {
     add_shard_blocks(shards, shards.self, 0, map_);
   }
 
@@ -32,7 +32,7 @@ class LocalStrategy : public OuterStrategy {
 
 }  // namespace
 
-std::unique_ptr<OuterStrategy> make_local_strategy(OuterShards shards, comm::Communicator& group) {
+std::unique_ptr<OuterStrategy> make_local_strategy(OuterShards shards, const RankGroup& group) {
   return std::make_unique<LocalStrategy>(std::move(shards), group);
 }
 

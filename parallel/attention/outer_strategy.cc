@@ -36,9 +36,9 @@ void add_replicated_blocks(const OuterShards& shards, int buffer, kernels::KvBlo
 }
 
 std::unique_ptr<OuterStrategy> make_outer_strategy(const StrategySpec& spec, OuterShards shards,
-                                                   comm::Communicator& group) {
-  SPROCKET_CHECK_EQ(shards.ranks(), group.size());
-  if (group.size() == 1) return make_local_strategy(std::move(shards), group);
+                                                   const RankGroup& group) {
+  SPROCKET_CHECK_EQ(shards.ranks(), group.host.size());
+  if (group.host.size() == 1) return make_local_strategy(std::move(shards), group);
   switch (spec.outer) {
     case OuterStrategyKind::kRing:
       return make_ring_strategy(std::move(shards), group, spec);

@@ -72,15 +72,15 @@ class OuterStrategy {
 };
 
 // One rank: everything is here.
-std::unique_ptr<OuterStrategy> make_local_strategy(OuterShards shards, comm::Communicator& group);
-std::unique_ptr<OuterStrategy> make_ring_strategy(OuterShards shards, comm::Communicator& group,
+std::unique_ptr<OuterStrategy> make_local_strategy(OuterShards shards, const RankGroup& group);
+std::unique_ptr<OuterStrategy> make_ring_strategy(OuterShards shards, const RankGroup& group,
                                                   const StrategySpec& spec);
 // kAllGather and kSelected.
-std::unique_ptr<OuterStrategy> make_fetching_strategy(OuterShards shards, comm::Communicator& group,
+std::unique_ptr<OuterStrategy> make_fetching_strategy(OuterShards shards, const RankGroup& group,
                                                       const StrategySpec& spec);
 
 // Local when the group has one rank.
 std::unique_ptr<OuterStrategy> make_outer_strategy(const StrategySpec& spec, OuterShards shards,
-                                                   comm::Communicator& group);
+                                                   const RankGroup& group);
 
 }  // namespace sprocket::parallel

@@ -65,10 +65,10 @@ std::shared_ptr<const kernels::SegmentTable> without_prefix_queries(
 }
 
 PrefixBranch::PrefixBranch(const TokenLayout& layout, const OuterShards& blocks,
-                           const KeyShards& keys, comm::Communicator& group, bool merges)
+                           const KeyShards& keys, const RankGroup& group, bool merges)
     : blocks_(blocks),
-      group_(group),
-      timeline_(group.options().timeline),
+      group_(group.tensors),
+      timeline_(group.host.options().timeline),
       self_(blocks.self),
       merges_(merges),
       rows_(prefix_rows(layout, blocks)),
@@ -113,7 +113,7 @@ std::vector<at::Tensor> PrefixBranch::gather_rows(const std::vector<at::Tensor>&
   const at::Tensor all =
       at::empty({std::accumulate(counts.begin(), counts.end(), int64_t{0})}, own[0].options());
   for (int i = 0; i < count; ++i) part(sent, self_, 0)[i].copy_(own[i].narrow(1, 0, own_rows()));
-  group_.all_gather(buffer_of(sent), buffer_of(all), counts).wait_host();
+  gather_tensors(group_, sent, all, counts);
   std::vector<at::Tensor> gathered;
   for (int i = 0; i < count; ++i) {
     std::vector<at::Tensor> parts;
@@ -150,7 +150,9 @@ QuerySide PrefixBranch::query_side(const QuerySide& like) const {
     table->kv_block.insert(table->kv_block.end(), listed_.begin(), listed_.end());
     table->row_offsets.push_back(std::ssize(table->kv_block));
   }
-  return {q_, query_offsets_, table, {}, like.scale, like.threads, like.progress};
+  QuerySide side{q_, query_offsets_, table, {}, like.scale, like.threads, like.progress};
+  upload(side);
+  return side;
 }
 
 ExchangePlan PrefixBranch::to_owners(int64_t per_row) const {
@@ -191,11 +193,11 @@ void PrefixBranch::start_forward(const QuerySide& like, const KvTensors& video) 
   partial_ = at::cat({out, lse.transpose(1, 2).unsqueeze(-1)}, 3).transpose(0, 1).contiguous();
   const ExchangePlan plan = to_owners(batch * heads * (dim + 1));
   arriving_ = at::empty({plan.receive_count}, options);
-  moving_ = group_.exchange(buffer_of(partial_), plan.send, buffer_of(arriving_), plan.receive);
+  moving_ = exchange_tensors(group_, plan, partial_, arriving_);
 }
 
 void PrefixBranch::finish_forward(const at::Tensor& out_BLHD, const at::Tensor& lse_BHL) {
-  moving_.wait_host();
+  moving_.wait(stream_of(out_BLHD));
   if (own_rows() == 0) return;
   const at::Tensor own_out = out_BLHD.narrow(1, 0, own_rows()),
                    own_lse = lse_BHL.narrow(2, 0, own_rows());
@@ -242,7 +244,7 @@ void PrefixBranch::give_back(const KvTensors& dprefix, const at::Tensor& dq_BLHD
   const at::Tensor sent = at::cat(parts, 3).transpose(0, 1).contiguous();
   const ExchangePlan plan = to_owners(sent.numel() / std::max<int64_t>(sent.size(0), 1));
   const at::Tensor arriving = at::empty({plan.receive_count}, sent.options());
-  group_.exchange(buffer_of(sent), plan.send, buffer_of(arriving), plan.receive).wait_host();
+  exchange_tensors(group_, plan, sent, arriving).wait(stream_of(sent));
   dq_.reset();
   if (own_rows() == 0) return;
   Timeline::Scope scope(timeline_, Activity::kCompute, "attention.sum");

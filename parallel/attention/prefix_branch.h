@@ -31,7 +31,7 @@ class PrefixBranch {
   // `keys` are the video's. `merges` false: the owners attend with the prefix queries themselves,
   // and only K and V are replicated here. Both must outlive this.
   PrefixBranch(const TokenLayout& layout, const OuterShards& blocks, const KeyShards& keys,
-               comm::Communicator& group, bool merges);
+               const RankGroup& group, bool merges);
 
   int64_t own_rows() const { return rows_[self_]; }
 

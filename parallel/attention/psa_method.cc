@@ -63,7 +63,7 @@ class PsaMethod : public FineStageMethod {
                                     own.data_ptr<uint8_t>(), context_.threads);
       });
     }
-    return gather_blocks(context_.blocks, context_.group, {own})[0];
+    return gather_blocks(context_.blocks, context_.group.tensors, {own})[0];
   }
 
   MethodContext context_;

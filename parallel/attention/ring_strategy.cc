@@ -14,10 +14,10 @@ namespace {
 
 class RingStrategy : public OuterStrategy {
  public:
-  RingStrategy(OuterShards shards, comm::Communicator& group, bool overlap)
+  RingStrategy(OuterShards shards, const RankGroup& group, bool overlap)
       : shards_(std::move(shards)),
-        group_(group),
-        timeline_(group.options().timeline),
+        group_(group.tensors),
+        timeline_(group.host.options().timeline),
         overlap_(overlap) {
     for (int rank = 0; rank < shards_.ranks(); ++rank) {
       maps_.push_back(empty_map(shards_));
@@ -41,6 +41,7 @@ class RingStrategy : public OuterStrategy {
                 const OuterGradients& gradients) override {
     const std::vector<int64_t> counts = shard_elements(call);
     const auto options = gradients.dk_BLHD.options();
+    const StreamView stream = stream_of(gradients.dk_BLHD);
     // The sums of a shard follow its K and V one step behind: while this rank computes its own
     // contribution, the sum of those before it arrives.
     at::Tensor sum, former;
@@ -54,15 +55,15 @@ class RingStrategy : public OuterStrategy {
                       lse_BHL, delta_BHL, gradients.dq_BLHD,
                       buffers(shard, dkv, gradients.replicated));
       }
-      moving.wait_host();
+      moving.wait(stream);
       if (sum.defined()) dkv.add_(sum);
       former = dkv;
       const ExchangePlan plan = ring_step_plan(counts, shards_.self, step++);
       sum = shard_tensor(call, shard_before(shard), options);
-      moving = group_.exchange(buffer_of(former), plan.send, buffer_of(sum), plan.receive);
-      if (!overlap_) moving.wait_host();
+      moving = exchange_tensors(group_, plan, former, sum);
+      if (!overlap_) moving.wait(stream);
     });
-    moving.wait_host();
+    moving.wait(stream);
     gradients.dk_BLHD.add_(sum[0]);
     gradients.dv_BLHD.add_(sum[1]);
   }
@@ -98,6 +99,7 @@ class RingStrategy : public OuterStrategy {
   template <class Use>
   void travel(const OuterCall& call, Use&& use) {
     const std::vector<int64_t> counts = shard_elements(call);
+    const StreamView stream = stream_of(call.k_BLHD);
     at::Tensor kv = shard_tensor(call, shards_.self, call.k_BLHD.options());
     kv[0].copy_(call.k_BLHD);
     kv[1].copy_(call.v_BLHD);
@@ -109,11 +111,11 @@ class RingStrategy : public OuterStrategy {
       if (!last) {
         const ExchangePlan plan = ring_step_plan(counts, shards_.self, step);
         arriving = shard_tensor(call, shard_before(shard), kv.options());
-        moving = group_.exchange(buffer_of(kv), plan.send, buffer_of(arriving), plan.receive);
-        if (!overlap_) moving.wait_host();
+        moving = exchange_tensors(group_, plan, kv, arriving);
+        if (!overlap_) moving.wait(stream);
       }
       use(shard, kv);
-      moving.wait_host();
+      moving.wait(stream);
       kv = arriving;
       shard = shard_before(shard);
     }
@@ -128,7 +130,7 @@ class RingStrategy : public OuterStrategy {
 
 }  // namespace
 
-std::unique_ptr<OuterStrategy> make_ring_strategy(OuterShards shards, comm::Communicator& group,
+std::unique_ptr<OuterStrategy> make_ring_strategy(OuterShards shards, const RankGroup& group,
                                                   const StrategySpec& spec) {
   return std::make_unique<RingStrategy>(std::move(shards), group, spec.overlap);
 }

@@ -38,7 +38,7 @@ SampledBlocks sample_and_gather(const MethodContext& context, const ShardTensors
     sampled.q = gather_own(tensors.q, sampled.q_samples, context.threads);
     k_own = gather_own(tensors.k, sampled.q_samples, context.threads);
   }
-  sampled.k = gather_blocks(context.blocks, context.group, {k_own})[0];
+  sampled.k = gather_blocks(context.blocks, context.group.tensors, {k_own})[0];
   return sampled;
 }
 

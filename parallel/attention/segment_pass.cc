@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 
 #include "kernels/aligned_buffer.h"
+#include "parallel/attention/segment_pass_device.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -80,9 +81,18 @@ class Workspace {
 
 }  // namespace
 
+void upload(QuerySide& query) {
+  if (query.q_BLHD.is_cpu()) return;
+  query.device =
+      upload_query(*query.table, query.query_offsets, query.query_rows, query.q_BLHD.device());
+}
+
 void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
                   const kernels::KvBlockMap& map, const at::Tensor& out_BLHD,
                   const at::Tensor& lse_BHL, const std::optional<kernels::HeadRange>& heads) {
+  if (!query.q_BLHD.is_cpu()) {
+    return device::forward_pass(query, kv, map, out_BLHD, lse_BHL, heads);
+  }
   dispatch_compute_type(query.q_BLHD.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     using A = kernels::Accumulator<T>;
@@ -97,6 +107,7 @@ void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
 }
 
 at::Tensor row_delta(const at::Tensor& out_BLHD, const at::Tensor& dout_BLHD, int threads) {
+  if (!out_BLHD.is_cpu()) return device::row_delta(out_BLHD, dout_BLHD);
   at::Tensor delta =
       at::empty({out_BLHD.size(0), out_BLHD.size(2), out_BLHD.size(1)}, out_BLHD.options());
   dispatch_compute_type(dout_BLHD.scalar_type(), [&](auto zero) {
@@ -115,6 +126,10 @@ void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
                    const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
                    const at::Tensor& dq_BLHD, const std::vector<KvTensors>& dkv,
                    const std::optional<kernels::HeadRange>& heads) {
+  if (!query.q_BLHD.is_cpu()) {
+    return device::backward_pass(query, kv, map, dout_BLHD, lse_BHL, delta_BHL, dq_BLHD, dkv,
+                                 heads);
+  }
   dispatch_compute_type(query.q_BLHD.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     using A = kernels::Accumulator<T>;

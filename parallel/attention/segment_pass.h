@@ -1,4 +1,4 @@
-// The segment attention kernel on LibTorch tensors.
+// The segment attention kernel on LibTorch tensors, of the processor or of a device.
 //
 // Shapes: q, out, dout, dq [B, Lq, H, D]; lse, delta [B, H, Lq]; a KV buffer's k and v [B, rows, H,
 // D] with any strides, the last dim contiguous (a pool of rows without batch and head dims is
@@ -12,6 +12,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "kernels/segment_attention.h"
+#include "parallel/attention/device_query.h"
 #include "parallel/comm/communicator.h"
 
 namespace sprocket::parallel {
@@ -29,7 +30,11 @@ struct QuerySide {
   double scale = 1;
   int threads = 1;
   comm::Communicator* progress = nullptr;  // advanced while the kernel computes; null: nothing is
+  std::shared_ptr<const DeviceQuery> device;  // of tensors on a device, made by upload
 };
+
+// Makes query.device for what the query side holds now; nothing on the processor.
+void upload(QuerySide& query);
 
 // Merges the attention over the mapped blocks into (out, lse), which start as (0, -inf). heads: of
 // batch x head, the ones that are computed; null: all.

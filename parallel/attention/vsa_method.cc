@@ -10,6 +10,7 @@
 #include "parallel/attention/attention_method.h"
 #include "parallel/attention/block_summaries.h"
 #include "parallel/attention/domain_imports.h"
+#include "parallel/attention/vsa_device.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -42,7 +43,7 @@ class VsaMethod : public AttentionMethod {
     }
     std::vector<at::Tensor> summaries{k_all_, v_all_};
     if (k_pieces.means.defined()) summaries.push_back(k_pieces.means);
-    summaries = gather_blocks(context_.blocks, context_.group, summaries);
+    summaries = gather_blocks(context_.blocks, context_.group.tensors, summaries);
     k_all_ = summaries[0];
     v_all_ = summaries[1];
     if (k_pieces.means.defined()) {
@@ -54,6 +55,10 @@ class VsaMethod : public AttentionMethod {
     Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.select");
     if (has_coarse()) coarse_ = at::empty_like(q_own_);
     Selection selection = saved;
+    if (!q_own_.is_cpu()) {
+      select_on_device(selection);
+      return selection;
+    }
     dispatch_accumulator_type(q_own_.scalar_type(), [&](auto zero) {
       using A = decltype(zero);
       kernels::CoarseProblem<A> problem = this->problem<A>();
@@ -85,6 +90,11 @@ class VsaMethod : public AttentionMethod {
     Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.combine");
     at::Tensor out = at::empty_like(tensors_.q);
     fine_ = fine;
+    if (!out.is_cpu()) {
+      device::combine_branches(branch_tensors(), offsets_, out);
+      if (!spec_.fine_gate) fine_.reset();
+      return out;
+    }
     dispatch_compute_type(tensors_.q.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
       kernels::combine_branches<T>(branches<T>(), head_view<T>(out));
@@ -103,6 +113,12 @@ class VsaMethod : public AttentionMethod {
     gradients.dfine_gate = like_gate(tensors_.fine_gate);
     at::Tensor dfine = spec_.fine_gate ? at::empty_like(dout) : dout;
     if (has_coarse()) dcoarse_ = at::empty_like(coarse_);
+    if (!dout.is_cpu()) {
+      device::combine_branches_backward(branch_tensors(), offsets_, dout,
+                                        {dcoarse_, gradients.dcoarse_gate, gradients.dfine_gate,
+                                         spec_.fine_gate ? dfine : at::Tensor()});
+      return dfine;
+    }
     dispatch_compute_type(dout.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
       kernels::BranchGradients<T> to;
@@ -122,15 +138,10 @@ class VsaMethod : public AttentionMethod {
                dv_all = at::empty_like(v_all_);
     {
       Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.coarse");
-      dispatch_accumulator_type(q_own_.scalar_type(), [&](auto zero) {
-        using A = decltype(zero);
-        kernels::coarse_attend_backward<A>(problem<A>(), static_cast<const A*>(dcoarse_.data_ptr()),
-                                           static_cast<A*>(dq_own.data_ptr()),
-                                           static_cast<A*>(dk_all.data_ptr()),
-                                           static_cast<A*>(dv_all.data_ptr()));
-      });
+      coarse_backward(dq_own, dk_all, dv_all);
     }
-    const auto own = reduce_scatter_blocks(context_.blocks, context_.group, {dk_all, dv_all});
+    const auto own =
+        reduce_scatter_blocks(context_.blocks, context_.group.tensors, {dk_all, dv_all});
     Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool");
     add_block_mean_gradients(dq_own, offsets_, gradients.dq, context_.threads);
     add_block_mean_gradients(own[0], offsets_, gradients.dk, context_.threads);
@@ -138,6 +149,48 @@ class VsaMethod : public AttentionMethod {
   }
 
  private:
+  // The table comes to the host: its pairs are what metrics, balance and exchanges are made of.
+  void select_on_device(Selection& selection) {
+    if (selection.table) {
+      if (has_coarse()) device::coarse_attend(coarse_tensors(), coarse_);
+      return;
+    }
+    const TokenLayout& layout = context_.layout;
+    SPROCKET_CHECK(
+        spec_.query_parts * spec_.key_parts == 1 && !domain_budget(context_, budget_, heads()),
+        "VSA on a device selects by the score of the block means, without a budget");
+    const int k = kernels::selected_count(spec_.sparsity, layout.blocks() - layout.prefix_blocks());
+    selection.table = std::make_shared<kernels::SegmentTable>(
+        device::select_and_attend(coarse_tensors(), k, coarse_));
+  }
+
+  void coarse_backward(const at::Tensor& dq_own, const at::Tensor& dk_all,
+                       const at::Tensor& dv_all) const {
+    if (!dq_own.is_cpu()) {
+      return device::coarse_attend_backward(coarse_tensors(), dcoarse_, dq_own, dk_all, dv_all);
+    }
+    dispatch_accumulator_type(q_own_.scalar_type(), [&](auto zero) {
+      using A = decltype(zero);
+      kernels::coarse_attend_backward<A>(problem<A>(), static_cast<const A*>(dcoarse_.data_ptr()),
+                                         static_cast<A*>(dq_own.data_ptr()),
+                                         static_cast<A*>(dk_all.data_ptr()),
+                                         static_cast<A*>(dv_all.data_ptr()));
+    });
+  }
+
+  device::CoarseTensors coarse_tensors() const {
+    return {q_own_,
+            k_all_,
+            v_all_,
+            context_.scale,
+            context_.first_block(),
+            context_.layout.prefix_blocks(),
+            spec_.prefix};
+  }
+  device::BranchTensors branch_tensors() const {
+    return {fine_, tensors_.fine_gate, has_coarse() ? coarse_ : at::Tensor(), tensors_.coarse_gate};
+  }
+
   bool has_coarse() const { return spec_.coarse != CoarseBranch::kNone; }
   int batch() const { return static_cast<int>(tensors_.q.size(0)); }
   int heads() const { return static_cast<int>(tensors_.q.size(2)); }

@@ -543,7 +543,7 @@ int heads_of_input(const std::string& path) {
 std::string run_attention(const config::Job& job, std::unique_ptr<comm::Communicator> world,
                           const AttentionOptions& options) {
   SPROCKET_CHECK(world->options().timeline != nullptr, "the report needs a timeline");
-  return run_on_mesh(std::move(world), mesh_shape(job), [&](const parallel::Mesh& mesh) {
+  return run_on_mesh(std::move(world), mesh_shape(job), at::kCPU, [&](const parallel::Mesh& mesh) {
     return AttentionJob(job, mesh, options).run();
   });
 }

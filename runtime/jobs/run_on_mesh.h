@@ -15,10 +15,10 @@ namespace sprocket::runtime {
 // by an unwinding exception would abort it there. Any other error aborts the world first.
 template <class Work>
 auto run_on_mesh(std::unique_ptr<comm::Communicator> world, const parallel::MeshShape& shape,
-                 Work&& work) {
+                 const at::Device& device, Work&& work) {
   std::exception_ptr agreed;
   {
-    const parallel::Mesh mesh(std::move(world), shape);
+    const parallel::Mesh mesh(std::move(world), shape, device);
     try {
       return work(mesh);
     } catch (const AgreedError&) {

@@ -49,7 +49,9 @@ SampleResult sample(const config::Job& job, const parallel::Mesh& mesh,
     data = open_data(job);
     tasks = plan_samples(job.sampling(), state.latent(), data.get());
     network.emplace(job, mesh, options.threads, Network::Start::kCheckpoint);
-    load_tensors(path, {network->checkpoint_tensors(), {}});
+    const FlatState weights = network->checkpoint_state();
+    load_tensors(path, {weights.tensors(), {}});
+    weights.write_back();
   });
   std::optional<Progress> progress;
   if (first) {
@@ -77,7 +79,7 @@ config::Job job_of_checkpoint(const std::string& path) {
 
 SampleResult run_sampling(const config::Job& job, std::unique_ptr<comm::Communicator> world,
                           const SampleOptions& options) {
-  return run_on_mesh(std::move(world), mesh_shape(job),
+  return run_on_mesh(std::move(world), mesh_shape(job), options.device,
                      [&](const parallel::Mesh& mesh) { return sample(job, mesh, options); });
 }
 

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include <c10/core/Device.h>
+
 #include "configs/job.pb.h"
 #include "parallel/comm/communicator.h"
 
@@ -19,6 +21,8 @@ struct SampleOptions {
   std::string output;
   // Threads of this rank's kernels; >= 1.
   int threads = 1;
+  // Of the rank's tensors; whoever calls holds it (parallel/device/tensor_device.h).
+  at::Device device = at::kCPU;
   // Rank 0 draws one live line on stderr.
   bool terminal = false;
 };

@@ -116,7 +116,11 @@ class TrainJob {
       spdlog::warn("{}: trained with flow.shift {}, the job continues with {}", path,
                    state_.job().flow().shift(), job_.flow().shift());
     }
-    load_tensors(path, {network_->checkpoint_tensors(), optimizer_->checkpoint_tensors()});
+    const FlatState weights = network_->checkpoint_state();
+    const FlatState moments = optimizer_->checkpoint_state();
+    load_tensors(path, {weights.tensors(), moments.tensors()});
+    weights.write_back();
+    moments.write_back();
     optimizer_->set_updates(state_.updates());
     if (state_.step() > job_.training().steps()) {
       throw ConfigError(fmt::format("training.steps: {}, but {} already has {} steps",
@@ -209,10 +213,11 @@ class TrainJob {
     const Timeline::Scope scope(mesh_.timeline(), Activity::kCheckpoint, "checkpoint");
     state_.set_samples(state_.step() * job_.training().global_batch());
     state_.set_updates(optimizer_->updates());
+    const FlatState weights = network_->checkpoint_state();
+    const FlatState moments = optimizer_->checkpoint_state();
     result_.checkpoint =
         save_checkpoint(world_, job_.output().directory(), state_,
-                        {network_->checkpoint_tensors(), optimizer_->checkpoint_tensors()},
-                        job_.output().keep_checkpoints());
+                        {weights.tensors(), moments.tensors()}, job_.output().keep_checkpoints());
     saved_step_ = state_.step();
     if (first()) {
       if (progress_) progress_->pause();
@@ -270,9 +275,9 @@ class TrainJob {
 
 TrainResult run_training(const config::Job& job, std::unique_ptr<comm::Communicator> world,
                          const TrainOptions& options) {
-  return run_on_mesh(std::move(world), mesh_shape(job), [&](const parallel::Mesh& mesh) {
-    return TrainJob(job, mesh, options).run();
-  });
+  return run_on_mesh(
+      std::move(world), mesh_shape(job), options.device,
+      [&](const parallel::Mesh& mesh) { return TrainJob(job, mesh, options).run(); });
 }
 
 }  // namespace sprocket::runtime

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include <c10/core/Device.h>
+
 #include "base/exit_code.h"
 #include "configs/job.pb.h"
 #include "parallel/comm/communicator.h"
@@ -22,6 +24,8 @@ struct TrainOptions {
   std::string resume = "none";
   // Threads of this rank's kernels, compute.threads resolved; >= 1.
   int threads = 1;
+  // Of the rank's tensors; whoever calls holds it (parallel/device/tensor_device.h).
+  at::Device device = at::kCPU;
   // Bytes that this rank may use of its machine's memory, by which parallel.remote_kv: AUTO is
   // decided.
   int64_t memory = std::numeric_limits<int64_t>::max();

@@ -67,7 +67,7 @@ class Pass {
           mesh_.world().size() == 1 ? selections_ : gather_selections(mesh_, selections_.front());
     }
     const at::Tensor output = gather_outputs(outputs);
-    sum_gradients(network_.parameters(), mesh_.world());
+    sum_gradients(network_.parameters(), mesh_.tensors().world());
     if (mesh_.world().rank() != 0) return results;
     results.tensors.push_back({"loss", {}, at::tensor(std::vector<double>{sums[0]}, at::kDouble)});
     results.tensors.push_back({"output", output.sizes().vec(), output.flatten()});

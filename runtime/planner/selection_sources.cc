@@ -38,7 +38,7 @@ std::shared_ptr<const kernels::SegmentTable> sliding_tile(const parallel::TokenL
                                                           int heads) {
   const auto group = comm::make_fake_world(0, 1);
   const parallel::OuterShards blocks{layout.block_offsets, {0, layout.blocks()}, 0, {}};
-  const parallel::MethodContext context{layout, blocks, *group, heads, {}, 0, 1, 1};
+  const parallel::MethodContext context{layout, blocks, {*group, *group}, heads, {}, 0, 1, 1};
   const at::Tensor shape = at::empty({1, 0, heads, 1});
   return parallel::make_method(context, spec)->prepare({shape, shape, shape, {}, {}}, {}).table;
 }

@@ -58,11 +58,15 @@ StepCollector::StepCollector(const parallel::Mesh& mesh, int layers)
     groups_.push_back({&communicator});
     profile_.groups.push_back({communicator.name(), index, communicator.size()});
   };
-  add(mesh.world(), 0);
-  add(mesh.data(), at.outer * shape.ulysses + at.ulysses);
-  add(mesh.sequence(), at.data);
-  add(mesh.outer(), at.data * shape.ulysses + at.ulysses);
-  add(mesh.ulysses(), at.data * shape.outer + at.outer);
+  const auto add_all = [&](const parallel::MeshGroups& groups) {
+    add(groups.world(), 0);
+    add(groups.data(), at.outer * shape.ulysses + at.ulysses);
+    add(groups.sequence(), at.data);
+    add(groups.outer(), at.data * shape.ulysses + at.ulysses);
+    add(groups.ulysses(), at.data * shape.outer + at.outer);
+  };
+  add_all(mesh.host());
+  if (&mesh.tensors() != &mesh.host()) add_all(mesh.tensors());
   profile_.layers.resize(layers);
   if (mesh.timeline()) mesh.timeline()->set_recording(true);
 }

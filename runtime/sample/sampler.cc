@@ -24,6 +24,7 @@ at::Tensor channel_first(const at::Tensor& tokens_BLF, int64_t channels) {
       .reshape({batch, rows, f});
 }
 
+// All tokens, in host memory.
 at::Tensor gather_tokens(Network& network, const at::Tensor& own_BLF,
                          const data::LatentShape& shape) {
   const parallel::ShardPlan& shards = network.shards(shape);
@@ -31,8 +32,8 @@ at::Tensor gather_tokens(Network& network, const at::Tensor& own_BLF,
   const int64_t features = own_BLF.size(2);
   std::vector<int64_t> counts;
   for (int r = 0; r < group.size(); ++r) counts.push_back(shards.tokens_of(r) * features);
-  at::Tensor all = at::empty({1, network.layout(shape).tokens(), features}, own_BLF.options());
-  const at::Tensor own = own_BLF.contiguous();
+  const at::Tensor own = own_BLF.contiguous().cpu();
+  at::Tensor all = at::empty({1, network.layout(shape).tokens(), features}, own.options());
   group.all_gather(parallel::buffer_of(own), parallel::buffer_of(all), counts).wait_host();
   return all;
 }

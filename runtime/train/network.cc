@@ -56,7 +56,7 @@ Network::Network(const config::Job& job, const parallel::Mesh& mesh, int threads
       mesh_(mesh),
       threads_(threads),
       parameters_(models::wan_parameters(wan_config(job)),
-                  parallel::accumulator_type(compute_type(job))),
+                  parallel::accumulator_type(compute_type(job)), mesh.device()),
       model_(wan_config(job), parameters_, mesh, wan_compute(job, threads)),
       slots_(job.model().layers()) {
   if (start == Start::kCheckpoint) return;
@@ -67,16 +67,10 @@ Network::Network(const config::Job& job, const parallel::Mesh& mesh, int threads
   }
 }
 
-std::vector<CheckpointTensor> Network::checkpoint_tensors() {
-  std::vector<CheckpointTensor> tensors;
-  auto* const flat = parameters_.flat_parameters().data_ptr<float>();
-  for (int i = 0; i < parameters_.size(); ++i) {
-    const models::ParameterSpec& spec = parameters_.spec(i);
-    tensors.push_back(
-        {spec.name, spec.shape,
-         std::span(flat + parameters_.offset(i), static_cast<size_t>(spec.elements()))});
-  }
-  return tensors;
+FlatState Network::checkpoint_state() const {
+  FlatState state(parameters_);
+  state.add("", parameters_.flat_parameters());
+  return state;
 }
 
 parallel::SequenceAttention& Network::attention(const data::LatentShape& shape) {
@@ -109,7 +103,8 @@ at::Tensor Network::own_patches(const at::Tensor& latent_BCTHW, const data::Late
                                 models::FeatureOrder order) {
   const auto [first, count] = own_tokens(shape);
   return models::patchify_tokens(latent_BCTHW, layout(shape), model_.config().patch, first, count,
-                                 order);
+                                 order)
+      .to(mesh_.device());
 }
 
 at::Tensor Network::velocity(const at::Tensor& patches, const at::Tensor& timestep,
@@ -123,7 +118,8 @@ at::Tensor Network::velocity(const at::Tensor& patches, const at::Tensor& timest
     if (!selections.empty()) slots_[layer].selection = selections[layer];
   }
   const at::Tensor velocity =
-      model_.forward(patches, timestep, text, spec, attention(shape), slots_);
+      model_.forward(patches, timestep.to(mesh_.device()), text.to(mesh_.device()), spec,
+                     attention(shape), slots_);
   if (!at::GradMode::is_enabled()) settle(shape);
   return velocity;
 }

@@ -13,7 +13,7 @@
 #include "models/wan/patches.h"
 #include "models/wan/wan_model.h"
 #include "parallel/sequence_attention.h"
-#include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/flat_state.h"
 #include "runtime/data/index.h"
 
 namespace sprocket::runtime {
@@ -24,9 +24,10 @@ class Network {
  public:
   enum class Start {
     kFresh,       // from model.weights, or else from training.seed
-    kCheckpoint,  // zeros, which the caller replaces through checkpoint_tensors()
+    kCheckpoint,  // zeros, which the caller replaces through checkpoint_state()
   };
-  // `mesh` must outlive the network. Throws InputError for weights that do not fit.
+  // Parameters and everything computed live on the mesh's device; inputs may be on the host. `mesh`
+  // must outlive the network. Throws InputError for weights that do not fit.
   Network(const config::Job& job, const parallel::Mesh& mesh, int threads, Start start);
 
   const config::Job& job() const { return job_; }
@@ -35,8 +36,8 @@ class Network {
   int layers() const { return model_.config().layers; }
   // fp32, or fp64 under compute.precision: FP64.
   models::ParameterStore& parameters() { return parameters_; }
-  // The parameters under their official names, borrowed; fp32 alone.
-  std::vector<CheckpointTensor> checkpoint_tensors();
+  // The parameters under their official names; fp32 alone.
+  FlatState checkpoint_state() const;
 
   // This rank's tokens of a video: [first, first + count) of the block order.
   struct OwnTokens {
@@ -47,7 +48,7 @@ class Network {
   const parallel::TokenLayout& layout(const data::LatentShape& shape);
   const parallel::ShardPlan& shards(const data::LatentShape& shape);
 
-  // latent_BCTHW -> this rank's tokens [B, count, F].
+  // latent_BCTHW, in host memory -> this rank's tokens [B, count, F], on the mesh's device.
   at::Tensor own_patches(const at::Tensor& latent_BCTHW, const data::LatentShape& shape,
                          models::FeatureOrder order);
 

@@ -7,12 +7,14 @@
 #include "base/error.h"
 #include "kernels/elementwise.h"
 #include "parallel/tensor_buffer.h"
+#include "runtime/train/optimizer_device.h"
 
 namespace sprocket::runtime {
 
 void sum_gradients(models::ParameterStore& parameters, comm::Communicator& group) {
-  group.all_reduce(parallel::buffer_of(parameters.flat_gradients()), comm::ReduceOp::kSum)
-      .wait_host();
+  const at::Tensor& gradients = parameters.flat_gradients();
+  const StreamView stream = parallel::stream_of(gradients);
+  group.all_reduce(parallel::buffer_of(gradients), comm::ReduceOp::kSum, stream).wait(stream);
 }
 
 Optimizer::Optimizer(const config::Optimizer& options, models::ParameterStore& parameters,
@@ -25,6 +27,7 @@ Optimizer::Optimizer(const config::Optimizer& options, models::ParameterStore& p
 
 double Optimizer::gradient_norm() const {
   const at::Tensor& gradients = parameters_.flat_gradients();
+  if (!gradients.is_cpu()) return std::sqrt(device::sum_of_squares(gradients));
   return std::sqrt(
       kernels::sum_of_squares(gradients.data_ptr<float>(), gradients.numel(), threads_));
 }
@@ -41,24 +44,19 @@ void Optimizer::update(double learning_rate, double gradient_norm) {
   }
   step.step = ++updates_;
   const at::Tensor& weights = parameters_.flat_parameters();
+  if (!weights.is_cpu()) {
+    return device::adamw_update(step, parameters_.flat_gradients(), weights, mean_, square_);
+  }
   kernels::adamw_update(step, parameters_.flat_gradients().data_ptr<float>(), weights.numel(),
                         weights.data_ptr<float>(), mean_.data_ptr<float>(),
                         square_.data_ptr<float>(), threads_);
 }
 
-std::vector<CheckpointTensor> Optimizer::checkpoint_tensors() {
-  std::vector<CheckpointTensor> tensors;
-  const std::pair<const char*, float*> moments[] = {{"exp_avg", mean_.data_ptr<float>()},
-                                                    {"exp_avg_sq", square_.data_ptr<float>()}};
-  for (const auto& [moment, flat] : moments) {
-    for (int i = 0; i < parameters_.size(); ++i) {
-      const models::ParameterSpec& spec = parameters_.spec(i);
-      tensors.push_back(
-          {fmt::format("{}.{}", moment, spec.name), spec.shape,
-           std::span(flat + parameters_.offset(i), static_cast<size_t>(spec.elements()))});
-    }
-  }
-  return tensors;
+FlatState Optimizer::checkpoint_state() const {
+  FlatState state(parameters_);
+  state.add("exp_avg.", mean_);
+  state.add("exp_avg_sq.", square_);
+  return state;
 }
 
 }  // namespace sprocket::runtime

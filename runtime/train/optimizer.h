@@ -9,11 +9,12 @@
 #include "configs/job.pb.h"
 #include "models/parameter_store.h"
 #include "parallel/comm/communicator.h"
-#include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/flat_state.h"
 
 namespace sprocket::runtime {
 
-// Sums the flat gradients over `group`, in rank order, as one bucket.
+// Sums the flat gradients over `group`, which moves memory of their device, as one bucket; on the
+// processor in rank order.
 void sum_gradients(models::ParameterStore& parameters, comm::Communicator& group);
 
 // AdamW on fp32 master weights; the moments live beside them in flat buffers. Weight decay acts on
@@ -31,8 +32,8 @@ class Optimizer {
   // Updates made so far; part of a checkpoint.
   int64_t updates() const { return updates_; }
   void set_updates(int64_t updates) { updates_ = updates; }
-  // exp_avg.<name> and exp_avg_sq.<name>, borrowed.
-  std::vector<CheckpointTensor> checkpoint_tensors();
+  // exp_avg.<name> and exp_avg_sq.<name>.
+  FlatState checkpoint_state() const;
 
  private:
   config::Optimizer options_;

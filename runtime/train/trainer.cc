@@ -103,7 +103,7 @@ StepOutcome Trainer::step(int64_t step, const std::atomic<bool>* stop, bool repo
   }
 
   const PhaseScope phase(timeline, Phase::kOptimizer);
-  sum_gradients(network_.parameters(), network_.mesh().world());
+  sum_gradients(network_.parameters(), network_.mesh().tensors().world());
   {
     const Timeline::Scope scope(timeline, Activity::kCompute, "optimizer");
     outcome.gradient_norm = optimizer_.gradient_norm();

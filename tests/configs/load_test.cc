@@ -127,7 +127,8 @@ TEST(LoadJob, WrongTypesOfEveryKind) {
       "job.txtpb:2:47: training.text_dropout: expected a number, found inf\n"
       "job.txtpb:3:21: parallel.overlap: expected true or false, found maybe\n"
       "job.txtpb:3:37: parallel.strategy: expected one of SELECTED, RING, ALL_GATHER, found 0\n"
-      "job.txtpb:4:10: compute: expected { … } with some of device, precision, threads, found 4\n"
+      "job.txtpb:4:10: compute: expected { … } with some of device, precision, threads, "
+      "ranks_per_device, found 4\n"
       "job.txtpb:5:20: output.directory: expected : and a quoted string, found {\n"
       "job.txtpb:6:14: data.path: expected a quoted string, found no value");
 }
@@ -336,6 +337,50 @@ TEST(Validation, OptionsOfTheMethods) {
   EXPECT_THAT(errors_of("compute { precision: FP64 }"),
               HasSubstr("compute.precision: FP64 is for `sprocket attention` and `sprocket "
                         "check-parity`; legal: FP32, BF16"));
+}
+
+// What a device has kernels for is a property of the job: no device is asked.
+TEST(Validation, ADeviceRunsWhatItHasKernelsFor) {
+  const std::string model = "model { dim: 1536 heads: 12 } ";
+  const std::string cuda = model + "compute { device: CUDA precision: BF16 } ";
+  EXPECT_EQ(errors_of(cuda), "");
+  EXPECT_EQ(errors_of(cuda + "attention { method: VSA }"), "");
+  EXPECT_EQ(errors_of(cuda + "attention { method: SLIDING_TILE }"), "");
+  EXPECT_EQ(errors_of("model { dim: 768 heads: 12 } compute { device: CUDA precision: BF16 }"), "");
+  EXPECT_THAT(errors_of(model + "compute { device: CUDA }"),
+              HasSubstr("compute.precision: FP32 has no attention kernel on a device; legal with "
+                        "CUDA: BF16"));
+  EXPECT_THAT(errors_of("model { dim: 1536 heads: 16 } compute { device: CUDA precision: BF16 }"),
+              HasSubstr("model.heads: 16 of model.dim: 1536 makes heads of 96 channels, for which "
+                        "there is no attention kernel on a device; legal with CUDA: 12, 24"));
+  for (const std::string method : {"BSA", "PSA", "ASA"}) {
+    EXPECT_THAT(errors_of(cuda + "attention { method: " + method + " }"),
+                HasSubstr("attention.method: " + method +
+                          " has no kernels on a device; legal with CUDA: DENSE, VSA, "
+                          "SLIDING_TILE"));
+  }
+  EXPECT_THAT(errors_of(cuda + "attention { method: VSA vsa { score: SUBBLOCK } }"),
+              HasSubstr("attention.vsa.score: SUBBLOCK has no kernels on a device"));
+  const std::string budget =
+      "attention { method: VSA domains: 4 max_coverage { start: 1 end: 0.5 increment: -0.1 } }";
+  EXPECT_EQ(errors_of(model + budget), "");
+  EXPECT_THAT(errors_of(cuda + budget), HasSubstr("attention.max_coverage: a budget below 1"));
+  EXPECT_THAT(errors_of(cuda + "attention { cube { t: 8 h: 8 w: 4 } }"),
+              HasSubstr("attention.cube: 256 tokens in a block; legal with CUDA: at most 128"));
+  EXPECT_THAT(errors_of("compute { ranks_per_device: 0 }"),
+              HasSubstr("compute.ranks_per_device: 0; legal: 1 or more"));
+}
+
+TEST(Validation, NoCommandRunsOnADeviceYet) {
+  const std::string cuda = "model { dim: 1536 heads: 12 } compute { device: CUDA precision: BF16 }";
+  EXPECT_NO_THROW(check_can_run(parse_job("", "job.txtpb")));
+  try {
+    check_can_run(parse_job(cuda, "job.txtpb"));
+    FAIL() << "expected a refusal";
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("job.txtpb:1:41: compute.device: CUDA is not available "
+                                        "yet"));
+  }
 }
 
 TEST(Validation, Schedules) {

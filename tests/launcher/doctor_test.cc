@@ -110,6 +110,15 @@ TEST(Placement, BoundRanksKeepTheirCoresAndOthersDivide) {
 }
 
 // The ranks of a host look at slightly different moments; all of them must get the same.
+TEST(Placement, RanksAreCountedOnTheirHost) {
+  const std::vector<Placement> ranks = {{7}, {3}, {7}, {3}, {7}, {9}};
+  const int rank[] = {0, 0, 1, 1, 2, 0}, count[] = {3, 2, 3, 2, 3, 1};
+  for (int i = 0; i < 6; ++i) {
+    EXPECT_EQ(local_rank(i, ranks).rank, rank[i]) << i;
+    EXPECT_EQ(local_rank(i, ranks).ranks, count[i]) << i;
+  }
+}
+
 TEST(Placement, RanksOfAHostDivideItsMemory) {
   const auto place = [](uint64_t host, int64_t memory) { return Placement{host, {}, memory}; };
   const std::vector<Placement> ranks = {place(1, 100), place(2, 50), place(1, 90), place(1, 99)};

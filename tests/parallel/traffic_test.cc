@@ -82,12 +82,12 @@ TEST_P(Traffic, CountedEqualsClosedForm) {
     for (int rank = 0; rank < GetParam(); ++rank) options[rank].timeline = &timelines[rank];
     comm::testing::run_ranks(options, [&](comm::Communicator& world) {
       const Mesh mesh(world.split(0, world.rank(), "world"), c.mesh);
-      const int64_t outer_first = mesh.outer().recorder().next_sequence();
-      const int64_t ulysses_first = mesh.ulysses().recorder().next_sequence();
+      const int64_t outer_first = mesh.tensors().outer().recorder().next_sequence();
+      const int64_t ulysses_first = mesh.tensors().ulysses().recorder().next_sequence();
       const int64_t sequence_first = mesh.sequence().recorder().next_sequence();
       results[world.rank()] = run_sharded(c, inputs, mesh);
-      add_counted(counted[world.rank()], mesh.outer(), outer_first);
-      add_counted(counted[world.rank()], mesh.ulysses(), ulysses_first);
+      add_counted(counted[world.rank()], mesh.tensors().outer(), outer_first);
+      add_counted(counted[world.rank()], mesh.tensors().ulysses(), ulysses_first);
       add_counted(counted[world.rank()], mesh.sequence(), sequence_first);
     });
     for (int rank = 0; rank < GetParam(); ++rank) {

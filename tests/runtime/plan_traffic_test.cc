@@ -46,12 +46,12 @@ RealRun run_ranks(const AttentionCase& c, const parallel::testing::AttentionTens
   for (int rank = 0; rank < ranks; ++rank) options[rank].timeline = &timelines[rank];
   comm::testing::run_ranks(options, [&](comm::Communicator& world) {
     const parallel::Mesh mesh(world.split(0, world.rank(), "world"), c.mesh);
-    const int64_t outer = mesh.outer().recorder().next_sequence();
-    const int64_t ulysses = mesh.ulysses().recorder().next_sequence();
+    const int64_t outer = mesh.tensors().outer().recorder().next_sequence();
+    const int64_t ulysses = mesh.tensors().ulysses().recorder().next_sequence();
     const int64_t sequence = mesh.sequence().recorder().next_sequence();
     run.results[world.rank()] = parallel::testing::run_sharded(c, inputs, mesh);
-    add_counted(run.counted[world.rank()], mesh.outer(), outer);
-    add_counted(run.counted[world.rank()], mesh.ulysses(), ulysses);
+    add_counted(run.counted[world.rank()], mesh.tensors().outer(), outer);
+    add_counted(run.counted[world.rank()], mesh.tensors().ulysses(), ulysses);
     add_counted(run.counted[world.rank()], mesh.sequence(), sequence);
   });
   return run;

@@ -153,7 +153,8 @@ TEST(StepCollector, CountsWhatTheCommunicatorsRecorded) {
       collector.begin_step();
       std::vector<float> values(10, 1);
       const PhaseScope phase(mesh.timeline(), Phase::kForward);
-      mesh.outer()
+      mesh.tensors()
+          .outer()
           .all_reduce(comm::Buffer::of(std::span(values)), comm::ReduceOp::kSum)
           .wait_host();
       {

@@ -1,0 +1,21 @@
+// The devices of builds without CUDA: there are none.
+#include "base/error.h"
+#include "parallel/device/device_ordinal.h"
+#include "parallel/device/tensor_device.h"
+
+namespace sprocket::parallel {
+
+int visible_devices() { return 0; }
+
+TensorDevice TensorDevice::cuda(int) {
+  throw ConfigError(
+      "compute.device: CUDA, and this build has no CUDA: configure with -DSPROCKET_CUDA=ON (needs "
+      "the CUDA toolkit); legal in this build: CPU");
+}
+
+StreamView current_stream(const at::Device& device) {
+  SPROCKET_CHECK(device.is_cpu(), "found a tensor on {} in a build without CUDA", device.str());
+  return StreamView::host();
+}
+
+}  // namespace sprocket::parallel
