@@ -1,6 +1,7 @@
 #include <ATen/ops/empty.h>
 
 #include "kernels/row_runs.h"
+#include "parallel/attention/packed_rows_device.h"
 #include "parallel/attention/remote_keys.h"
 #include "parallel/tensor_buffer.h"
 
@@ -41,6 +42,14 @@ class SelectedKeys : public RemoteKeys {
 
   at::Tensor pack(const OuterCall& call) const override {
     at::Tensor packed = at::empty({plan_.exchange.send_count}, call.k_BLHD.options());
+    if (!packed.is_cpu()) {
+      for (size_t rank = 0; rank < sent_.size(); ++rank) {
+        const int64_t k = plan_.exchange.send[rank].offset, v = k + plan_.send_rows[rank] * dim_;
+        device::pack_rows(call.k_BLHD, sent_[rank], packed, k);
+        device::pack_rows(call.v_BLHD, sent_[rank], packed, v);
+      }
+      return packed;
+    }
     dispatch_compute_type(packed.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
       for (size_t rank = 0; rank < sent_.size(); ++rank) {
@@ -69,6 +78,12 @@ class SelectedKeys : public RemoteKeys {
 
   void add(int rank, const at::Tensor& contributions, const at::Tensor& dk_BLHD,
            const at::Tensor& dv_BLHD) const override {
+    if (!contributions.is_cpu()) {
+      const int64_t k = plan_.exchange.send[rank].offset, v = k + plan_.send_rows[rank] * dim_;
+      device::add_packed_rows(contributions, k, sent_[rank], dk_BLHD);
+      device::add_packed_rows(contributions, v, sent_[rank], dv_BLHD);
+      return;
+    }
     dispatch_compute_type(contributions.scalar_type(), [&](auto zero) {
       using T = decltype(zero);
       using A = kernels::Accumulator<T>;

@@ -27,6 +27,8 @@ class TensorDevice {
   // on. Throws ConfigError in builds without CUDA, and CudaError when a library or the device is
   // missing.
   static TensorDevice cuda(int ordinal);
+  // The same where LibTorch has its operators on CUDA tensors already: nothing is loaded.
+  static TensorDevice hold(int ordinal);
 
   at::Device device() const { return device_; }
 

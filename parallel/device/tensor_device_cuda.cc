@@ -68,10 +68,19 @@ int visible_devices() { return c10::cuda::device_count(); }
 
 TensorDevice TensorDevice::cuda(int ordinal) {
   load_operators();
+  return hold(ordinal);
+}
+
+TensorDevice TensorDevice::hold(int ordinal) {
   set_precision();
   TensorDevice device;
   device.device_ = at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(ordinal));
-  device.hold_ = std::make_unique<Held>(device.device_.index());
+  try {
+    device.hold_ = std::make_unique<Held>(device.device_.index());
+  } catch (const c10::Error& error) {
+    throw CudaError(
+        fmt::format("compute.device: CUDA device {}: {}", ordinal, error.what_without_backtrace()));
+  }
   return device;
 }
 

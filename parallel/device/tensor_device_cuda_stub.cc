@@ -7,7 +7,9 @@ namespace sprocket::parallel {
 
 int visible_devices() { return 0; }
 
-TensorDevice TensorDevice::cuda(int) {
+TensorDevice TensorDevice::cuda(int ordinal) { return hold(ordinal); }
+
+TensorDevice TensorDevice::hold(int) {
   throw ConfigError(
       "compute.device: CUDA, and this build has no CUDA: configure with -DSPROCKET_CUDA=ON (needs "
       "the CUDA toolkit); legal in this build: CPU");
