@@ -443,12 +443,12 @@ void check_latent_shape(const LoadedJob& loaded, const LatentShape& shape,
   if (!text.empty()) throw ConfigError(text);
 }
 
-void check_can_run(const LoadedJob& loaded) {
+void check_on_processor(const LoadedJob& loaded, const std::string& what,
+                        const std::string& alternative) {
   if (loaded.job.compute().device() == Compute::CPU) return;
-  throw ConfigError(fmt::format(
-      "{}: CUDA is not available yet: no command runs tensors on a device; legal: CPU, and CUDA "
-      "for `sprocket plan` and with --dry-run",
-      loaded.where("compute.device")));
+  throw ConfigError(fmt::format("{}: {} runs on the processor alone; legal: CPU{}",
+                                loaded.where("compute.device"), what,
+                                alternative.empty() ? "" : ", or " + alternative));
 }
 
 }  // namespace sprocket::config

@@ -22,7 +22,7 @@ ExitCode attend(const AttentionFlags& flags, const Session& session) {
     load.world = session.size();
     load.heads = runtime::heads_of_input(flags.options.input);
     const config::LoadedJob loaded = config::load_job(flags.job.config, flags.job.sets, load);
-    config::check_can_run(loaded);
+    config::check_on_processor(loaded, "sprocket attention");
     job = loaded.job;
   });
   Timeline timeline;

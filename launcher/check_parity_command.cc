@@ -34,9 +34,9 @@ Subject load(const CheckParityFlags& flags, int world) {
   options.purpose = config::Purpose::kParity;
   options.world = world;
   const config::LoadedJob loaded = config::load_job(flags.job.config, flags.job.sets, options);
-  config::check_can_run(loaded);
   Subject subject{loaded.job, find_latent_shape(loaded).shape};
   if (flags.precision == "fp64") {
+    config::check_on_processor(loaded, "--precision fp64", "--precision as-configured");
     subject.job.mutable_compute()->set_precision(config::Compute::FP64);
   }
   return subject;
@@ -74,7 +74,9 @@ ExitCode check_parity(const CheckParityFlags& flags, const Session& session) {
   options.report = flags.report;
   options.attention_step = flags.step.value_or(subject.job.training().steps() - 1);
   options.threads = resolve_threads(subject.job.compute(), *world);
-  options.memory = resolve_memory(*world);
+  const parallel::TensorDevice device = take_device(subject.job.compute(), *world);
+  options.device = device.device();
+  options.memory = resolve_memory(subject.job.compute(), device, *world);
   const runtime::ParityResults found =
       runtime::compute_on_ranks(subject.job, std::move(world), options);
   bool passed = false;

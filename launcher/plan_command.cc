@@ -46,7 +46,7 @@ struct Measured {
 
 Measured subject(const PlanFlags& flags) {
   Measured subject{config::load_job(flags.config, flags.sets), {}};
-  config::check_can_run(subject.loaded);
+  config::check_on_processor(subject.loaded, "--measure");
   subject.known = find_latent_shape(subject.loaded);
   config::check_latent_shape(subject.loaded, subject.known.shape, subject.known.source);
   return subject;

@@ -3,7 +3,6 @@
 #include "base/error.h"
 #include "configs/defaults.h"
 #include "configs/load.h"
-#include "configs/validate.h"
 #include "launcher/command.h"
 #include "launcher/session.h"
 #include "launcher/terminal.h"
@@ -48,11 +47,7 @@ void print_files(const runtime::SampleResult& result) {
 
 ExitCode sample(const SampleFlags& flags, const Session& session) {
   config::Job job;
-  session.run_on_all([&] {
-    const config::LoadedJob loaded = load(flags, session.size());
-    if (!flags.job.dry_run) config::check_can_run(loaded);
-    job = loaded.job;
-  });
+  session.run_on_all([&] { job = load(flags, session.size()).job; });
   if (flags.job.dry_run) {
     if (session.first()) fmt::print("{}", config::to_text(job));
     return ExitCode::kOk;

@@ -10,6 +10,7 @@
 #include "parallel/comm/backend.h"
 #include "parallel/comm/checked_backend.h"
 #include "parallel/comm/mpi_backend.h"
+#include "parallel/device/device_memory.h"
 #include "parallel/device/device_ordinal.h"
 #include "runtime/jobs/rank_agreement.h"
 
@@ -91,7 +92,11 @@ parallel::TensorDevice take_device(const config::Compute& compute, comm::Communi
   return device;
 }
 
-int64_t resolve_memory(comm::Communicator& world) {
+int64_t resolve_memory(const config::Compute& compute, const parallel::TensorDevice& device,
+                       comm::Communicator& world) {
+  if (!device.device().is_cpu()) {
+    return parallel::device_memory(device.device()).available / compute.ranks_per_device();
+  }
   return memory_for(world.rank(), gather_placements(world));
 }
 

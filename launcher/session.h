@@ -54,8 +54,10 @@ int resolve_threads(const config::Compute& compute, comm::Communicator& world);
 // gone. Collective over `world`; all throw when one rank has no device.
 parallel::TensorDevice take_device(const config::Compute& compute, comm::Communicator& world);
 
-// Bytes that this rank may use: its share of what its host can give to new programs, limits of the
-// control group included. Collective over `world`.
-int64_t resolve_memory(comm::Communicator& world);
+// Bytes that this rank's tensors may take. Of the processor's memory its share of what its host can
+// give to new programs, limits of the control group included; of a device its share of what is free
+// there. Collective over `world`.
+int64_t resolve_memory(const config::Compute& compute, const parallel::TensorDevice& device,
+                       comm::Communicator& world);
 
 }  // namespace sprocket::launcher

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include "configs/validate.h"
 #include "launcher/command.h"
 #include "launcher/latent_shape.h"
 #include "launcher/session.h"
@@ -36,9 +35,7 @@ ExitCode train(const TrainFlags& flags, const Session& session) {
   config::Job job;
   session.run_on_all([&] {
     if (!flags.job.dry_run) {
-      const config::LoadedJob loaded = load(flags, session.size());
-      config::check_can_run(loaded);
-      job = loaded.job;
+      job = load(flags, session.size()).job;
     } else if (session.first()) {
       dry_run(flags, session.size());
     }
@@ -51,7 +48,7 @@ ExitCode train(const TrainFlags& flags, const Session& session) {
   options.threads = resolve_threads(job.compute(), *world);
   const parallel::TensorDevice device = take_device(job.compute(), *world);
   options.device = device.device();
-  options.memory = resolve_memory(*world);
+  options.memory = resolve_memory(job.compute(), device, *world);
   options.terminal = session.first() && watched_by_a_person();
   const runtime::StopSignal stop;
   options.stop = stop.flag();

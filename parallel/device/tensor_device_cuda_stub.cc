@@ -1,5 +1,6 @@
 // The devices of builds without CUDA: there are none.
 #include "base/error.h"
+#include "parallel/device/device_memory.h"
 #include "parallel/device/device_ordinal.h"
 #include "parallel/device/tensor_device.h"
 
@@ -13,6 +14,10 @@ TensorDevice TensorDevice::hold(int) {
   throw ConfigError(
       "compute.device: CUDA, and this build has no CUDA: configure with -DSPROCKET_CUDA=ON (needs "
       "the CUDA toolkit); legal in this build: CPU");
+}
+
+DeviceMemory device_memory(const at::Device&) {
+  throw InternalError("the memory of a device in a build without CUDA");
 }
 
 StreamView current_stream(const at::Device& device) {

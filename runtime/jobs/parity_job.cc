@@ -72,7 +72,7 @@ ParityComparison compare(const config::Job& job, const ParitySamples& samples,
 
 ParityResults compute_on_ranks(const config::Job& job, std::unique_ptr<comm::Communicator> world,
                                const ParityOptions& options) {
-  return run_on_mesh(std::move(world), mesh_shape(job), at::kCPU, [&](const parallel::Mesh& mesh) {
+  return run_on_mesh(std::move(world), mesh_shape(job), options.device, [&](const parallel::Mesh& mesh) {
     ParitySamples samples;
     run_on_all(mesh.world(), [&] { samples = load_parity_samples(job); });
     config::Job decided = job;

@@ -5,6 +5,8 @@
 #include <memory>
 #include <string>
 
+#include <c10/core/Device.h>
+
 #include "configs/job.pb.h"
 #include "configs/validate.h"
 #include "parallel/comm/communicator.h"
@@ -21,6 +23,9 @@ struct ParityOptions {
   int64_t attention_step = 0;
   // Threads of this rank's kernels; >= 1.
   int threads = 1;
+  // Of the ranks' tensors, as in TrainOptions; what one rank is compared with stays on the
+  // processor.
+  at::Device device = at::kCPU;
   // Bytes that this rank may use, as in TrainOptions.
   int64_t memory = std::numeric_limits<int64_t>::max();
 };

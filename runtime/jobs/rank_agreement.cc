@@ -5,6 +5,7 @@
 #include <span>
 
 #include "base/error.h"
+#include "runtime/jobs/device_errors.h"
 
 namespace sprocket::runtime {
 namespace {
@@ -84,7 +85,7 @@ std::string broadcast_text(comm::Communicator& group, const std::string& text, i
 void run_on_all(comm::Communicator& group, const std::function<void()>& work) {
   std::string outcome;
   try {
-    work();
+    with_device_errors(work);
   } catch (const CommError&) {
     throw;
   } catch (const std::exception& error) {

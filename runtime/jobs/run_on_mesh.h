@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "parallel/mesh.h"
+#include "runtime/jobs/device_errors.h"
 #include "runtime/jobs/rank_agreement.h"
 
 namespace sprocket::runtime {
@@ -20,7 +21,7 @@ auto run_on_mesh(std::unique_ptr<comm::Communicator> world, const parallel::Mesh
   {
     const parallel::Mesh mesh(std::move(world), shape, device);
     try {
-      return work(mesh);
+      return with_device_errors([&] { return work(mesh); });
     } catch (const AgreedError&) {
       agreed = std::current_exception();
     } catch (const std::exception& error) {

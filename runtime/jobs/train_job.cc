@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "parallel/device/device_memory.h"
 #include "parallel/mesh.h"
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/checkpoint_io.h"
@@ -18,6 +19,7 @@
 #include "runtime/jobs/run_on_mesh.h"
 #include "runtime/media/output_file.h"
 #include "runtime/metrics/json_lines.h"
+#include "runtime/metrics/memory.h"
 #include "runtime/metrics/metrics_file.h"
 #include "runtime/metrics/progress.h"
 #include "runtime/plan/job_specs.h"
@@ -72,7 +74,7 @@ class TrainJob {
       optimizer_.emplace(job_.training().optimizer(), network_->parameters(), options_.threads);
       if (!start_path_.empty()) load(start_path_);
       if (first()) {
-        metrics_.emplace(path_of("metrics.jsonl"), state_.step());
+        metrics_.emplace(path_of("metrics.jsonl"), state_.step(), mesh_.device());
         if (held_out_) validation_.emplace(path_of("validation.jsonl"), state_.step());
         progress_.emplace(options_.terminal, job_.training().steps(), job_.output().log_interval());
       }
@@ -239,8 +241,23 @@ class TrainJob {
                  sample.psnr ? fmt::format(", {:.1f} dB against the real clip", *sample.psnr) : "");
   }
 
+  MemoryUse memory_use() {
+    const models::ParameterStore& parameters = network_->parameters();
+    MemoryUse use;
+    use.peak = peak_memory_bytes(mesh_.device());
+    if (!mesh_.device().is_cpu()) {
+      use.tensor_peak = parallel::device_memory(mesh_.device()).peak_allocated;
+    }
+    use.parameters = static_cast<int64_t>(parameters.flat_parameters().nbytes());
+    use.gradients = static_cast<int64_t>(parameters.flat_gradients().nbytes());
+    use.moments = 2 * use.parameters;
+    return use;
+  }
+
   void report(const StepCollector& collector) {
-    const std::vector<std::string> packed = gather_text(world_, pack(collector.profile()));
+    RankProfile own = collector.profile();
+    own.memory = memory_use();
+    const std::vector<std::string> packed = gather_text(world_, pack(own));
     run_on_all(world_, [&] {
       if (!first()) return;
       std::vector<RankProfile> profiles;

@@ -6,6 +6,8 @@
 #include <fstream>
 #include <string>
 
+#include "parallel/device/device_memory.h"
+
 namespace sprocket::runtime {
 namespace {
 
@@ -20,7 +22,8 @@ int64_t status_bytes(const std::string& field) {
 
 }  // namespace
 
-int64_t peak_memory_bytes() {
+int64_t peak_memory_bytes(const at::Device& device) {
+  if (!device.is_cpu()) return parallel::device_memory(device).peak_reserved;
   struct rusage usage {};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;

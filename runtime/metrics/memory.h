@@ -3,10 +3,14 @@
 #include <cstdint>
 #include <optional>
 
+#include <c10/core/Device.h>
+
 namespace sprocket::runtime {
 
-// Largest resident memory of this process so far. Ranks that are threads of one process share it.
-int64_t peak_memory_bytes();
+// The most that a rank whose tensors live on `device` took so far: of the processor's memory what
+// was resident of this process, which ranks that are threads of it share; of a device what its
+// allocator took.
+int64_t peak_memory_bytes(const at::Device& device);
 
 // How far the memory of this process grows. Free memory of the allocator is given back first;
 // mapped files (code, inputs) do not count. One at a time: the kernel has one high-water mark.

@@ -63,7 +63,7 @@ void MetricsFile::write(int64_t step, const StepOutcome& o, const StepFlops& flo
                {"tokens_per_second", static_cast<double>(o.tokens) / seconds},
                {"tflops_dense_equivalent", 1e-12 * flops.dense_equivalent / seconds},
                {"tflops_executed", 1e-12 * flops.executed / seconds},
-               {"memory_peak_bytes", peak_memory_bytes()},
+               {"memory_peak_bytes", peak_memory_bytes(device_)},
                {"data_wait_seconds", 1e-9 * static_cast<double>(o.times.data_wait_ns)},
                {"compute_share", share(o.times.compute_ns)},
                {"exposed_communication_share", share(o.times.exposed_ns)},

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include <c10/core/Device.h>
+
 #include "runtime/metrics/json_lines.h"
 #include "runtime/plan/flops.h"
 #include "runtime/train/step_outcome.h"
@@ -13,8 +15,9 @@ namespace sprocket::runtime {
 class MetricsFile {
  public:
   // Keeps the lines of steps before `first_step` of a file that is there and drops the others: they
-  // are about to be made again. Throws OutputError.
-  MetricsFile(const std::string& path, int64_t first_step) : lines_(path, first_step) {}
+  // are about to be made again. The rank's tensors live on `device`. Throws OutputError.
+  MetricsFile(const std::string& path, int64_t first_step, const at::Device& device)
+      : lines_(path, first_step), device_(device) {}
 
   // `step` is the number of steps done, from 1. Written through at once. Throws OutputError.
   void write(int64_t step, const StepOutcome& outcome, const StepFlops& flops,
@@ -22,6 +25,7 @@ class MetricsFile {
 
  private:
   JsonLines lines_;
+  at::Device device_;
 };
 
 }  // namespace sprocket::runtime

@@ -54,7 +54,7 @@ class Pass {
       const PassOutcome outcome = forward_backward(network_, batch, options_.attention_step,
                                                    samples_.samples(), imposed(replica));
       loss += outcome.loss;
-      outputs.push_back(outcome.velocity_BLF.contiguous());
+      outputs.push_back(outcome.velocity_BLF.contiguous().cpu());
       keep_selections();
       density += density_share(batch);
     }
@@ -112,11 +112,11 @@ class Pass {
 
   void add_gradients(ParityResults& results) {
     const models::ParameterStore& parameters = network_.parameters();
+    const at::Tensor gradients = parameters.flat_gradients().cpu();
     for (int i = 0; i < parameters.size(); ++i) {
       const models::ParameterSpec& spec = parameters.spec(i);
-      results.tensors.push_back(
-          {"gradient of " + spec.name, spec.shape,
-           parameters.flat_gradients().narrow(0, parameters.offset(i), spec.elements())});
+      results.tensors.push_back({"gradient of " + spec.name, spec.shape,
+                                 gradients.narrow(0, parameters.offset(i), spec.elements())});
     }
   }
 

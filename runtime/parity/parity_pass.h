@@ -16,7 +16,7 @@ namespace sprocket::runtime {
 struct ParityTensor {
   std::string name;            // "loss", "output", "gradient of blocks.0.ffn.0.weight"
   std::vector<int64_t> shape;  // of the output: samples, tokens, features
-  at::Tensor values;           // flat; fp64, or fp32 where the pass computes so
+  at::Tensor values;           // flat, in host memory; fp64, or fp32 where the pass computes so
 };
 
 struct ParityResults {

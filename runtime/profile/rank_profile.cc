@@ -50,7 +50,9 @@ std::string pack(const RankProfile& p) {
   json header = {{"magic", kMagic},
                  {"totals",
                   {p.steps, p.wall_ns, p.compute_ns, p.communication_ns, p.exposed_ns,
-                   p.overlapped_ns, p.data_wait_ns, p.tokens, p.lost_records, p.peak_memory_bytes}},
+                   p.overlapped_ns, p.data_wait_ns, p.tokens, p.lost_records, p.memory.peak,
+                   p.memory.tensor_peak, p.memory.parameters, p.memory.gradients,
+                   p.memory.moments}},
                  {"compute", p.compute_by_name_ns},
                  {"operations", json::array()},
                  {"layers", json::array()},
@@ -90,9 +92,20 @@ RankProfile unpack_rank_profile(const std::string& bytes) {
   SPROCKET_CHECK(!header.is_discarded() && header.at("magic") == kMagic, "no packed rank profile");
   RankProfile p;
   const json& totals = header.at("totals");
-  int64_t* const fields[] = {
-      &p.steps,         &p.wall_ns,      &p.compute_ns, &p.communication_ns, &p.exposed_ns,
-      &p.overlapped_ns, &p.data_wait_ns, &p.tokens,     &p.lost_records,     &p.peak_memory_bytes};
+  int64_t* const fields[] = {&p.steps,
+                             &p.wall_ns,
+                             &p.compute_ns,
+                             &p.communication_ns,
+                             &p.exposed_ns,
+                             &p.overlapped_ns,
+                             &p.data_wait_ns,
+                             &p.tokens,
+                             &p.lost_records,
+                             &p.memory.peak,
+                             &p.memory.tensor_peak,
+                             &p.memory.parameters,
+                             &p.memory.gradients,
+                             &p.memory.moments};
   for (size_t i = 0; i < std::size(fields); ++i) *fields[i] = totals.at(i);
   p.compute_by_name_ns = header.at("compute").get<std::map<std::string, int64_t>>();
   for (const json& row : header.at("operations")) {

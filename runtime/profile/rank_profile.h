@@ -60,6 +60,15 @@ struct LayerShares {
   RunningRange coverage;
 };
 
+// Bytes of a rank.
+struct MemoryUse {
+  int64_t peak = 0;         // runtime/metrics/memory.h
+  int64_t tensor_peak = 0;  // on a device, of `peak`: what tensors held; 0 on the processor
+  int64_t parameters = 0, gradients = 0, moments = 0;
+  // Of the peak: activations, workspaces, and what the allocator keeps for the next ones.
+  int64_t rest() const { return peak - parameters - gradients - moments; }
+};
+
 struct RankProfile {
   int64_t steps = 0;
   int64_t wall_ns = 0;
@@ -70,7 +79,7 @@ struct RankProfile {
   int64_t data_wait_ns = 0;
   int64_t tokens = 0;        // of this rank, over the steps
   int64_t lost_records = 0;  // operations that fell out of a recorder's ring unseen
-  int64_t peak_memory_bytes = 0;
+  MemoryUse memory;
   std::map<std::string, int64_t> compute_by_name_ns;
   std::map<OpKey, OpTotals> operations;
   std::vector<LayerShares> layers;

@@ -123,7 +123,7 @@ Report make_report(const parallel::MeshShape& mesh, const std::vector<RankProfil
     data_wait += static_cast<double>(p.data_wait_ns);
     tokens += static_cast<double>(p.tokens);
     report.lost_records += p.lost_records;
-    report.peak_memory_bytes = std::max(report.peak_memory_bytes, p.peak_memory_bytes);
+    if (p.memory.peak > report.memory.peak) report.memory = p.memory;
     if (static_cast<double>(p.compute_ns) > slowest_compute) {
       slowest_compute = static_cast<double>(p.compute_ns);
       report.slowest_rank = static_cast<int>(r);

@@ -56,7 +56,7 @@ struct Report {
   // Slowest rank by compute time, and its time over the mean.
   int slowest_rank = 0;
   double imbalance = 1;
-  int64_t peak_memory_bytes = 0;  // largest of the ranks'
+  MemoryUse memory;  // of the rank with the largest peak
   int64_t lost_records = 0;
   std::optional<RemoteKvChoice> remote_kv;  // where the strategy has K and V of others to keep
   std::vector<RankRow> ranks;

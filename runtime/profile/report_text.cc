@@ -63,6 +63,16 @@ std::string range_text(const RunningRange& range) {
   return fmt::format("{:.3f} ({:.3f} to {:.3f})", range.mean(), range.min, range.max);
 }
 
+std::string memory_text(const MemoryUse& memory) {
+  const auto text = [](int64_t bytes) { return bytes_text(static_cast<double>(bytes)); };
+  return fmt::format(
+      "Peak memory {}{} of the largest rank: parameters {}, gradients {}, moments {}, the rest {}.",
+      text(memory.peak),
+      memory.tensor_peak > 0 ? fmt::format(" of the device ({} in tensors)", text(memory.tensor_peak))
+                             : "",
+      text(memory.parameters), text(memory.gradients), text(memory.moments), text(memory.rest()));
+}
+
 json range_json(const RunningRange& range) {
   return {{"mean", range.mean()}, {"min", range.min}, {"max", range.max}};
 }
@@ -115,8 +125,7 @@ std::string report_text(const Report& r) {
     }
     text += "\n" + table(rows, 1);
   }
-  text += fmt::format("\n  Peak memory {} of the largest rank. Columns are per rank and step.\n",
-                      bytes_text(static_cast<double>(r.peak_memory_bytes)));
+  text += fmt::format("\n  {}\n  Columns are per rank and step.\n", memory_text(r.memory));
   if (r.remote_kv) text += fmt::format("  {}.\n", r.remote_kv->text());
   if (r.lost_records > 0) {
     text += fmt::format("  {} operations were not recorded: the recorder's ring ran over.\n",
@@ -138,12 +147,18 @@ std::string report_json(const Report& r) {
       {"overlap", r.overlap},
       {"slowest_rank", r.slowest_rank},
       {"imbalance", r.imbalance},
-      {"peak_memory_bytes", r.peak_memory_bytes},
+      {"peak_memory_bytes", r.memory.peak},
+      {"memory",
+       {{"parameters_bytes", r.memory.parameters},
+        {"gradients_bytes", r.memory.gradients},
+        {"moments_bytes", r.memory.moments},
+        {"rest_bytes", r.memory.rest()}}},
       {"lost_records", r.lost_records},
       {"ranks", json::array()},
       {"operations", json::array()},
       {"layers", json::array()},
       {"compute_ms", json::object()}};
+  if (r.memory.tensor_peak > 0) document["memory"]["tensors_peak_bytes"] = r.memory.tensor_peak;
   if (r.remote_kv) {
     json& choice = document["remote_kv"];
     choice["value"] = config::Parallel::RemoteKv_Name(r.remote_kv->value);

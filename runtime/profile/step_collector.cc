@@ -1,7 +1,5 @@
 #include "runtime/profile/step_collector.h"
 
-#include "runtime/metrics/memory.h"
-
 namespace sprocket::runtime {
 namespace {
 
@@ -136,7 +134,6 @@ StepTimes StepCollector::end_step(int64_t tokens, bool reported) {
   profile_.data_wait_ns += times.data_wait_ns;
   profile_.tokens += tokens;
   profile_.lost_records += step_lost_;
-  profile_.peak_memory_bytes = peak_memory_bytes();
   for (const Interval& interval : intervals_) {
     if (interval.activity == Activity::kCompute) {
       profile_.compute_by_name_ns[interval.name] += interval.end_ns - interval.begin_ns;

@@ -371,15 +371,17 @@ TEST(Validation, ADeviceRunsWhatItHasKernelsFor) {
               HasSubstr("compute.ranks_per_device: 0; legal: 1 or more"));
 }
 
-TEST(Validation, NoCommandRunsOnADeviceYet) {
+TEST(Validation, WhatRunsOnTheProcessorAloneRefusesADevice) {
   const std::string cuda = "model { dim: 1536 heads: 12 } compute { device: CUDA precision: BF16 }";
-  EXPECT_NO_THROW(check_can_run(parse_job("", "job.txtpb")));
+  EXPECT_NO_THROW(check_on_processor(parse_job("", "job.txtpb"), "--measure"));
   try {
-    check_can_run(parse_job(cuda, "job.txtpb"));
+    check_on_processor(parse_job(cuda, "job.txtpb"), "--precision fp64",
+                       "--precision as-configured");
     FAIL() << "expected a refusal";
   } catch (const ConfigError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("job.txtpb:1:41: compute.device: CUDA is not available "
-                                        "yet"));
+    EXPECT_STREQ(error.what(),
+                 "job.txtpb:1:41: compute.device: --precision fp64 runs on the processor alone; "
+                 "legal: CPU, or --precision as-configured");
   }
 }
 

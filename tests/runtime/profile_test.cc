@@ -81,7 +81,7 @@ RankProfile profile_of(int rank) {
   p.exposed_ns = 20'000'000;
   p.overlapped_ns = 30'000'000;
   p.tokens = 1000;
-  p.peak_memory_bytes = 100 + rank;
+  p.memory = {100 + rank, 90, 20, 21, 42};
   p.compute_by_name_ns["attention.local"] = p.compute_ns;
   p.groups = {{"sp.outer", 0, 2}};
   const OpKey key{"sp.outer", comm::OpKind::kExchange, Phase::kForward};
@@ -108,7 +108,8 @@ TEST(Report, PutsRanksTogether) {
   EXPECT_DOUBLE_EQ(r.overlap, 0.6);
   EXPECT_EQ(r.slowest_rank, 1);
   EXPECT_NEAR(r.imbalance, 140.0 / 120.0, 1e-12);
-  EXPECT_EQ(r.peak_memory_bytes, 101);
+  EXPECT_EQ(r.memory.peak, 101);
+  EXPECT_EQ(r.memory.rest(), 101 - 83);
   ASSERT_EQ(r.operations.size(), 1u);
   const OperationRow& op = r.operations[0];
   EXPECT_DOUBLE_EQ(op.operations, 1.5);
@@ -136,6 +137,7 @@ TEST(Report, SurvivesTheWayToRankZero) {
   const RankProfile p = profile_of(0);
   const RankProfile q = unpack_rank_profile(pack(p));
   EXPECT_EQ(pack(q), pack(p));
+  EXPECT_EQ(q.memory.moments, 42);
   EXPECT_EQ(q.timings.size(), 3u);
   EXPECT_EQ(q.layers[0].density.count, 1);
 }

@@ -1,6 +1,7 @@
 // A training step on CUDA tensors: the same loss, output, gradients and weights as on the
-// processor. LibTorch's operators are computed by the host (host_operators.h); the project's
-// kernels run as a device runs them.
+// processor, on one rank and on two. LibTorch's operators are computed by the host
+// (host_operators.h), messages travel through host memory (staged_backend.h); the project's kernels
+// run as a device runs them.
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
@@ -9,16 +10,21 @@
 #include "parallel/comm/thread_backend.h"
 #include "parallel/device/tensor_device.h"
 #include "runtime/parity/parity_samples.h"
+#include "runtime/plan/job_specs.h"
 #include "runtime/train/optimizer.h"
 #include "tests/runtime/cuda/host_operators.h"
+#include "tests/runtime/cuda/staged_backend.h"
+#include "tests/runtime/thread_ranks.h"
 
 namespace sprocket::comm {
 
-// NCCL of a job of one rank, which sends nothing: instead of the library's, which needs a device.
+// Instead of the library's, which needs a device.
 std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> host,
                                                      const NcclOptions&,
-                                                     const CommunicatorOptions&) {
-  return host;
+                                                     const CommunicatorOptions& options) {
+  const std::string name = host->name();
+  return std::make_unique<Communicator>(testing::make_staged_backend(std::move(host)), name,
+                                        options);
 }
 
 }  // namespace sprocket::comm
@@ -27,7 +33,8 @@ namespace sprocket::runtime {
 namespace {
 
 // 3 x 6 x 8 tokens in blocks of 64 and less; 2 heads of 64 channels.
-config::Job job(const std::string& attention, const std::string& precision) {
+config::Job job(const std::string& attention, const std::string& precision,
+                const std::string& parallel = "", int world = 1) {
   return config::parse_job(
              "model { dim: 128 heads: 2 layers: 1 ffn_dim: 128 latent_channels: 4 text_dim: 8 "
              "text_tokens: 6 frequency_dim: 16 } "
@@ -35,20 +42,21 @@ config::Job job(const std::string& attention, const std::string& precision) {
              "training { steps: 20 global_batch: 1 micro_batch: 1 seed: 3 "
              "optimizer { learning_rate: 2e-3 warmup_steps: 1 } } "
              "attention { cube { t: 4 h: 4 w: 4 } " +
-                 attention + " } compute { threads: 1 precision: " + precision + " }",
-             "step")
+                 attention + " } parallel { " + parallel +
+                 " } compute { threads: 1 precision: " + precision + " }",
+             "step", {}, {.world = world})
       .job;
 }
 
 struct Step {
-  double loss = 0, norm = 0;
+  double loss = 0, norm = 0;  // loss: of the rank's tokens
   at::Tensor velocity, gradients, weights;
 };
 
 // Two of them: the second one starts from the weights that the first one made.
-Step steps(const config::Job& job, const at::Device& device) {
-  auto world = comm::make_thread_world(1, {});
-  const parallel::Mesh mesh(std::move(world.front()), {}, device);
+Step steps(const config::Job& job, std::unique_ptr<comm::Communicator> world,
+           const at::Device& device) {
+  const parallel::Mesh mesh(std::move(world), mesh_shape(job), device);
   Network network(job, mesh, 1, Network::Start::kFresh);
   // Gates and the head start at 0, and so would most gradients.
   at::Tensor weights = network.parameters().flat_parameters();
@@ -63,6 +71,7 @@ Step steps(const config::Job& job, const at::Device& device) {
         forward_backward(network, samples.replicas.front(), i, samples.samples());
     step.loss = outcome.loss;
     step.velocity = outcome.velocity_BLF.cpu().to(at::kDouble);
+    sum_gradients(network.parameters(), mesh.tensors().world());
     step.gradients = network.parameters().flat_gradients().cpu().to(at::kDouble);
     step.norm = optimizer.gradient_norm();
     optimizer.update(1e-3, step.norm);
@@ -71,25 +80,38 @@ Step steps(const config::Job& job, const at::Device& device) {
   return step;
 }
 
+Step on_processor(const config::Job& job) {
+  return steps(job, std::move(comm::make_thread_world(1, {}).front()), at::kCPU);
+}
+
+Step on_device(const config::Job& job) {
+  const parallel::TensorDevice device = parallel::TensorDevice::hold(0);
+  return steps(job, std::move(comm::make_thread_world(1, {}).front()), device.device());
+}
+
 double error(const at::Tensor& found, const at::Tensor& exact) {
   return ((found - exact).norm() / exact.norm()).item<double>();
 }
 
-class DeviceStep : public ::testing::TestWithParam<const char*> {};
+void expect_loss(double found, double host, double exact) {
+  EXPECT_LE(std::abs(found - exact), 2 * std::max(std::abs(host - exact), 0x1p-8 * exact));
+}
+
+class DeviceStep : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override { testing::use_host_operators(); }
+};
 
 TEST_P(DeviceStep, IsAsExactAsTheProcessorsInTheSamePrecision) {
-  testing::use_host_operators();
-  const Step exact = steps(job(GetParam(), "FP32"), at::kCPU);
-  const Step host = steps(job(GetParam(), "BF16"), at::kCPU);
-  const parallel::TensorDevice device = parallel::TensorDevice::hold(0);
-  const Step found = steps(job(GetParam(), "BF16"), device.device());
-  EXPECT_LE(std::abs(found.loss - exact.loss),
-            2 * std::max(std::abs(host.loss - exact.loss), 0x1p-8 * exact.loss));
+  const Step exact = on_processor(job(GetParam(), "FP32"));
+  const Step host = on_processor(job(GetParam(), "BF16"));
+  const Step found = on_device(job(GetParam(), "BF16"));
+  expect_loss(found.loss, host.loss, exact.loss);
   EXPECT_LE(error(found.velocity, exact.velocity), 2 * error(host.velocity, exact.velocity));
   EXPECT_LE(error(found.gradients, exact.gradients), 2 * error(host.gradients, exact.gradients));
   EXPECT_NEAR(found.norm, found.gradients.norm().item<double>(), 1e-6 * found.norm);
 
-  const Step again = steps(job(GetParam(), "BF16"), device.device());
+  const Step again = on_device(job(GetParam(), "BF16"));
   EXPECT_EQ(again.loss, found.loss);
   EXPECT_TRUE(again.gradients.equal(found.gradients));
   EXPECT_TRUE(again.weights.equal(found.weights));
@@ -99,6 +121,32 @@ INSTANTIATE_TEST_SUITE_P(Methods, DeviceStep,
                          ::testing::Values("method: DENSE",
                                            "method: VSA vsa { sparsity { start: 0.5 } }",
                                            "method: SLIDING_TILE"));
+
+constexpr const char* kVsa = "method: VSA vsa { sparsity { start: 0.5 } }";
+
+class DeviceRanks : public DeviceStep {};
+
+TEST_P(DeviceRanks, TwoEqualOne) {
+  const Step exact = on_processor(job(kVsa, "FP32"));
+  const Step host = on_processor(job(kVsa, "BF16"));
+  std::vector<Step> found(2);
+  testing::run_ranks(2, [&](std::unique_ptr<comm::Communicator> world) {
+    const int rank = world->rank();
+    const parallel::TensorDevice device = parallel::TensorDevice::hold(0);
+    found[rank] = steps(job(kVsa, "BF16", GetParam(), 2), std::move(world), device.device());
+  });
+  expect_loss(found[0].loss + found[1].loss, host.loss, exact.loss);
+  EXPECT_LE(error(found[0].gradients, exact.gradients),
+            2 * error(host.gradients, exact.gradients));
+  EXPECT_TRUE(found[0].gradients.equal(found[1].gradients));
+  EXPECT_TRUE(found[0].weights.equal(found[1].weights));
+  EXPECT_EQ(found[0].norm, found[1].norm);
+}
+
+INSTANTIATE_TEST_SUITE_P(Strategies, DeviceRanks,
+                         ::testing::Values("ulysses: 2", "outer: 2 strategy: RING",
+                                           "outer: 2 strategy: ALL_GATHER",
+                                           "outer: 2 strategy: SELECTED", "outer: 2 remote_kv: FETCH_AGAIN"));
 
 }  // namespace
 }  // namespace sprocket::runtime
