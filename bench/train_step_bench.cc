@@ -3,28 +3,18 @@
 //
 // Rank 0 prints one JSON line with the keys of bench/peers/diffusers_step.py, and how long it
 // waited for others. bench/train_step.py and bench/train_scaling.py run it.
-#include <sys/resource.h>
-
-#include <algorithm>
 #include <cstdio>
 
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/mse_loss.h>
-#include <ATen/ops/randn.h>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "base/timeline.h"
+#include "bench/timed_steps.h"
 #include "configs/load.h"
 #include "parallel/comm/mpi_backend.h"
 #include "runtime/plan/job_specs.h"
-#include "runtime/train/network.h"
-#include "runtime/train/optimizer.h"
 
 namespace {
 
@@ -37,12 +27,6 @@ struct Arguments {
   int dim = 384, heads = 6, layers = 6, ffn_dim = 1536, text_dim = 512, text_tokens = 64;
   bool checkpoint = false;
 };
-
-long peak_rss_mib() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss / 1024;
-}
 
 config::Job job_of(const Arguments& a, int world) {
   const bool vsa = a.method == "vsa" || (a.method == "auto" && a.sparsity > 0);
@@ -59,22 +43,6 @@ config::Job job_of(const Arguments& a, int world) {
                  a.parallel, a.dtype == "bf16" ? "BF16" : "FP32"),
              "bench", {}, {.world = world})
       .job;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-}
-
-double waited_ms(const std::vector<Interval>& intervals) {
-  double sum = 0;
-  for (const Interval& interval : intervals) {
-    if (interval.activity == Activity::kCommunicationWait) {
-      sum += static_cast<double>(interval.end_ns - interval.begin_ns) / 1e6;
-    }
-  }
-  return sum;
 }
 
 }  // namespace
@@ -112,56 +80,26 @@ int main(int argc, char** argv) {
   comm::CommunicatorOptions options;
   options.timeline = &timeline;
   const parallel::Mesh mesh(comm::make_mpi_world(options), runtime::mesh_shape(job));
-  runtime::Network network(job, mesh, a.threads, runtime::Network::Start::kFresh);
-  runtime::Optimizer optimizer(job.training().optimizer(), network.parameters(), a.threads);
-  const long before = peak_rss_mib();
-
-  const data::LatentShape shape{16, t, 2 * h, 2 * w};
-  at::manual_seed(0);  // the same on all ranks
-  const at::Tensor video = at::randn({1, 16, t, 2 * h, 2 * w}), noise = at::randn(video.sizes());
-  const at::Tensor text = at::randn({1, a.text_tokens, a.text_dim});
-  const at::Tensor timestep = at::full({1}, 500.0);
-  const parallel::AttentionSpec spec = runtime::attention_spec(job.attention(), 0);
-  std::vector<double> times, waits;
-  for (int step = 0; step <= a.steps; ++step) {
-    timeline.take();
-    timeline.set_recording(true);
-    const int64_t start = monotonic_ns();
-    network.parameters().zero_gradients();
-    const at::Tensor patches =
-        network.own_patches(0.5 * video + 0.5 * noise, shape, models::FeatureOrder::kChannelFirst);
-    const at::Tensor target =
-        network.own_patches(noise - video, shape, models::FeatureOrder::kChannelLast);
-    const at::Tensor velocity = network.velocity(patches, timestep, text, shape, spec);
-    at::mse_loss(velocity, target, at::Reduction::Sum)
-        .div(static_cast<double>(shape.elements()))
-        .backward();
-    runtime::sum_gradients(network.parameters(), mesh.world());
-    optimizer.update(1e-4, optimizer.gradient_norm());
-    const int64_t end = monotonic_ns();
-    if (step == 0) continue;
-    times.push_back(static_cast<double>(end - start) / 1e6);
-    waits.push_back(waited_ms(timeline.take()));
-  }
+  const bench::TimedSteps timed = bench::time_steps(job, mesh, a.threads, t, h, w, a.steps);
   if (session.rank() != 0) return 0;
-  const int64_t tokens = int64_t{t} * h * w;
+  const double median_ms = bench::median(timed.ms);
   nlohmann::ordered_json line{
       {"program", "sprocket"},
       {"attention", config::Attention::Method_Name(job.attention().method())},
       {"sparsity", a.sparsity},
       {"grid", {t, h, w}},
-      {"tokens", tokens},
+      {"tokens", timed.tokens},
       {"dtype", a.dtype},
       {"threads", a.threads},
       {"ranks", session.size()},
       {"parallel", a.parallel},
       {"checkpointing", a.checkpoint},
-      {"parameters", network.parameters().elements()},
-      {"steps_ms", times},
-      {"median_ms", median(times)},
-      {"tokens_per_s", 1e3 * static_cast<double>(tokens) / median(times)},
-      {"exposed_wait_ms", median(waits)},
-      {"peak_rss_mib", peak_rss_mib()},
-      {"rss_before_mib", before}};
+      {"parameters", timed.parameters},
+      {"steps_ms", timed.ms},
+      {"median_ms", median_ms},
+      {"tokens_per_s", 1e3 * static_cast<double>(timed.tokens) / median_ms},
+      {"exposed_wait_ms", bench::median(timed.waits_ms)},
+      {"peak_rss_mib", bench::peak_rss_mib()},
+      {"rss_before_mib", timed.rss_before_mib}};
   std::printf("%s\n", line.dump().c_str());
 }

@@ -26,6 +26,8 @@ function(sprocket_device_test name)
     "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${SPROCKET_WERROR}>>:-Werror=all-warnings>")
   target_link_libraries(${name} PRIVATE sprocket_options ${arg_LIBS} CUDA::cudart GTest::gtest GTest::gmock
                                         GTest::gtest_main)
+  # Of the libraries that others bring along only what is used: a pack for another machine is made of them.
+  target_link_options(${name} PRIVATE -Wl,--as-needed)
   add_dependencies(${name} cuda_simulator)
   add_dependencies(device_tests ${name})
   foreach(capability ${arg_CAPABILITIES})

@@ -18,4 +18,8 @@ struct DeviceMemory {
 // `device` is a CUDA device that this rank holds. Throws CudaError.
 DeviceMemory device_memory(const at::Device& device);
 
+// Gives what the allocator keeps for the next tensors back to the device, and starts the peaks
+// anew.
+void release_unused_memory(const at::Device& device);
+
 }  // namespace sprocket::parallel

@@ -24,4 +24,10 @@ DeviceMemory device_memory(const at::Device& device) {
   return memory;
 }
 
+void release_unused_memory(const at::Device& device) {
+  if (!c10::cuda::CUDACachingAllocator::get()->initialized()) return;
+  c10::cuda::CUDACachingAllocator::emptyCache();
+  c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
+}
+
 }  // namespace sprocket::parallel

@@ -20,6 +20,10 @@ DeviceMemory device_memory(const at::Device&) {
   throw InternalError("the memory of a device in a build without CUDA");
 }
 
+void release_unused_memory(const at::Device&) {
+  throw InternalError("the memory of a device in a build without CUDA");
+}
+
 StreamView current_stream(const at::Device& device) {
   SPROCKET_CHECK(device.is_cpu(), "found a tensor on {} in a build without CUDA", device.str());
   return StreamView::host();
