@@ -3,6 +3,7 @@
 // (host_operators.h), messages travel through host memory (staged_backend.h); the project's kernels
 // run as a device runs them.
 #include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 #include "configs/load.h"

@@ -8,7 +8,8 @@
 
 namespace sprocket::testing {
 
-// Keeps the file in the binary; the operators register themselves.
+// Before the first tensor on a device. The operators register themselves; this keeps the file in the
+// binary.
 void use_host_operators();
 
 }  // namespace sprocket::testing
