@@ -13,9 +13,9 @@ struct TimedSteps {
   std::vector<double> ms;        // of every step after the first
   std::vector<double> waits_ms;  // of these, what the rank waited for others
   int64_t tokens = 0, parameters = 0;
-  double density = 1;         // of the selections, mean over layers
-  runtime::StepFlops flops;   // of one step, of all ranks
-  long rss_before_mib = 0;    // resident before the first step
+  double density = 1;        // of the selections, mean over layers
+  runtime::StepFlops flops;  // of one step, of all ranks
+  long rss_before_mib = 0;   // resident before the first step
 };
 
 // A video of t x h x w tokens. Collective over the mesh, whose timeline is there; a step has ended

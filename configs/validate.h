@@ -32,8 +32,8 @@ std::vector<Violation> find_shape_violations(const Job& job, const LatentShape& 
 void check_latent_shape(const LoadedJob& loaded, const LatentShape& shape,
                         const std::string& source);
 
-// For `what`, which runs on the processor alone: throws ConfigError for a job that asks for a device,
-// naming the field and, where there is one, the `alternative`.
+// For `what`, which runs on the processor alone: throws ConfigError for a job that asks for a
+// device, naming the field and, where there is one, the `alternative`.
 void check_on_processor(const LoadedJob& loaded, const std::string& what,
                         const std::string& alternative = "");
 

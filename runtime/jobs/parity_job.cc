@@ -72,15 +72,16 @@ ParityComparison compare(const config::Job& job, const ParitySamples& samples,
 
 ParityResults compute_on_ranks(const config::Job& job, std::unique_ptr<comm::Communicator> world,
                                const ParityOptions& options) {
-  return run_on_mesh(std::move(world), mesh_shape(job), options.device, [&](const parallel::Mesh& mesh) {
-    ParitySamples samples;
-    run_on_all(mesh.world(), [&] { samples = load_parity_samples(job); });
-    config::Job decided = job;
-    agree_on_remote_kv(decided, largest_shape(samples), {options.threads, options.memory},
-                       mesh.world());
-    return compute_parity_pass(decided, mesh, samples,
-                               {options.threads, options.attention_step, nullptr});
-  });
+  return run_on_mesh(
+      std::move(world), mesh_shape(job), options.device, [&](const parallel::Mesh& mesh) {
+        ParitySamples samples;
+        run_on_all(mesh.world(), [&] { samples = load_parity_samples(job); });
+        config::Job decided = job;
+        agree_on_remote_kv(decided, largest_shape(samples), {options.threads, options.memory},
+                           mesh.world());
+        return compute_parity_pass(decided, mesh, samples,
+                                   {options.threads, options.attention_step, nullptr});
+      });
 }
 
 ParityOutcome compare_with_one_rank(const config::Job& job, const ParityResults& found,

@@ -16,6 +16,7 @@ enum class ErrorKind : char {
   kInput = 'i',
   kOutput = 'o',
   kNonFinite = 'n',
+  kCuda = 'd',
   kInternal = 'x',
 };
 
@@ -24,6 +25,7 @@ ErrorKind kind_of(const std::exception& error) {
   if (dynamic_cast<const InputError*>(&error)) return ErrorKind::kInput;
   if (dynamic_cast<const OutputError*>(&error)) return ErrorKind::kOutput;
   if (dynamic_cast<const NonFiniteError*>(&error)) return ErrorKind::kNonFinite;
+  if (dynamic_cast<const CudaError*>(&error)) return ErrorKind::kCuda;
   return ErrorKind::kInternal;
 }
 
@@ -43,6 +45,8 @@ class Agreed : public E, public AgreedError {
       throw Agreed<OutputError>(what);
     case ErrorKind::kNonFinite:
       throw Agreed<NonFiniteError>(what);
+    case ErrorKind::kCuda:
+      throw Agreed<CudaError>(what);
     case ErrorKind::kInternal:
       break;
   }

@@ -47,16 +47,16 @@ void RunningRange::add(double value) {
 }
 
 std::string pack(const RankProfile& p) {
-  json header = {{"magic", kMagic},
-                 {"totals",
-                  {p.steps, p.wall_ns, p.compute_ns, p.communication_ns, p.exposed_ns,
-                   p.overlapped_ns, p.data_wait_ns, p.tokens, p.lost_records, p.memory.peak,
-                   p.memory.tensor_peak, p.memory.parameters, p.memory.gradients,
-                   p.memory.moments}},
-                 {"compute", p.compute_by_name_ns},
-                 {"operations", json::array()},
-                 {"layers", json::array()},
-                 {"groups", json::array()}};
+  json header = {
+      {"magic", kMagic},
+      {"totals",
+       {p.steps, p.wall_ns, p.compute_ns, p.communication_ns, p.exposed_ns, p.overlapped_ns,
+        p.data_wait_ns, p.tokens, p.lost_records, p.memory.peak, p.memory.tensor_peak,
+        p.memory.parameters, p.memory.gradients, p.memory.moments}},
+      {"compute", p.compute_by_name_ns},
+      {"operations", json::array()},
+      {"layers", json::array()},
+      {"groups", json::array()}};
   for (const auto& [key, totals] : p.operations) {
     header["operations"].push_back({key.group, static_cast<int>(key.op),
                                     static_cast<int>(key.phase), totals.operations,

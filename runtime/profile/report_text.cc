@@ -68,8 +68,9 @@ std::string memory_text(const MemoryUse& memory) {
   return fmt::format(
       "Peak memory {}{} of the largest rank: parameters {}, gradients {}, moments {}, the rest {}.",
       text(memory.peak),
-      memory.tensor_peak > 0 ? fmt::format(" of the device ({} in tensors)", text(memory.tensor_peak))
-                             : "",
+      memory.tensor_peak > 0
+          ? fmt::format(" of the device ({} in tensors)", text(memory.tensor_peak))
+          : "",
       text(memory.parameters), text(memory.gradients), text(memory.moments), text(memory.rest()));
 }
 

@@ -137,8 +137,7 @@ TEST_P(DeviceRanks, TwoEqualOne) {
     found[rank] = steps(job(kVsa, "BF16", GetParam(), 2), std::move(world), device.device());
   });
   expect_loss(found[0].loss + found[1].loss, host.loss, exact.loss);
-  EXPECT_LE(error(found[0].gradients, exact.gradients),
-            2 * error(host.gradients, exact.gradients));
+  EXPECT_LE(error(found[0].gradients, exact.gradients), 2 * error(host.gradients, exact.gradients));
   EXPECT_TRUE(found[0].gradients.equal(found[1].gradients));
   EXPECT_TRUE(found[0].weights.equal(found[1].weights));
   EXPECT_EQ(found[0].norm, found[1].norm);
@@ -147,7 +146,8 @@ TEST_P(DeviceRanks, TwoEqualOne) {
 INSTANTIATE_TEST_SUITE_P(Strategies, DeviceRanks,
                          ::testing::Values("ulysses: 2", "outer: 2 strategy: RING",
                                            "outer: 2 strategy: ALL_GATHER",
-                                           "outer: 2 strategy: SELECTED", "outer: 2 remote_kv: FETCH_AGAIN"));
+                                           "outer: 2 strategy: SELECTED",
+                                           "outer: 2 remote_kv: FETCH_AGAIN"));
 
 }  // namespace
 }  // namespace sprocket::runtime

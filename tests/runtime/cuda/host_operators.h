@@ -8,8 +8,8 @@
 
 namespace sprocket::testing {
 
-// Before the first tensor on a device. The operators register themselves; this keeps the file in the
-// binary.
+// Before the first tensor on a device. The operators register themselves; this keeps the file in
+// the binary.
 void use_host_operators();
 
 }  // namespace sprocket::testing
