@@ -3,8 +3,8 @@
 
 namespace sprocket::parallel {
 
-// The CUDA devices that this process sees; 0 in builds without CUDA and on machines without a
-// driver.
+// The CUDA devices that this process sees; 0 on machines without a driver. Throws ConfigError in
+// builds without CUDA.
 int visible_devices();
 
 // Of `devices` devices, for the rank at `local_rank` among the `local_ranks` ranks of its host:

@@ -5,16 +5,19 @@
 #include "parallel/device/tensor_device.h"
 
 namespace sprocket::parallel {
+namespace {
 
-int visible_devices() { return 0; }
-
-TensorDevice TensorDevice::cuda(int ordinal) { return hold(ordinal); }
-
-TensorDevice TensorDevice::hold(int) {
+[[noreturn]] void refuse() {
   throw ConfigError(
       "compute.device: CUDA, and this build has no CUDA: configure with -DSPROCKET_CUDA=ON (needs "
       "the CUDA toolkit); legal in this build: CPU");
 }
+
+}  // namespace
+
+int visible_devices() { refuse(); }
+TensorDevice TensorDevice::cuda(int) { refuse(); }
+TensorDevice TensorDevice::hold(int) { refuse(); }
 
 DeviceMemory device_memory(const at::Device&) {
   throw InternalError("the memory of a device in a build without CUDA");
