@@ -14,8 +14,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/bfloat16.h"
 #include "base/cuda_stream.h"
-#include "base/philox.h"
+#include "bench/device_memory.h"
 #include "kernels/cuda/branch_combine.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/optimizer.h"
@@ -25,51 +26,14 @@ namespace sprocket {
 namespace {
 
 using namespace kernels::cuda;
+using bench::Memory;
 using kernels::HeadView;
 using kernels::RowRun;
 using T = __nv_bfloat16;
 
-constexpr int kNoDevice = 77;
 constexpr int kRounds = 7;
 constexpr int kHeadDim = 128;
 constexpr int kBlockRows = 64;
-
-// Standard normal numbers, repeated; or what the caller copies into it.
-template <class V>
-class Memory {
- public:
-  explicit Memory(int64_t count) : count_(count) {
-    void* data = nullptr;
-    check_cuda(cudaMalloc(&data, std::max<int64_t>(count, 1) * sizeof(V)), "cudaMalloc");
-    data_ = static_cast<V*>(data);
-  }
-  explicit Memory(const std::vector<V>& values) : Memory(static_cast<int64_t>(values.size())) {
-    check_cuda(cudaMemcpy(data_, values.data(), values.size() * sizeof(V), cudaMemcpyHostToDevice),
-               "cudaMemcpy");
-  }
-  static Memory random(int64_t count) {
-    std::vector<float> numbers(std::min<int64_t>(count, 1 << 20));
-    RandomStream(3, 0, 0, RandomPurpose::kTest).normal(numbers);
-    std::vector<V> values(numbers.begin(), numbers.end());
-    Memory memory(count);
-    const auto period = static_cast<int64_t>(values.size());
-    for (int64_t first = 0; first < count; first += period) {
-      check_cuda(cudaMemcpy(memory.data_ + first, values.data(),
-                            std::min(period, count - first) * sizeof(V), cudaMemcpyHostToDevice),
-                 "cudaMemcpy");
-    }
-    return memory;
-  }
-  ~Memory() { cudaFree(data_); }
-  Memory(Memory&& other) noexcept
-      : count_(other.count_), data_(std::exchange(other.data_, nullptr)) {}
-  Memory& operator=(Memory&&) = delete;
-  V* get() const { return data_; }
-
- private:
-  int64_t count_;
-  V* data_ = nullptr;
-};
 
 struct Case {
   std::string name;
@@ -78,39 +42,17 @@ struct Case {
   std::vector<double> seconds = {};
 };
 
-class Stopwatch {
- public:
-  Stopwatch() {
-    check_cuda(cudaEventCreate(&begin_), "cudaEventCreate");
-    check_cuda(cudaEventCreate(&end_), "cudaEventCreate");
-  }
-  ~Stopwatch() {
-    cudaEventDestroy(begin_);
-    cudaEventDestroy(end_);
-  }
-  double seconds_of(const std::function<void(StreamView)>& call, StreamView stream) {
-    auto* const handle = static_cast<cudaStream_t>(stream.cuda_handle());
-    check_cuda(cudaEventRecord(begin_, handle), "cudaEventRecord");
-    call(stream);
-    check_cuda(cudaEventRecord(end_, handle), "cudaEventRecord");
-    check_cuda(cudaEventSynchronize(end_), "cudaEventSynchronize");
-    float milliseconds = 0;
-    check_cuda(cudaEventElapsedTime(&milliseconds, begin_, end_), "cudaEventElapsedTime");
-    return milliseconds * 1e-3;
-  }
-
- private:
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
-};
-
 void report(int64_t rows, int64_t dim, std::vector<Case> cases) {
   CudaStream stream;
-  Stopwatch stopwatch;
+  bench::DeviceClock clock;
   for (int round = -2; round < kRounds; ++round) {
-    for (Case& c : cases) {
-      const double seconds = stopwatch.seconds_of(c.call, stream.view());
-      if (round >= 0) c.seconds.push_back(seconds);
+    clock.mark(stream.view());
+    for (const Case& c : cases) {
+      c.call(stream.view());
+      clock.mark(stream.view());
     }
+    const std::vector<double> seconds = clock.take_seconds();
+    for (size_t i = 0; round >= 0 && i < cases.size(); ++i) cases[i].seconds.push_back(seconds[i]);
   }
   double copy_rate = 0;
   for (Case& c : cases) {
@@ -130,11 +72,11 @@ void report(int64_t rows, int64_t dim, std::vector<Case> cases) {
 void run(int64_t rows, int64_t dim) {
   const int64_t count = rows * dim;
   const int heads = static_cast<int>(dim / kHeadDim);
-  auto x = Memory<float>::random(count), dx = Memory<float>::random(count),
-       square = Memory<float>::random(count), parameter = Memory<float>::random(count),
-       vectors = Memory<float>::random(4 * dim), angles = Memory<float>::random(rows * kHeadDim);
-  auto y = Memory<T>::random(count), dy = Memory<T>::random(count), gate = Memory<T>::random(count),
-       out = Memory<T>::random(count);
+  const bench::NormalNumbers<float> numbers(0);
+  const bench::NormalNumbers<BFloat16> rounded(0);
+  const Memory<float> x(count, numbers), dx(count, numbers), square(count),
+      parameter(count, numbers), vectors(4 * dim, numbers), angles(rows * kHeadDim, numbers);
+  const Memory<T> y(count, rounded), dy(count, rounded), gate(count, rounded), out(count);
   Memory<char> memory(layer_norm_backward_workspace_bytes(1, rows, dim) +
                       sum_of_squares_workspace_bytes(count));
   const Workspace workspace{memory.get(), layer_norm_backward_workspace_bytes(1, rows, dim) +
@@ -158,7 +100,7 @@ void run(int64_t rows, int64_t dim) {
   offsets.push_back(rows);
   const int blocks = static_cast<int>(offsets.size()) - 1;
   const Memory<int64_t> device_offsets(offsets);
-  const auto coarse = Memory<float>::random(static_cast<int64_t>(blocks) * dim);
+  const Memory<float> coarse(static_cast<int64_t>(blocks) * dim, numbers);
   const auto view = [&](auto* data) {
     return HeadView<std::remove_pointer_t<decltype(data)>>{data, count, dim, kHeadDim};
   };
@@ -247,11 +189,17 @@ int main(int argc, char** argv) {
   std::vector<int64_t> dims{1536, 5120};
   app.add_option("--rows", rows, "Tokens")->check(CLI::PositiveNumber);
   app.add_option("--dims", dims, "Channels, multiples of 128");
+  bool smoke = false;
+  app.add_flag("--smoke", smoke,
+               "One tiny shape, as a simulator can do it: its times mean nothing");
   CLI11_PARSE(app, argc, argv);
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+  if (smoke) {
+    rows = 70;
+    dims = {128};
+  }
+  if (!sprocket::bench::has_device()) {
     fmt::print(stderr, "elements_device_bench: expected a CUDA device, found none\n");
-    return sprocket::kNoDevice;
+    return sprocket::bench::kNoDevice;
   }
   for (const int64_t dim : dims) sprocket::run(rows, dim);
   return 0;

@@ -79,10 +79,13 @@ def find_tool(name):
     return found or next((place for place in places if os.access(place, os.X_OK)), None)
 
 
+def python():
+    return sys.executable or os.path.realpath("/proc/self/exe")  # Python knows no name of its own without a PATH
+
+
 def probe(environment):
     """What the CUDA runtime says about this machine, as a dictionary with `devices` and `says` at least."""
-    python = sys.executable or os.path.realpath("/proc/self/exe")  # Python knows no name of its own without a PATH
-    done = subprocess.run([python, "-c", PROBE], env=environment, capture_output=True, text=True)
+    done = subprocess.run([python(), "-c", PROBE], env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         return {"devices": 0, "says": lines[-1] if lines else f"the CUDA runtime ended the probe ({done.returncode})"}

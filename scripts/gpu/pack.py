@@ -1,4 +1,5 @@
 """Collects stripped programs, the libraries that a bare machine lacks, and a relocatable Open MPI in one folder."""
+import glob
 import json
 import os
 import re
@@ -82,6 +83,16 @@ class Pack:
         self.programs.append({"name": name, "kind": kind, "of_machine": of_machine})
         return True
 
+    def add_drivers(self, root):
+        """The comparisons with PyTorch, with the modules of bench/ that they import."""
+        for program in self.programs:
+            driver = programs.driver_of(program["name"])
+            if driver:
+                program["driver"] = driver
+        if any("driver" in program for program in self.programs):
+            for source in glob.glob(os.path.join(root, "bench", "**", "*.py"), recursive=True):
+                shutil.copy2(source, self.path(os.path.relpath(source, root)))
+
     def add_open_mpi(self):
         """mpirun, plugins and texts where Open MPI looks for them below OPAL_PREFIX."""
         mpirun = shutil.which("mpirun")
@@ -157,6 +168,7 @@ def pack(root, arguments):
     clear(folder)
     result = Pack(folder)
     left_out = [name for name in found if not result.add_program(os.path.join(bin_folder, name))]
+    result.add_drivers(root)
     result.add_open_mpi()
     scripts = os.path.join(root, "scripts")
     shutil.copy2(os.path.join(scripts, "gpu_agenda"), result.path("gpu_agenda"))

@@ -17,17 +17,18 @@ SHORT_TEST_SECONDS = 2  # on the bare device; compute-sanitizer makes it tens of
 
 
 class Context:
-    """What the items share. `seconds_of_test` is filled by the device tests of this very run."""
+    """What the items share. `seconds_of_test` is filled by the device tests of this very run; `smoke`: benchmarks at tiny
+    shapes, whose figures mean nothing."""
 
-    def __init__(self, folder, environment, log):
-        self.folder, self.environment, self.log = folder, environment, log
+    def __init__(self, folder, environment, log, smoke=False):
+        self.folder, self.environment, self.log, self.smoke = folder, environment, log, smoke
         self.seconds_of_test = {}
 
     def program(self, name):
         return os.path.join(self.folder, "bin", name)
 
-    def run(self, command, limit):
-        return process.run(command, self.environment, self.log, limit)
+    def run(self, command, limit, environment=None):
+        return process.run(command, environment or self.environment, self.log, limit)
 
 
 def mpirun(context, ranks):
@@ -74,7 +75,7 @@ def test_result(outcome):
 
 def device_tests(name):
     def run(context, limit):
-        outcome = context.run([context.program(name), *programs.options_of(name)], limit)
+        outcome = context.run([context.program(name)], limit)
         context.seconds_of_test[name] = {test: seconds for test, (seconds, _) in tests_in(outcome.output).items()}
         return test_result(outcome)
     return run
@@ -93,8 +94,7 @@ def sanitized(name, tool):
         sanitizer = machine.find_tool("compute-sanitizer")
         if not sanitizer:
             return {"status": NO_TOOL, "last_lines": ["compute-sanitizer is not on this machine"]}
-        command = [sanitizer, "--tool", tool, "--error-exitcode", str(SANITIZER_CODE), context.program(name),
-                   *programs.options_of(name)]
+        command = [sanitizer, "--tool", tool, "--error-exitcode", str(SANITIZER_CODE), context.program(name)]
         seconds = context.seconds_of_test.get(name)
         if seconds:
             short = sorted(test for test, taken in seconds.items() if taken < SHORT_TEST_SECONDS)
@@ -142,21 +142,34 @@ def resources(name):
     return run
 
 
+def lines_result(outcome):
+    result = verdict(outcome)
+    result["lines"] = []
+    for line in outcome.output.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            result["lines"].append(value)
+    if result["status"] == PASSED and not result["lines"]:
+        result.update(status=FAILED, last_lines=["no line of JSON"])
+    return result
+
+
 def benchmark(name):
     def run(context, limit):
-        outcome = context.run([context.program(name)], limit)
-        result = verdict(outcome)
-        result["lines"] = []
-        for line in outcome.output.splitlines():
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict):
-                result["lines"].append(value)
-        if result["status"] == PASSED and not result["lines"]:
-            result.update(status=FAILED, last_lines=["no line of JSON"])
-        return result
+        return lines_result(context.run([context.program(name), *(["--smoke"] if context.smoke else [])], limit))
+    return run
+
+
+def compared(name, driver):
+    def run(context, limit):
+        if not context.smoke and not machine.torch_version():
+            return {"status": NO_TOOL, "last_lines": ["PyTorch is not on this machine"]}
+        command = [machine.python(), os.path.join(context.folder, driver), "--program", context.program(name), "--libraries",
+                   context.environment["LD_LIBRARY_PATH"], *(["--smoke"] if context.smoke else [])]
+        return lines_result(context.run(command, limit, environment_of_machine(os.environ)))
     return run
 
 
@@ -176,15 +189,24 @@ def items_of(packed):
     for tool in ("memcheck", "racecheck", "initcheck"):
         items += [Item(tool, name, True, needs, 180, sanitized(name, tool)) for name, needs in tests]
     items += [Item("bench", name, True, needs, 300, benchmark(name)) for name, needs in of(programs.BENCH)]
+    items += [Item("compare", program["name"], True, program["of_machine"], 480, compared(program["name"], program["driver"]))
+              for program in packed if "driver" in program]
     items += [Item("resources", name, False, needs, 60, resources(name)) for name, needs in tests]
     return items
 
 
-def environment_of(folder, library_folders, outer):
-    """Emptied but for what programs need; the packed libraries first."""
-    kept = {name: outer[name] for name in ("PATH", "HOME", "TMPDIR", "LANG", "CUDA_VISIBLE_DEVICES") if name in outer}
+def environment_of_machine(outer):
+    """Emptied but for what the machine's own programs need."""
+    kept = {name: outer[name] for name in ("PATH", "HOME", "TMPDIR", "LANG", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+            if name in outer}
     kept.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
     kept.setdefault("HOME", tempfile.gettempdir())
+    return kept
+
+
+def environment_of(folder, library_folders, outer):
+    """For the pack's programs: the packed libraries first."""
+    kept = environment_of_machine(outer)
     kept["LD_LIBRARY_PATH"] = ":".join([os.path.join(folder, "lib"), *library_folders])
     kept["OPAL_PREFIX"] = os.path.join(folder, "openmpi")
     kept["OMP_NUM_THREADS"] = "1"

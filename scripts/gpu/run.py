@@ -19,6 +19,8 @@ def manifest_of(folder):
         manifest = json.load(file)
     missing = [program["name"] for program in manifest["programs"]
                if not os.access(os.path.join(folder, "bin", program["name"]), os.X_OK)]
+    missing += [program["driver"] for program in manifest["programs"]
+                if not os.path.exists(os.path.join(folder, program.get("driver", "")))]
     missing += [name for name in manifest["libraries"] if not os.path.exists(os.path.join(folder, "lib", name))]
     missing += [name for name in manifest["fallback"] if not os.path.exists(os.path.join(folder, "fallback", name, name))]
     if missing:
@@ -133,15 +135,20 @@ def run(arguments):
     results = Results(os.path.abspath(arguments.output))
     found = machine.probe(environment)
     about = {"part": "machine", "commit": manifest["commit"], "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-             "torch": machine.torch_version(), "libraries": folders, **found, **machine.gpu_state()}
+             "torch": machine.torch_version(), "libraries": folders, "smoke": arguments.smoke, **found, **machine.gpu_state()}
     device = f"{found['devices']} x {found.get('device')}" if found["devices"] else f"no device ({found['says']})"
     results.add(about, f"Sprocket {manifest['commit']}, {about['time']}: {device}")
-    context = parts.Context(folder, environment, results.log)
+    if arguments.smoke:
+        results.say("Benchmarks have tiny shapes (--smoke): their figures mean nothing.")
+    context = parts.Context(folder, environment, results.log, arguments.smoke)
     for item in items:
         left = 60 * arguments.minutes - (time.monotonic() - begin)
         result = outcome_of(item, context, found["devices"], missing, left)
         text = f"{result['status']:12} {result.get('seconds', 0):7.1f} s  {item.part}/{item.program}  {details(result)}"
         results.add({"part": item.part, "program": item.program, **result}, text.rstrip())
+        for line in result.get("lines", ()):
+            if "text" in line:
+                results.say("  " + line["text"])
     code = results.exit_code()
     counts = ", ".join(f"{results.statuses.count(status)} {status}" for status in dict.fromkeys(results.statuses))
     results.say(f"{counts or 'nothing to run'}; exit code {code}")

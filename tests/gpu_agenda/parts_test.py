@@ -12,7 +12,7 @@ import unittest
 import agenda
 
 sys.path.insert(0, os.path.join(agenda.ROOT, "scripts"))
-from gpu import pack, parts, programs  # noqa: E402
+from gpu import machine, pack, parts, programs  # noqa: E402
 
 RUNTIME = """
 #include <stddef.h>
@@ -87,11 +87,13 @@ class PartsTest(unittest.TestCase):
         self.tools = os.path.join(self.folder, "tools")
         self.output = os.path.join(self.folder, "results")
 
-    def run_agenda(self, scripts, *arguments, devices=1, needs=("libcudart.so.13",)):
+    def run_agenda(self, scripts, *arguments, devices=1, needs=("libcudart.so.13",), drivers={}):
         manifest = {"commit": "abc", "libraries": [], "fallback": [], "programs": []}
         for name, text in scripts.items():
             executable(os.path.join(self.folder, "pack", "bin", name), text)
             manifest["programs"].append({"name": name, "kind": programs.kind_of(name), "of_machine": list(needs)})
+            if name in drivers:
+                manifest["programs"][-1]["driver"] = drivers[name]
         with open(os.path.join(self.folder, "pack", "manifest.json"), "w") as file:
             json.dump(manifest, file)
         environment = dict(agenda.BARE, PATH=self.tools + ":" + agenda.BARE["PATH"])
@@ -178,6 +180,31 @@ class PartsTest(unittest.TestCase):
         self.assertEqual(self.results["bench/a_device_bench"]["lines"], [{"tflops": 560}])
         self.assertIn("no line of JSON", self.text)
 
+    def test_comparisons_need_pytorch_unless_they_are_rehearsed(self):
+        """The driver gets the program, the pack's libraries as an argument, and none of them in its own environment."""
+        name = "attention_device_bench"
+        driver = programs.driver_of(name)
+        os.makedirs(os.path.join(self.folder, "pack", "bench"))
+        with open(os.path.join(self.folder, "pack", driver), "w") as file:
+            file.write("""import json, os, subprocess, sys
+_, program, _, libraries, *smoke = sys.argv[1:]
+assert "LD_LIBRARY_PATH" not in os.environ, os.environ
+assert libraries.split(":")[0].endswith("pack/lib"), libraries
+said = subprocess.run([program], capture_output=True, text=True).stdout.strip()
+print("not a line")
+print(json.dumps({"said": said, "smoke": smoke, "text": "7 times cudnn"}))
+""")
+        code = self.run_agenda({name: "echo hello"}, "compare", "--smoke", drivers={name: driver})
+        self.assertEqual(code, 0, self.text)
+        self.assertTrue(self.results["machine"]["smoke"])
+        self.assertEqual(self.results[f"compare/{name}"]["lines"],
+                         [{"said": "hello", "smoke": ["--smoke"], "text": "7 times cudnn"}])
+        self.assertIn("their figures mean nothing", self.text)
+        self.assertIn("  7 times cudnn", self.text)
+        if machine.torch_version() is None:
+            self.assertEqual(self.run_agenda({name: "echo hello"}, "compare", drivers={name: driver}), 3, self.text)
+            self.assertIn("PyTorch is not on this machine", self.text)
+
     def test_wrong_usage(self):
         self.assertEqual(self.run_agenda({"a_device_test": GOOD}, "nccl_2"), 2)
         self.assertIn("no part nccl_2 in this pack; it has device_tests, memcheck", self.text)
@@ -190,23 +217,39 @@ class PartsTest(unittest.TestCase):
         self.assertIn("is no pack", done.stdout)
 
 
+class DriversTest(unittest.TestCase):
+    def test_a_packed_driver_has_what_it_imports(self):
+        with tempfile.TemporaryDirectory() as folder:
+            packed = pack.Pack(folder)
+            packed.programs = [{"name": name} for name in ("attention_device_bench", "elements_device_bench", "a_device_test")]
+            packed.add_drivers(agenda.ROOT)
+            self.assertEqual([program.get("driver") for program in packed.programs], ["bench/device_attention.py", None, None])
+            done = subprocess.run([os.path.join(folder, "bench/device_attention.py"), "--help"], env=agenda.BARE,
+                                  capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("over_RIVAL", done.stdout)
+
+
 class NamesTest(unittest.TestCase):
     def test_kinds(self):
         kinds = {name: programs.kind_of(name) for name in
                  ("segment_attention_device_test", "comm_ranks_device_test", "attention_device_bench", "comm_mpi_test",
-                  "kernels_test", "device_test", "comm_test")}
-        self.assertEqual(list(kinds.values()), ["device_test", "ranks", "bench", "host_ranks", None, None, None])
+                  "cuda_simulator_hopper_test", "cuda_simulator_fault_test", "kernels_test", "device_test", "comm_test")}
+        self.assertEqual(list(kinds.values()), ["device_test", "ranks", "bench", "host_ranks", "device_test", None, None, None, None])
 
-    def test_the_simulators_faults_are_kept_from_devices(self):
-        self.assertEqual(programs.options_of("cuda_simulator_test"), ["--gtest_filter=-Fault.*"])
-        self.assertEqual(programs.options_of("a_device_test"), [])
+    def test_drivers(self):
+        self.assertEqual(programs.driver_of("attention_device_bench"), "bench/device_attention.py")
+        self.assertTrue(os.path.exists(os.path.join(agenda.ROOT, programs.driver_of("attention_device_bench"))))
+        self.assertIsNone(programs.driver_of("elements_device_bench"))
 
     def test_every_part_has_a_box_below_ten_minutes(self):
         packed = [{"name": name, "kind": programs.kind_of(name), "of_machine": []}
                   for name in ("a_device_test", "a_ranks_device_test", "a_device_bench", "comm_mpi_test")]
+        packed[2]["driver"] = "bench/device_a.py"
         items = parts.items_of(packed)
         self.assertEqual(list(dict.fromkeys(item.part for item in items)),
-                         ["mpi", "device_tests", "nccl_2", "nccl_4", "memcheck", "racecheck", "initcheck", "bench", "resources"])
+                         ["mpi", "device_tests", "nccl_2", "nccl_4", "memcheck", "racecheck", "initcheck", "bench", "compare",
+                          "resources"])
         self.assertTrue(all(0 < item.limit < 600 for item in items))
 
     def test_whose_libraries(self):
