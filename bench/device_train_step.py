@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """One training step of Wan2.1-1.3B's shape on a CUDA device: Sprocket against diffusers, in one run.
 
+    scripts/setup --with-peers && scripts/build_cuda
     bench/device_train_step.py [--grid 21x30x52] [--rounds 2] [--steps 5] [--program PATH]
 
 The programs take turns, each in a process of its own, in an order that turns from round to round; medians are over the
@@ -39,20 +40,21 @@ def sides_of(arguments):
     return sides
 
 
-def run(name, command):
+def run(name, command, libraries):
     """The last line that the program printed, or None where it failed: the others still have something to say."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "LD_LIBRARY_PATH": libraries} if libraries and name.startswith("sprocket") else None
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
     if done.returncode != 0:
         print(f"  {name}: exit status {done.returncode} of {' '.join(command)}", file=sys.stderr)
         return None
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def measure(sides, rounds):
+def measure(sides, rounds, libraries):
     runs = {name: [] for name in sides}
     for number in range(rounds):
         for name in list(sides) if number % 2 == 0 else list(reversed(sides)):
-            record = run(name, sides[name])
+            record = run(name, sides[name], libraries)
             if record:
                 runs[name].append(record)
                 print(f"  round {number + 1}/{rounds}  {name}: {record['median_ms']:.0f} ms", file=sys.stderr)
@@ -89,9 +91,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5, help="counted steps of a round; rounds x steps is at least 5")
     parser.add_argument("--peak-tflops", type=float, help="of the device; known for " + ", ".join(PEAK_TFLOPS))
+    parser.add_argument("--libraries", help="LD_LIBRARY_PATH of the program alone")
+    parser.add_argument("--smoke", action="store_true", help="two layers and a short video: figures that mean nothing")
     parser.add_argument("--program", default=os.path.join(ROOT, "build-cuda/bin/train_step_device_bench"))
     parser.add_argument("--output", default=os.path.join(ROOT, "bench/results/device_train_step.jsonl"))
     arguments = parser.parse_args()
+    if arguments.smoke:
+        vars(arguments).update(grid="3x16x16", layers=2, rounds=1, steps=5, without_compile=True)  # as the program's own --smoke
     if arguments.rounds * arguments.steps < 5:
         parser.error(f"expected rounds x steps of at least 5, found {arguments.rounds * arguments.steps}")
     if not os.path.exists(arguments.program):
@@ -102,13 +108,13 @@ def main():
         sys.exit(77)
     device = torch.cuda.get_device_name()
     peak = arguments.peak_tflops or next((rate for name, rate in PEAK_TFLOPS.items() if name in device), None)
-    merged = measure(sides_of(arguments), arguments.rounds)
+    merged = measure(sides_of(arguments), arguments.rounds, arguments.libraries)
     add_ratios(merged, peak)
     measured_on = {**stamp(), "device": device, "torch": torch.__version__, "driver_cuda": torch.version.cuda}
     os.makedirs(os.path.dirname(os.path.abspath(arguments.output)), exist_ok=True)
     with open(arguments.output, "a", encoding="utf-8") as output:
         for record in merged.values():
-            line = json.dumps({**record, **measured_on})
+            line = json.dumps({"bench": "device_train_step", "smoke": arguments.smoke, **record, **measured_on})
             print(line, flush=True)
             output.write(line + "\n")
     sys.exit(0 if len(merged) == len(sides_of(arguments)) else 1)

@@ -94,6 +94,13 @@ int main(int argc, char** argv) {
   app.add_option("--text-tokens", a.text_tokens);
   app.add_option("--steps", a.steps);
   app.add_flag("--keep", a.keep, "keep activations; otherwise every block is computed again");
+  app.add_flag_callback(
+      "--smoke",
+      [&a] {
+        a.grid = "3x16x16";
+        a.layers = 2;
+      },
+      "two layers and a short video: figures that mean nothing");
   CLI11_PARSE(app, argc, argv);
   int t = 0, h = 0, w = 0;
   if (std::sscanf(a.grid.c_str(), "%dx%dx%d", &t, &h, &w) != 3) {

@@ -93,6 +93,13 @@ class Pack:
             for source in glob.glob(os.path.join(root, "bench", "**", "*.py"), recursive=True):
                 shutil.copy2(source, self.path(os.path.relpath(source, root)))
 
+    def add_rival(self, root):
+        """diffusers, which is Python alone and which PyTorch's machines lack; what it imports beside PyTorch they have."""
+        found = glob.glob(os.path.join(root, ".deps/python/lib/python3.*/site-packages/diffusers"))
+        if found:
+            shutil.copytree(found[0], self.path("python", "diffusers"), ignore=shutil.ignore_patterns("__pycache__"))
+        return bool(found)
+
     def add_open_mpi(self):
         """mpirun, plugins and texts where Open MPI looks for them below OPAL_PREFIX."""
         mpirun = shutil.which("mpirun")
@@ -174,6 +181,7 @@ def pack(root, arguments):
     result = Pack(folder)
     left_out = [name for name in found if not result.add_program(os.path.join(bin_folder, name))]
     result.add_drivers(root)
+    rival = result.add_rival(root)
     result.add_open_mpi()
     scripts = os.path.join(root, "scripts")
     shutil.copy2(os.path.join(scripts, "gpu_agenda"), result.path("gpu_agenda"))
@@ -192,6 +200,7 @@ def pack(root, arguments):
     for size, name in sizes[:8]:
         print(f"  {size / MIB:6.1f} MiB  {name}")
     print("programs: " + ", ".join(program["name"] for program in result.programs))
+    print("the rival of the training step: " + ("diffusers" if rival else "none, scripts/setup --with-peers installs it"))
     if left_out:
         print("left out, because they do not load the CUDA runtime: " + ", ".join(left_out))
     of_machine = sorted({name for program in result.programs for name in program["of_machine"]})

@@ -169,7 +169,8 @@ def compared(name, driver):
             return {"status": NO_TOOL, "last_lines": ["PyTorch is not on this machine"]}
         command = [machine.python(), os.path.join(context.folder, driver), "--program", context.program(name), "--libraries",
                    context.environment["LD_LIBRARY_PATH"], *(["--smoke"] if context.smoke else [])]
-        return lines_result(context.run(command, limit, environment_of_machine(os.environ)))
+        environment = {**environment_of_machine(os.environ), "PYTHONPATH": os.path.join(context.folder, "python")}
+        return lines_result(context.run(command, limit, environment))
     return run
 
 

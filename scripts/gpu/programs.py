@@ -16,7 +16,8 @@ _KINDS = ((r"\w+_ranks_device_test", RANKS), (r"\w+_device_test|cuda_simulator(_
 
 
 # Scripts that let a benchmark and PyTorch take turns: SCRIPT --program PATH --libraries LD_LIBRARY_PATH [--smoke].
-_DRIVERS = {"attention_device_bench": "bench/device_attention.py"}
+_DRIVERS = {"attention_device_bench": "bench/device_attention.py",
+            "train_step_device_bench": "bench/device_train_step.py"}
 
 
 def driver_of(name):
