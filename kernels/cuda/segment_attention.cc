@@ -81,6 +81,8 @@ void launch_forward(const ForwardArguments& arguments, CUstream_st* stream) {
     switch (problem.family) {
       case KernelFamily::kSm80:
         return launch_forward_sm80<kElement, kHeadDim>(arguments, stream);
+      case KernelFamily::kSm90:
+        return launch_forward_sm90<kElement, kHeadDim>(arguments, stream);
     }
   });
 }
@@ -90,6 +92,7 @@ void launch_backward(const BackwardArguments& arguments, CUstream_st* stream) {
   with_kernel(problem.element, problem.head_dim, [&]<Element kElement, int kHeadDim>() {
     switch (problem.family) {
       case KernelFamily::kSm80:
+      case KernelFamily::kSm90:  // has none of its own
         return launch_backward_sm80<kElement, kHeadDim>(arguments, stream);
     }
   });
@@ -98,6 +101,7 @@ void launch_backward(const BackwardArguments& arguments, CUstream_st* stream) {
 }  // namespace
 
 KernelFamily kernel_family(int major, int minor) {
+  if (major == 9 && minor == 0) return KernelFamily::kSm90;
   if (major >= 8) return KernelFamily::kSm80;
   throw ConfigError(fmt::format(
       "attention on a CUDA device: compute capability {}.{} has no kernel; 8.0 and above "

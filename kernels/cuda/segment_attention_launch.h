@@ -1,4 +1,4 @@
-// What the kernels of every family are launched with, and the launches of family sm_80.
+// What the kernels of every family are launched with, and the launches of each.
 #pragma once
 
 #include "kernels/cuda/segment_attention_problem.h"
@@ -43,6 +43,9 @@ void launch_delta(const DeltaArguments& arguments, CUstream_st* stream);
 
 template <Element kElement, int kHeadDim>
 void launch_forward_sm80(const ForwardArguments& arguments, CUstream_st* stream);
+
+template <Element kElement, int kHeadDim>
+void launch_forward_sm90(const ForwardArguments& arguments, CUstream_st* stream);
 
 template <Element kElement, int kHeadDim>
 void launch_backward_sm80(const BackwardArguments& arguments, CUstream_st* stream);

@@ -4,16 +4,12 @@
 
 #include <cute/tensor.hpp>
 
-#include "kernels/cuda/segment_attention_problem.h"
+#include "kernels/cuda/segment_attention_elements.h"
 #include "kernels/cuda/segment_attention_tiles.h"
 
 namespace sprocket::kernels::cuda::sm80 {
 
 using namespace cute;  // NOLINT: the language of layouts
-
-template <Element kElement>
-using ElementType =
-    std::conditional_t<kElement == Element::kBFloat16, cutlass::bfloat16_t, cutlass::half_t>;
 
 // [rows][columns], row-major in atoms of 8 rows by 64 (or 32) columns whose 16-byte pieces are
 // permuted: 8 pieces under each other lie in different banks.

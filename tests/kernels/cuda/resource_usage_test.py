@@ -29,7 +29,7 @@ def find_cuobjdump():
 def short_name(demangled):
     name = demangled.split(">(")[0] + ">" if ">(" in demangled else demangled.split("(")[0]
     name = name.removeprefix("void ").replace("sprocket::kernels::cuda::", "")
-    name = name.replace("(Element)0", "bf16").replace("(Element)1", "fp16").replace("sm80::", "")
+    name = name.replace("(Element)0", "bf16").replace("(Element)1", "fp16").replace("sm80::", "").replace("sm90::", "")
     return name.replace("(anonymous namespace)::", "").replace("> >", ">>").replace(" ", "")
 
 

@@ -31,6 +31,17 @@ struct Half {
 template <class T>
 constexpr Element kElementOf = std::is_same_v<T, Half> ? Element::kFloat16 : Element::kBFloat16;
 
+// Of the device that the test runs on.
+KernelFamily family_of_device() {
+  int device = 0, major = 0, minor = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+             "cudaDeviceGetAttribute");
+  check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
+             "cudaDeviceGetAttribute");
+  return kernel_family(major, minor);
+}
+
 template <class T>
 struct Buffer {
   StridedTensor<T> k, v;
@@ -73,6 +84,7 @@ class DeviceCase {
 
   SegmentAttentionProblem problem() {
     SegmentAttentionProblem p;
+    p.family = family_of_device();
     p.element = kElementOf<T>;
     p.head_dim = c_.shape.head_dim;
     p.scale = static_cast<float>(c_.scale());
@@ -329,6 +341,19 @@ TEST(SegmentAttentionDevice, HalfOfTheRowsOfQueryBlocks) {
   }
 }
 
+// Query blocks that share a thread block: lists that have little, or nothing, in common.
+TEST(SegmentAttentionDevice, NeighboursWithDifferentLists) {
+  const std::vector<int> whole(12, 64);
+  expect_right<BFloat16>({1, 1, 64, {64, 64, 64}, whole, 0.4, false, 1, false});
+  expect_right<BFloat16>({1, 1, 128, {32, 30, 32, 32, 7}, {64, 64, 20, 64, 64, 128, 64}, 0.4});
+  for (const int rows : {32, 64}) {
+    Case<BFloat16> c({1, 1, 64, {rows, rows, rows, rows}, whole, 0.0});
+    c.table.row_offsets = {0, 6, 11, 11, 12};
+    c.table.kv_block = {6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 11};
+    expect_as_exact_as_plain_code(DeviceCase<BFloat16>(c).run(), c);
+  }
+}
+
 TEST(SegmentAttentionDevice, NoKeysAndNoQueries) {
   expect_right<BFloat16>({1, 2, 64, {64, 5}, {}, 1.0});
   expect_right<BFloat16>({1, 2, 64, {}, {64, 5}, 1.0});
@@ -455,6 +480,8 @@ TEST(SegmentAttentionDevice, ASmallWorkspaceGivesTheSameGradients) {
 
 TEST(SegmentAttentionDevice, WhatNoKernelDoesIsRefused) {
   EXPECT_EQ(kernel_family(8, 0), KernelFamily::kSm80);
+  EXPECT_EQ(kernel_family(8, 9), KernelFamily::kSm80);
+  EXPECT_EQ(kernel_family(9, 0), KernelFamily::kSm90);
   EXPECT_EQ(kernel_family(12, 0), KernelFamily::kSm80);
   EXPECT_THROW(kernel_family(7, 5), ConfigError);
   const Case<BFloat16> c({1, 1, 64, {64}, {64}, 1.0});

@@ -1,0 +1,279 @@
+// Forward of family sm_90: a thread block serves neighbouring query blocks of a head
+// (segment_attention_sm90_tiles.h). One warp streams the union of their lists through stages of
+// shared memory; two warpgroups compute, each for itself on 64 rows: while one is at its softmax,
+// the other multiplies. Queries, weights and output stay in registers. The scores of a warpgroup's
+// next tile and the output of the one before are multiplied while it is at its softmax, too.
+#pragma once
+
+#include <cutlass/arch/reg_reconfig.h>
+
+#include "base/cuda_stream.h"
+#include "kernels/cuda/segment_attention_rows.cuh"
+#include "kernels/cuda/segment_attention_sm90_producer.cuh"
+
+namespace sprocket::kernels::cuda::sm90 {
+
+struct ForwardLaunch {
+  ForwardArguments arguments;
+  KvTensorMaps maps;
+};
+
+// Begins sums = left right^T, or adds to the sums.
+template <bool kAdds, class Mma, class Left, class Right, class Sums>
+__device__ void start_product(Mma& mma, Left& left, const Right& right, Sums& sums) {
+  warpgroup_fence_operand(left);
+  warpgroup_fence_operand(sums);
+  warpgroup_arrive();
+  mma.accumulate_ = kAdds ? GMMA::ScaleOut::One : GMMA::ScaleOut::Zero;
+  CUTE_UNROLL
+  for (int k = 0; k < size<2>(left); ++k) {
+    cute::gemm(mma, left(_, _, k), right(_, _, k), sums);
+    mma.accumulate_ = GMMA::ScaleOut::One;
+  }
+  warpgroup_commit_batch();
+}
+
+// Waits until at most `kLeft` of the products begun are unfinished; `sums` are ready then.
+template <int kLeft, class Sums>
+__device__ void finish_product(Sums& sums) {
+  warpgroup_wait<kLeft>();
+  warpgroup_fence_operand(sums);
+}
+
+// The sums of a product, rounded, are the left operand of the next in the same places.
+template <class Sums, class Left>
+__device__ void round_to(const Sums& sums, Left& left) {
+  using T = typename Left::value_type;
+  constexpr int kSize = decltype(size(Sums{}))::value;
+  const cutlass::NumericArrayConverter<T, float, kSize> convert;
+  const auto rounded = convert(*reinterpret_cast<const cutlass::Array<float, kSize>*>(sums.data()));
+  cute::copy(make_tensor(make_rmem_ptr<T>(&rounded), left.layout()), left);
+}
+
+template <Element kElement_, int kHeadDim_, int kQueryRows_>
+struct ForwardKernel {
+  using T = ElementType<kElement_>;
+  static constexpr int kHeadDim = kHeadDim_;
+  static constexpr int kQueryRows = kQueryRows_;
+  static constexpr int kBlocks = blocks_together(kQueryRows);
+  static constexpr int kGroupThreads = 128;
+  static constexpr int kThreads = kGroupThreads * (1 + kGroups);  // the first warpgroup loads
+  static constexpr int kStages = 4;
+  // Of a thread; the file of a multiprocessor has 65536, 168 for each at the start.
+  static constexpr int kProducerRegisters = 56, kConsumerRegisters = 224;
+  static_assert(kProducerRegisters + kGroups * kConsumerRegisters <= 3 * 168);
+
+  using Tiles = Stages<T, kHeadDim, kStages>;
+  using Lists = KeyUnion<kBlocks>;
+  using Operands = Layouts<T, kHeadDim>;
+
+  struct Shared {
+    Tiles tiles;
+    typename Lists::Storage entries;
+  };
+
+  // The thread block's query blocks, by number; without rows past the last.
+  __device__ static QueryBlock locate(const SegmentAttentionProblem& problem, int number) {
+    const int width = tiles_of(problem.table.query_blocks, kBlocks);
+    const int block = blockIdx.x % width * kBlocks + number;
+    if (block >= problem.table.query_blocks) return {};
+    return query_block(problem, batch_head(problem), block);
+  }
+  __device__ static int batch_head(const SegmentAttentionProblem& problem) {
+    return problem.first_head + blockIdx.x / tiles_of(problem.table.query_blocks, kBlocks);
+  }
+
+  __device__ static void produce(const ForwardLaunch& launch, Shared& shared) {
+    const SegmentAttentionProblem& problem = launch.arguments.problem;
+    const int head = batch_head(problem);
+    const auto make = [&](uint32_t place, Keys& keys) {
+      const int id = problem.table.kv_block[place];
+      const DeviceKvBlock block = kv_block(problem, head, id);
+      keys = {block.first_row, block.bias * kLog2E, id, static_cast<int16_t>(block.rows),
+              static_cast<int16_t>(block.buffer)};
+      return block.rows > 0;
+    };
+    Lists lists;
+    CUTE_UNROLL
+    for (int i = 0; i < kBlocks; ++i) {
+      const QueryBlock query = locate(problem, i);
+      if (query.used == 0) continue;
+      lists.lists[i].begin(shared.entries[i], problem.table.row_offsets[query.row],
+                           problem.table.row_offsets[query.row + 1]);
+    }
+    Producer<T, kHeadDim, kStages> producer{problem, launch.maps, shared.tiles,
+                                            head / problem.table.heads, head % problem.table.heads};
+    Keys keys;
+    while (const unsigned takers = lists.next(keys, make)) {
+      for (int tile = 0; tile < tiles_of(keys.rows, kKeyTileRows); ++tile) {
+        producer.load(keys, tile, takers);
+      }
+    }
+    producer.end();
+  }
+
+  // The thread's part of the rows of q, as the left operand of a product: two columns to a
+  // register, rows 8 apart, columns 8 apart, then steps of 16 columns. Zeros for rows that take no
+  // part.
+  template <class Left>
+  __device__ static void load_queries(const SegmentAttentionProblem& problem,
+                                      const QueryBlock& query, int row, Left& q) {
+    auto words = recast<uint32_t>(q);
+    const T* first = row_of<const T>(problem.q, query.batch, query.first + row, query.head) +
+                     threadIdx.x % 4 * 2;
+    CUTE_UNROLL
+    for (int i = 0; i < size(words); ++i) {
+      const int below = i % 2 * 8, column = i / 4 * 16 + i / 2 % 2 * 8;
+      const T* at = first + below * problem.q.row_stride + column;
+      words(i) = row + below < query.used ? *reinterpret_cast<const uint32_t*>(at) : 0;
+    }
+  }
+
+  __device__ static void consume(const ForwardArguments& arguments, Shared& shared) {
+    const SegmentAttentionProblem& problem = arguments.problem;
+    Tiles& tiles = shared.tiles;
+    const int thread = threadIdx.x - kGroupThreads, warp = thread / 32, group = warp / 4;
+    const int number = block_of_warp(warp, kQueryRows);
+    const QueryBlock query = locate(problem, number);
+    const int64_t statistics = statistic_index(problem, batch_head(problem), query.first);
+    const int row = first_row_of_warp(warp, kQueryRows) + thread % 32 / 4;
+    if (!arguments.accumulate) {
+      constexpr int kBlockThreads = 2 * kQueryRows;
+      clear_rows<T, kHeadDim>(arguments, query, statistics, query.used, query.rows,
+                              thread % kBlockThreads, kBlockThreads);
+    }
+    // A warpgroup whose rows of a long block take no part has nothing to do.
+    const bool idle = kQueryRows > kGroupRows && group * kGroupRows >= query.used;
+    const unsigned mine = idle ? 0 : blocks_of_group(group, kQueryRows);
+
+    typename Operands::ScoresMma scores_mma;
+    typename Operands::OutputMma output_mma;
+    const auto keys = scores_mma.get_thread_slice(thread % kGroupThreads)
+                          .partition_fragment_B(make_tensor(
+                              make_smem_ptr(tiles.k), typename Operands::template Keys<kStages>{}));
+    const auto values =
+        output_mma.get_thread_slice(thread % kGroupThreads)
+            .partition_fragment_B(
+                make_tensor(make_smem_ptr(tiles.v), typename Operands::template Values<kStages>{}));
+    auto q = make_tensor<T>(partition_shape_A(scores_mma, Shape<Int<kGroupRows>, Int<kHeadDim>>{}));
+    auto weights =
+        make_tensor<T>(partition_shape_A(output_mma, Shape<Int<kGroupRows>, Int<kKeyTileRows>>{}));
+    auto scores = partition_fragment_C(scores_mma, Shape<Int<kGroupRows>, Int<kKeyTileRows>>{});
+    auto output = partition_fragment_C(output_mma, Shape<Int<kGroupRows>, Int<kHeadDim>>{});
+    load_queries(problem, query, row, q);
+    RowState state;
+    start_rows(arguments, query, statistics, row, output, state);
+    const float scale2 = problem.scale * kLog2E;
+
+    typename Tiles::Place place;
+    TileNote note;
+    bool seen = false;  // a tile of the warp's query block
+    float factors[2];
+    const auto read_note = [&] {
+      wait_for(tiles.k_full[place.index()], place.phase());
+      note = tiles.notes[place.index()];
+    };
+    const auto pass_others = [&] {
+      while (note.rows > 0 && (note.takers & mine) == 0) {
+        tiles.release(place.index());
+        ++place;
+        read_note();
+      }
+    };
+    // The rows of a block that does not list the tile see none of its keys.
+    const auto weigh = [&] {
+      const bool takes = note.takers >> number & 1;
+      seen = seen || takes;
+      softmax(scores, state, factors, takes ? note.rows : 0, scale2, note.bias2);
+    };
+
+    read_note();
+    pass_others();
+    while (note.rows > 0) {
+      start_product<false>(scores_mma, q, keys(_, _, _, place.index()), scores);
+      finish_product<0>(scores);
+      weigh();
+      rescale(output, factors);
+      round_to(scores, weights);
+      // `weights` belong to the tile at `former`. As long as the tile after it is for this
+      // warpgroup, too, its scores are multiplied ahead.
+      typename Tiles::Place former;
+      for (;;) {
+        former = place;
+        ++place;
+        read_note();
+        if (note.rows == 0 || (note.takers & mine) == 0) break;
+        // Nothing may touch the other product's registers once this one is under way.
+        warpgroup_fence_operand(weights);
+        warpgroup_fence_operand(output);
+        start_product<false>(scores_mma, q, keys(_, _, _, place.index()), scores);
+        wait_for(tiles.v_full[former.index()], former.phase());
+        start_product<true>(output_mma, weights, values(_, _, _, former.index()), output);
+        finish_product<1>(scores);
+        weigh();
+        finish_product<0>(output);
+        tiles.release(former.index());
+        rescale(output, factors);
+        round_to(scores, weights);
+      }
+      wait_for(tiles.v_full[former.index()], former.phase());
+      start_product<true>(output_mma, weights, values(_, _, _, former.index()), output);
+      finish_product<0>(output);
+      tiles.release(former.index());
+      pass_others();
+    }
+    if (arguments.accumulate && !seen) return;  // a former pass stays as it is
+    finish_rows<T>(arguments, query, statistics, row, output, state);
+  }
+
+  __device__ static void run(const ForwardLaunch& launch, Shared& shared) {
+    if (threadIdx.x == 0) shared.tiles.begin(4 * kGroups);
+    __syncthreads();
+    if (threadIdx.x < kGroupThreads) {
+      cutlass::arch::warpgroup_reg_dealloc<kProducerRegisters>();
+      if (threadIdx.x < kLanes) produce(launch, shared);
+    } else {
+      cutlass::arch::warpgroup_reg_alloc<kConsumerRegisters>();
+      consume(launch.arguments, shared);
+    }
+  }
+};
+
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads, 1)
+    segment_attention_forward_sm90(const __grid_constant__ ForwardLaunch launch) {
+  extern __shared__ __align__(1024) unsigned char memory[];
+  Kernel::run(launch, *reinterpret_cast<typename Kernel::Shared*>(memory));
+}
+
+template <class Kernel>
+void launch_forward(const ForwardLaunch& launch, cudaStream_t stream) {
+  const SegmentAttentionProblem& problem = launch.arguments.problem;
+  constexpr int kBytes = sizeof(typename Kernel::Shared);
+  const auto kernel = segment_attention_forward_sm90<Kernel>;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+             "cudaFuncSetAttribute for the attention forward");
+  const int width = tiles_of(problem.table.query_blocks, Kernel::kBlocks);
+  const int blocks = (problem.last_head - problem.first_head) * width;
+  kernel<<<blocks, Kernel::kThreads, kBytes, stream>>>(launch);
+  check_cuda(cudaGetLastError(), "launching the attention forward");
+}
+
+}  // namespace sprocket::kernels::cuda::sm90
+
+namespace sprocket::kernels::cuda {
+
+template <Element kElement, int kHeadDim>
+void launch_forward_sm90(const ForwardArguments& arguments, CUstream_st* stream) {
+  const sm90::ForwardLaunch launch{arguments, make_tensor_maps(arguments.problem)};
+  switch (query_tile_rows(arguments.problem.max_query_rows)) {
+    case 32:
+      return sm90::launch_forward<sm90::ForwardKernel<kElement, kHeadDim, 32>>(launch, stream);
+    case 64:
+      return sm90::launch_forward<sm90::ForwardKernel<kElement, kHeadDim, 64>>(launch, stream);
+    case 128:
+      return sm90::launch_forward<sm90::ForwardKernel<kElement, kHeadDim, 128>>(launch, stream);
+  }
+}
+
+}  // namespace sprocket::kernels::cuda
