@@ -92,9 +92,13 @@ void launch_backward(const BackwardArguments& arguments, CUstream_st* stream) {
   with_kernel(problem.element, problem.head_dim, [&]<Element kElement, int kHeadDim>() {
     switch (problem.family) {
       case KernelFamily::kSm80:
-      case KernelFamily::kSm90:  // has none of its own
-        return launch_backward_sm80<kElement, kHeadDim>(arguments, stream);
+        launch_key_gradients_sm80<kElement, kHeadDim>(arguments, stream);
+        break;
+      case KernelFamily::kSm90:
+        launch_key_gradients_sm90<kElement, kHeadDim>(arguments, stream);
+        break;
     }
+    launch_query_gradients_sm80<kElement, kHeadDim>(arguments, stream);
   });
 }
 

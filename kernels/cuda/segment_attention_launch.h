@@ -47,7 +47,14 @@ void launch_forward_sm80(const ForwardArguments& arguments, CUstream_st* stream)
 template <Element kElement, int kHeadDim>
 void launch_forward_sm90(const ForwardArguments& arguments, CUstream_st* stream);
 
+// The two passes of a group. Any family's first pass leaves what any family's second one takes.
 template <Element kElement, int kHeadDim>
-void launch_backward_sm80(const BackwardArguments& arguments, CUstream_st* stream);
+void launch_key_gradients_sm80(const BackwardArguments& arguments, CUstream_st* stream);
+
+template <Element kElement, int kHeadDim>
+void launch_key_gradients_sm90(const BackwardArguments& arguments, CUstream_st* stream);
+
+template <Element kElement, int kHeadDim>
+void launch_query_gradients_sm80(const BackwardArguments& arguments, CUstream_st* stream);
 
 }  // namespace sprocket::kernels::cuda

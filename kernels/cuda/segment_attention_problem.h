@@ -17,8 +17,8 @@ enum class Element { kBFloat16, kFloat16 };
 enum class KernelFamily { kSm80, kSm90 };
 
 // Element (b, row, h, d) is data[b * batch_stride + row * row_stride + h * head_stride + d]. The
-// data and the strides are multiples of 16 bytes. Strides may be 0; of family kSm90 those of rows of
-// k and v are above 0, and the rows below 2^31.
+// data and the strides are multiples of 16 bytes. Strides may be 0; of family kSm90 those of rows
+// of k and v are above 0, and the rows below 2^31.
 template <class T>
 struct DeviceRows {
   T* data = nullptr;

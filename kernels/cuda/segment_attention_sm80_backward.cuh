@@ -25,7 +25,7 @@ void launch_backward(const BackwardArguments& arguments, int blocks, cudaStream_
 }
 
 template <Element kElement, int kHeadDim, int kQueryRows>
-void launch_passes(const BackwardArguments& arguments, cudaStream_t stream) {
+void launch_key_gradients(const BackwardArguments& arguments, cudaStream_t stream) {
   // Query tiles of 32 rows at D = 128: with more, the sums of a warp exceed its registers.
   constexpr int kTileRows = kHeadDim == 128 || kQueryRows == 32 ? 32 : 64;
   const SegmentAttentionProblem& problem = arguments.problem;
@@ -33,6 +33,11 @@ void launch_passes(const BackwardArguments& arguments, cudaStream_t stream) {
   const int key_tiles = pair_slot(problem.max_query_rows, problem.max_kv_rows).key_tiles;
   launch_backward<KeyGradientKernel<kElement, kHeadDim, kTileRows>>(
       arguments, heads * problem.table.kv_blocks * key_tiles, stream);
+}
+
+template <Element kElement, int kHeadDim, int kQueryRows>
+void launch_query_gradients(const BackwardArguments& arguments, cudaStream_t stream) {
+  const int heads = arguments.problem.last_head - arguments.problem.first_head;
   launch_backward<QueryGradientKernel<kElement, kHeadDim, kQueryRows>>(
       arguments, heads * (arguments.last_query_block - arguments.first_query_block), stream);
 }
@@ -42,14 +47,25 @@ void launch_passes(const BackwardArguments& arguments, cudaStream_t stream) {
 namespace sprocket::kernels::cuda {
 
 template <Element kElement, int kHeadDim>
-void launch_backward_sm80(const BackwardArguments& arguments, CUstream_st* stream) {
+void launch_key_gradients_sm80(const BackwardArguments& arguments, CUstream_st* stream) {
   switch (query_tile_rows(arguments.problem.max_query_rows)) {
     case 32:
-      return sm80::launch_passes<kElement, kHeadDim, 32>(arguments, stream);
+      return sm80::launch_key_gradients<kElement, kHeadDim, 32>(arguments, stream);
     case 64:
-      return sm80::launch_passes<kElement, kHeadDim, 64>(arguments, stream);
     case 128:
-      return sm80::launch_passes<kElement, kHeadDim, 128>(arguments, stream);
+      return sm80::launch_key_gradients<kElement, kHeadDim, 64>(arguments, stream);
+  }
+}
+
+template <Element kElement, int kHeadDim>
+void launch_query_gradients_sm80(const BackwardArguments& arguments, CUstream_st* stream) {
+  switch (query_tile_rows(arguments.problem.max_query_rows)) {
+    case 32:
+      return sm80::launch_query_gradients<kElement, kHeadDim, 32>(arguments, stream);
+    case 64:
+      return sm80::launch_query_gradients<kElement, kHeadDim, 64>(arguments, stream);
+    case 128:
+      return sm80::launch_query_gradients<kElement, kHeadDim, 128>(arguments, stream);
   }
 }
 

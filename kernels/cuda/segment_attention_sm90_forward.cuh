@@ -10,6 +10,7 @@
 #include "base/cuda_stream.h"
 #include "kernels/cuda/segment_attention_rows.cuh"
 #include "kernels/cuda/segment_attention_sm90_producer.cuh"
+#include "kernels/cuda/segment_attention_sm90_products.cuh"
 
 namespace sprocket::kernels::cuda::sm90 {
 
@@ -18,37 +19,21 @@ struct ForwardLaunch {
   KvTensorMaps maps;
 };
 
-// Begins sums = left right^T, or adds to the sums.
-template <bool kAdds, class Mma, class Left, class Right, class Sums>
-__device__ void start_product(Mma& mma, Left& left, const Right& right, Sums& sums) {
-  warpgroup_fence_operand(left);
-  warpgroup_fence_operand(sums);
-  warpgroup_arrive();
-  mma.accumulate_ = kAdds ? GMMA::ScaleOut::One : GMMA::ScaleOut::Zero;
-  CUTE_UNROLL
-  for (int k = 0; k < size<2>(left); ++k) {
-    cute::gemm(mma, left(_, _, k), right(_, _, k), sums);
-    mma.accumulate_ = GMMA::ScaleOut::One;
-  }
-  warpgroup_commit_batch();
-}
+// A KV block that has rows here.
+struct Keys {
+  int64_t first_row;
+  float bias2;  // in base 2
+  int id;
+  int16_t rows;
+  int16_t buffer;
+};
 
-// Waits until at most `kLeft` of the products begun are unfinished; `sums` are ready then.
-template <int kLeft, class Sums>
-__device__ void finish_product(Sums& sums) {
-  warpgroup_wait<kLeft>();
-  warpgroup_fence_operand(sums);
-}
-
-// The sums of a product, rounded, are the left operand of the next in the same places.
-template <class Sums, class Left>
-__device__ void round_to(const Sums& sums, Left& left) {
-  using T = typename Left::value_type;
-  constexpr int kSize = decltype(size(Sums{}))::value;
-  const cutlass::NumericArrayConverter<T, float, kSize> convert;
-  const auto rounded = convert(*reinterpret_cast<const cutlass::Array<float, kSize>*>(sums.data()));
-  cute::copy(make_tensor(make_rmem_ptr<T>(&rounded), left.layout()), left);
-}
+// What a stage of keys and values holds.
+struct KeyNote {
+  int rows;
+  unsigned takers;  // a bit for each query block of the thread block that lists the tile
+  float bias2;      // in base 2
+};
 
 template <Element kElement_, int kHeadDim_, int kQueryRows_>
 struct ForwardKernel {
@@ -63,8 +48,8 @@ struct ForwardKernel {
   static constexpr int kProducerRegisters = 56, kConsumerRegisters = 224;
   static_assert(kProducerRegisters + kGroups * kConsumerRegisters <= 3 * 168);
 
-  using Tiles = Stages<T, kHeadDim, kStages>;
-  using Lists = KeyUnion<kBlocks>;
+  using Tiles = Stages<T, kHeadDim, kStages, KeyNote>;
+  using Lists = BlockUnion<Keys, kBlocks>;
   using Operands = Layouts<T, kHeadDim>;
 
   struct Shared {
@@ -101,12 +86,20 @@ struct ForwardKernel {
       lists.lists[i].begin(shared.entries[i], problem.table.row_offsets[query.row],
                            problem.table.row_offsets[query.row + 1]);
     }
-    Producer<T, kHeadDim, kStages> producer{problem, launch.maps, shared.tiles,
-                                            head / problem.table.heads, head % problem.table.heads};
+    Producer<T, kHeadDim, Tiles> producer{shared.tiles, head / problem.table.heads,
+                                          head % problem.table.heads};
     Keys keys;
-    while (const unsigned takers = lists.next(keys, make)) {
-      for (int tile = 0; tile < tiles_of(keys.rows, kKeyTileRows); ++tile) {
-        producer.load(keys, tile, takers);
+    while (const unsigned takers =
+               lists.next(make, [&](int, const Keys& found) { keys = found; })) {
+      const DeviceKvBuffer& buffer = problem.kv[keys.buffer];
+      for (int tile = 0; tile < tiles_of(keys.rows, kTileRows); ++tile) {
+        const int rows = rows_of_tile(keys.rows, kTileRows, tile);
+        producer.load({launch.maps.k[keys.buffer], buffer.k},
+                      {launch.maps.v[keys.buffer], buffer.v},
+                      keys.first_row + int64_t{tile} * kTileRows, rows, [&](int stage) {
+                        if (threadIdx.x % kLanes != 0) return;
+                        shared.tiles.notes[stage] = {rows, takers, keys.bias2};
+                      });
       }
     }
     producer.end();
@@ -148,17 +141,18 @@ struct ForwardKernel {
 
     typename Operands::ScoresMma scores_mma;
     typename Operands::OutputMma output_mma;
-    const auto keys = scores_mma.get_thread_slice(thread % kGroupThreads)
-                          .partition_fragment_B(make_tensor(
-                              make_smem_ptr(tiles.k), typename Operands::template Keys<kStages>{}));
+    const auto keys =
+        scores_mma.get_thread_slice(thread % kGroupThreads)
+            .partition_fragment_B(make_tensor(make_smem_ptr(tiles.first),
+                                              typename Operands::template Keys<kStages>{}));
     const auto values =
         output_mma.get_thread_slice(thread % kGroupThreads)
-            .partition_fragment_B(
-                make_tensor(make_smem_ptr(tiles.v), typename Operands::template Values<kStages>{}));
+            .partition_fragment_B(make_tensor(make_smem_ptr(tiles.second),
+                                              typename Operands::template Values<kStages>{}));
     auto q = make_tensor<T>(partition_shape_A(scores_mma, Shape<Int<kGroupRows>, Int<kHeadDim>>{}));
     auto weights =
-        make_tensor<T>(partition_shape_A(output_mma, Shape<Int<kGroupRows>, Int<kKeyTileRows>>{}));
-    auto scores = partition_fragment_C(scores_mma, Shape<Int<kGroupRows>, Int<kKeyTileRows>>{});
+        make_tensor<T>(partition_shape_A(output_mma, Shape<Int<kGroupRows>, Int<kTileRows>>{}));
+    auto scores = partition_fragment_C(scores_mma, Shape<Int<kGroupRows>, Int<kTileRows>>{});
     auto output = partition_fragment_C(output_mma, Shape<Int<kGroupRows>, Int<kHeadDim>>{});
     load_queries(problem, query, row, q);
     RowState state;
@@ -166,11 +160,11 @@ struct ForwardKernel {
     const float scale2 = problem.scale * kLog2E;
 
     typename Tiles::Place place;
-    TileNote note;
+    KeyNote note;
     bool seen = false;  // a tile of the warp's query block
     float factors[2];
     const auto read_note = [&] {
-      wait_for(tiles.k_full[place.index()], place.phase());
+      wait_for(tiles.first_full[place.index()], place.phase());
       note = tiles.notes[place.index()];
     };
     const auto pass_others = [&] {
@@ -190,7 +184,7 @@ struct ForwardKernel {
     read_note();
     pass_others();
     while (note.rows > 0) {
-      start_product<false>(scores_mma, q, keys(_, _, _, place.index()), scores);
+      start_product<false>(scores_mma, q, keys(_, 0, _, place.index()), scores);
       finish_product<0>(scores);
       weigh();
       rescale(output, factors);
@@ -206,9 +200,9 @@ struct ForwardKernel {
         // Nothing may touch the other product's registers once this one is under way.
         warpgroup_fence_operand(weights);
         warpgroup_fence_operand(output);
-        start_product<false>(scores_mma, q, keys(_, _, _, place.index()), scores);
-        wait_for(tiles.v_full[former.index()], former.phase());
-        start_product<true>(output_mma, weights, values(_, _, _, former.index()), output);
+        start_product<false>(scores_mma, q, keys(_, 0, _, place.index()), scores);
+        wait_for(tiles.second_full[former.index()], former.phase());
+        start_product<true>(output_mma, weights, values(_, 0, _, former.index()), output);
         finish_product<1>(scores);
         weigh();
         finish_product<0>(output);
@@ -216,8 +210,8 @@ struct ForwardKernel {
         rescale(output, factors);
         round_to(scores, weights);
       }
-      wait_for(tiles.v_full[former.index()], former.phase());
-      start_product<true>(output_mma, weights, values(_, _, _, former.index()), output);
+      wait_for(tiles.second_full[former.index()], former.phase());
+      start_product<true>(output_mma, weights, values(_, 0, _, former.index()), output);
       finish_product<0>(output);
       tiles.release(former.index());
       pass_others();

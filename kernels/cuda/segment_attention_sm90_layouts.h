@@ -1,5 +1,5 @@
-// Tiles and products of family sm_90. A product of a warpgroup has 64 rows; its left operand is in
-// registers, its right one in shared memory.
+// Tiles and products of family sm_90. A product of a warpgroup has 64 rows; its right operand is in
+// shared memory, the left one there, too, or in registers.
 #pragma once
 
 #include <cute/tensor.hpp>
@@ -11,7 +11,7 @@ namespace sprocket::kernels::cuda::sm90 {
 
 using namespace cute;  // NOLINT: the language of layouts
 
-// The instruction for so many columns; how the right operand lies.
+// The instruction for so many columns with a left operand in registers; how the right one lies.
 template <class T, GMMA::Major kMajor, int kColumns>
 constexpr auto operation() {
   constexpr bool kIsBFloat16 = std::is_same_v<T, cutlass::bfloat16_t>;
@@ -33,15 +33,32 @@ struct Layouts {
   // [key][column][stage]: right operand of S = Q K^T.
   template <int kStages>
   using Keys = decltype(tile_to_shape(GMMA::Layout_K_SW128_Atom<T>{},
-                                      Shape<Int<kKeyTileRows>, Int<kHeadDim>, Int<kStages>>{}));
+                                      Shape<Int<kTileRows>, Int<kHeadDim>, Int<kStages>>{}));
   // [column][key][stage]: right operand of O = P V. The same memory for the same element.
   template <int kStages>
   using Values = decltype(tile_to_shape(GMMA::Layout_MN_SW128_Atom<T>{},
-                                        Shape<Int<kHeadDim>, Int<kKeyTileRows>, Int<kStages>>{},
+                                        Shape<Int<kHeadDim>, Int<kTileRows>, Int<kStages>>{},
                                         Step<_2, _1, _3>{}));
 
-  using ScoresMma = decltype(make_tiled_mma(operation<T, GMMA::Major::K, kKeyTileRows>()));
+  using ScoresMma = decltype(make_tiled_mma(operation<T, GMMA::Major::K, kTileRows>()));
   using OutputMma = decltype(make_tiled_mma(operation<T, GMMA::Major::MN, kHeadDim>()));
+};
+
+// Of the backward, which takes kStep queries of a tile at a time: K Q^T and V dO^T from shared
+// memory, then P^T dO and dS^T Q.
+template <class T, int kHeadDim, int kStep>
+struct GradientLayouts {
+  static_assert(kStep == 32);
+  template <int kStages>
+  using Rows = typename Layouts<T, kHeadDim>::template Keys<kStages>;
+  template <int kStages>
+  using Columns = typename Layouts<T, kHeadDim>::template Values<kStages>;
+
+  using ScoresMma = decltype(make_tiled_mma(
+      std::conditional_t<std::is_same_v<T, cutlass::bfloat16_t>,
+                         SM90_64x32x16_F32BF16BF16_SS<GMMA::Major::K, GMMA::Major::K>,
+                         SM90_64x32x16_F32F16F16_SS<GMMA::Major::K, GMMA::Major::K>>{}));
+  using GradientMma = typename Layouts<T, kHeadDim>::OutputMma;
 };
 
 }  // namespace sprocket::kernels::cuda::sm90

@@ -26,8 +26,10 @@ PFN_cuTensorMapEncodeTiled_v12000 find_encoder() {
   return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
 }
 
-CUtensorMap encode(const SegmentAttentionProblem& problem, const DeviceRows<const void>& rows,
-                   const char* what) {
+}  // namespace
+
+CUtensorMap make_tensor_map(const SegmentAttentionProblem& problem,
+                            const DeviceRows<const void>& rows, const char* what) {
   static const PFN_cuTensorMapEncodeTiled_v12000 encoder = find_encoder();
   CUtensorMap result{};
   if (rows.data == nullptr) return result;
@@ -53,13 +55,11 @@ CUtensorMap encode(const SegmentAttentionProblem& problem, const DeviceRows<cons
   return result;
 }
 
-}  // namespace
-
 KvTensorMaps make_tensor_maps(const SegmentAttentionProblem& problem) {
   KvTensorMaps maps{};
   for (int i = 0; i < problem.kv_buffers; ++i) {
-    maps.k[i] = encode(problem, problem.kv[i].k, "k");
-    maps.v[i] = encode(problem, problem.kv[i].v, "v");
+    maps.k[i] = make_tensor_map(problem, problem.kv[i].k, "k");
+    maps.v[i] = make_tensor_map(problem, problem.kv[i].v, "v");
   }
   return maps;
 }

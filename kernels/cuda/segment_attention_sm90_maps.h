@@ -1,4 +1,4 @@
-// Tensor maps of the keys and values of a problem, made on the host.
+// Tensor maps of a problem, made on the host.
 #pragma once
 
 #include <cuda.h>
@@ -12,7 +12,9 @@ struct KvTensorMaps {
   CUtensorMap k[kMaxKvBuffers], v[kMaxKvBuffers];
 };
 
-// Throws CudaError when the driver has no tensor maps or refuses one.
+// Throw CudaError when the driver has no tensor maps or refuses one. `what` is the tensor's name.
+CUtensorMap make_tensor_map(const SegmentAttentionProblem& problem,
+                            const DeviceRows<const void>& rows, const char* what);
 KvTensorMaps make_tensor_maps(const SegmentAttentionProblem& problem);
 
 }  // namespace sprocket::kernels::cuda

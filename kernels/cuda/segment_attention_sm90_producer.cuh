@@ -1,6 +1,6 @@
-// The warp of family sm_90 that loads keys and values. Whole tiles come through tensor maps, one
-// instruction for each; of partial ones exactly the rows that exist are copied, zeros for the
-// others, so that nothing beyond them is ever read.
+// The warp of family sm_90 that loads tiles. Whole ones come through tensor maps, one instruction
+// for each; of partial ones exactly the rows that exist are copied, zeros for the others, so that
+// nothing beyond them is ever read.
 #pragma once
 
 #include "kernels/cuda/segment_attention_sm90_lists.cuh"
@@ -9,82 +9,88 @@
 
 namespace sprocket::kernels::cuda::sm90 {
 
-template <class T, int kHeadDim, int kStages>
-struct Producer {
-  using Tiles = Stages<T, kHeadDim, kStages>;
+// Begins to copy `rows` rows into a tile, zeros for its others. By kThreads threads, of which this
+// is number `thread`. The products read them another way than these threads write them: a thread
+// that has waited for its copies fences before it tells others.
+template <int kHeadDim, int kThreads, class T>
+__device__ void copy_rows(const T* first, int64_t row_stride, int rows, T* tile, int thread) {
+  constexpr int kPieces = kHeadDim / 8;  // of 16 bytes, in a row
+  for (int i = thread; i < kTileRows * kPieces; i += kThreads) {
+    const int row = i / kPieces, column = i % kPieces * 8;
+    SM80_CP_ASYNC_CACHEGLOBAL_ZFILL<uint128_t>::copy(
+        *reinterpret_cast<const uint128_t*>(first + row * row_stride + column),
+        *reinterpret_cast<uint128_t*>(tile + place_in_tile(row, column)), row < rows);
+  }
+}
+__device__ inline void finish_copies() {
+  cp_async_wait<0>();
+  cutlass::arch::fence_view_async_shared();
+}
 
-  const SegmentAttentionProblem& problem;
-  const KvTensorMaps& maps;
+// A tensor that tiles are loaded from.
+struct Source {
+  const CUtensorMap& map;
+  const DeviceRows<const void>& rows;
+};
+
+template <class T, int kHeadDim, class Tiles>
+struct Producer {
   Tiles& tiles;
   int batch, head;
   typename Tiles::Place place{0, 1, 0};  // the first round finds every stage empty
 
-  __device__ void load(const Keys& keys, int tile, unsigned takers) {
-    const int rows = rows_of_tile(keys.rows, kKeyTileRows, tile);
-    const int64_t row = keys.first_row + int64_t{tile} * kKeyTileRows;
-    wait_for(tiles.empty[place.index()], place.phase());
-    if (rows == kKeyTileRows) {
-      load_whole(keys, static_cast<int>(row), takers);
+  // `count` rows of both from `row` on. prepare(stage) is what else the stage needs, its note above
+  // all; the whole warp calls it.
+  template <class Prepare>
+  __device__ void load(const Source& first, const Source& second, int64_t row, int count,
+                       const Prepare& prepare) {
+    const int stage = place.index();
+    T* const first_tile = tiles.first + stage * Tiles::kTileElements;
+    T* const second_tile = tiles.second + stage * Tiles::kTileElements;
+    const bool is_leader = threadIdx.x % kLanes == 0;
+    wait_for(tiles.empty[stage], place.phase());
+    if (count == kTileRows) {
+      if (is_leader) {
+        Barrier::expect_transaction(&tiles.first_full[stage], Tiles::kTileBytes);
+        load_by_map(first, static_cast<int>(row), first_tile, tiles.first_full[stage]);
+        Barrier::arrive_and_expect_tx(&tiles.second_full[stage], Tiles::kTileBytes);
+        load_by_map(second, static_cast<int>(row), second_tile, tiles.second_full[stage]);
+      }
+      prepare(stage);
+      __syncwarp();
     } else {
-      load_rows(keys, row, rows, takers);
+      copy(first, row, count, first_tile);
+      copy(second, row, count, second_tile);
+      prepare(stage);
+      finish_copies();
+      __syncwarp();
+      if (is_leader) arrive_at(tiles.second_full[stage]);
     }
+    if (is_leader) arrive_at(tiles.first_full[stage]);
     __syncwarp();
     ++place;
   }
 
   // Tells those who compute that this was all.
   __device__ void end() {
-    wait_for(tiles.empty[place.index()], place.phase());
+    const int stage = place.index();
+    wait_for(tiles.empty[stage], place.phase());
     if (threadIdx.x % kLanes == 0) {
-      tiles.notes[place.index()] = {0, 0, 0};
-      arrive_at(tiles.k_full[place.index()]);
+      tiles.notes[stage].rows = 0;
+      arrive_at(tiles.first_full[stage]);
     }
   }
 
  private:
-  __device__ void load_whole(const Keys& keys, int row, unsigned takers) {
-    if (threadIdx.x % kLanes != 0) return;
-    const int stage = place.index();
-    const DeviceKvBuffer& buffer = problem.kv[keys.buffer];
-    tiles.notes[stage] = {kKeyTileRows, takers, keys.bias2};
-    load_by_map(maps.k[keys.buffer], buffer.k, row, tiles.k + stage * Tiles::kTileElements,
-                tiles.k_full[stage]);
-    load_by_map(maps.v[keys.buffer], buffer.v, row, tiles.v + stage * Tiles::kTileElements,
-                tiles.v_full[stage]);
+  __device__ void load_by_map(const Source& from, int row, T* to, uint64_t& full) {
+    SM90_TMA_LOAD_5D::copy(
+        &from.map, &full, static_cast<uint64_t>(TMA::CacheHintSm90::EVICT_NORMAL), to, 0, row, 0,
+        map_coordinate(head, from.rows.head_stride), map_coordinate(batch, from.rows.batch_stride));
   }
 
-  __device__ void load_by_map(const CUtensorMap& map, const DeviceRows<const void>& rows, int row,
-                              T* to, uint64_t& full) {
-    expect_bytes(full, Tiles::kTileBytes);
-    SM90_TMA_LOAD_5D::copy(&map, &full, static_cast<uint64_t>(TMA::CacheHintSm90::EVICT_NORMAL), to,
-                           0, row, 0, map_coordinate(head, rows.head_stride),
-                           map_coordinate(batch, rows.batch_stride));
-  }
-
-  __device__ void load_rows(const Keys& keys, int64_t row, int rows, unsigned takers) {
-    const int stage = place.index();
-    const DeviceKvBuffer& buffer = problem.kv[keys.buffer];
-    copy_rows(row_of<const T>(buffer.k, batch, row, head), buffer.k.row_stride, rows,
-              tiles.k + stage * Tiles::kTileElements);
-    copy_rows(row_of<const T>(buffer.v, batch, row, head), buffer.v.row_stride, rows,
-              tiles.v + stage * Tiles::kTileElements);
-    cp_async_wait<0>();
-    cutlass::arch::fence_view_async_shared();  // the products read them another way
-    __syncwarp();
-    if (threadIdx.x % kLanes != 0) return;
-    tiles.notes[stage] = {rows, takers, keys.bias2};
-    arrive_at(tiles.k_full[stage]);
-    arrive_at(tiles.v_full[stage]);
-  }
-
-  __device__ static void copy_rows(const T* first, int64_t row_stride, int rows, T* tile) {
-    constexpr int kPieces = kHeadDim / 8;  // of 16 bytes, in a row
-    for (int i = threadIdx.x % kLanes; i < kKeyTileRows * kPieces; i += kLanes) {
-      const int row = i / kPieces, column = i % kPieces * 8;
-      SM80_CP_ASYNC_CACHEGLOBAL_ZFILL<uint128_t>::copy(
-          *reinterpret_cast<const uint128_t*>(first + row * row_stride + column),
-          *reinterpret_cast<uint128_t*>(tile + place_in_tile(row, column)), row < rows);
-    }
+  __device__ void copy(const Source& from, int64_t row, int count, T* to) {
+    copy_rows<kHeadDim, kLanes>(row_of<const T>(from.rows, batch, row, head), from.rows.row_stride,
+                                count, to, threadIdx.x % kLanes);
   }
 };
 

@@ -1,5 +1,5 @@
-// The stages that tiles of keys and values go through, from the warp that loads them to the
-// warpgroups that compute.
+// The stages that tiles go through in pairs (keys and values, queries and their gradients), from
+// the warp that loads them to the warpgroups that compute.
 #pragma once
 
 #include <cutlass/arch/barrier.h>
@@ -20,36 +20,27 @@ __device__ inline void arrive_at(const uint64_t& barrier) {
   asm volatile("" ::: "memory");
   Barrier::arrive(&barrier);
 }
-__device__ inline void expect_bytes(const uint64_t& barrier, uint32_t bytes) {
-  asm volatile("" ::: "memory");
-  Barrier::arrive_and_expect_tx(&barrier, bytes);
-}
 
-// What a stage holds.
-struct TileNote {
-  int rows;         // of keys; 0: the end of the list
-  unsigned takers;  // a bit for each query block of the thread block that lists the tile
-  float bias2;      // in base 2
-};
-
-template <class T, int kHeadDim, int kStages_>
+// Note says what a stage holds; its `rows`, of a tile, are 0 at the end.
+template <class T, int kHeadDim, int kStages_, class Note>
 struct Stages {
   static constexpr int kStages = kStages_;
-  static constexpr int kTileElements = kKeyTileRows * kHeadDim;
+  static constexpr int kTileElements = kTileRows * kHeadDim;
   static constexpr int kTileBytes = kTileElements * static_cast<int>(sizeof(T));
   using Place = cutlass::PipelineState<kStages>;
 
-  alignas(1024) T k[kStages * kTileElements];
-  alignas(1024) T v[kStages * kTileElements];
-  uint64_t k_full[kStages], v_full[kStages];  // the tile has arrived; of k_full: and the note
-  uint64_t empty[kStages];                    // every warp that computes is past it
-  TileNote notes[kStages];
+  alignas(1024) T first[kStages * kTileElements];
+  alignas(1024) T second[kStages * kTileElements];
+  // The tile has arrived; of the first: and everything else that the stage has.
+  uint64_t first_full[kStages], second_full[kStages];
+  uint64_t empty[kStages];  // every warp that computes is past it
+  Note notes[kStages];
 
   // By one thread; the others see it after a barrier.
   __device__ void begin(int computing_warps) {
     for (int i = 0; i < kStages; ++i) {
-      Barrier::init(&k_full[i], 1);
-      Barrier::init(&v_full[i], 1);
+      Barrier::init(&first_full[i], 1);
+      Barrier::init(&second_full[i], 1);
       Barrier::init(&empty[i], computing_warps);
     }
     cutlass::arch::fence_barrier_init();

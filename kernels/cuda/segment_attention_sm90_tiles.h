@@ -13,6 +13,7 @@
 
 namespace sprocket::kernels::cuda {
 
+inline constexpr int kTileRows = 64;   // of what is loaded
 inline constexpr int kGroupRows = 64;  // of a warpgroup
 inline constexpr int kWarpRows = 16;
 inline constexpr int kGroups = 2;
@@ -57,15 +58,15 @@ SPROCKET_HOST_DEVICE constexpr unsigned takers_of(int id, const int (&heads)[kLi
 // Elements of a panel's row: as wide as the swizzle of 128 bytes.
 inline constexpr int kPanelColumns = 64;
 
-// A tile of keys or values in shared memory: panels of 64 columns, [panel][key][64], each panel
-// with its 16-byte pieces exchanged by row, as tensor maps and descriptors call a swizzle of 128
-// bytes. The place of an element, a tile at a multiple of 1 KiB.
+// A tile in shared memory, of keys, values or queries: panels of 64 columns, [panel][row][64], each
+// panel with its 16-byte pieces exchanged by row, as tensor maps and descriptors call a swizzle of
+// 128 bytes. The place of an element, a tile at a multiple of 1 KiB.
 SPROCKET_HOST_DEVICE constexpr int place_in_tile(int row, int column) {
   const int panel = column / kPanelColumns, piece = column % kPanelColumns / 8;
-  return (panel * kKeyTileRows + row) * kPanelColumns + (piece ^ row % 8) * 8 + column % 8;
+  return (panel * kTileRows + row) * kPanelColumns + (piece ^ row % 8) * 8 + column % 8;
 }
 
-// What a tensor map says of keys or values and of their tiles. Dimensions from the innermost:
+// What a tensor map says of a tensor and of its tiles. Dimensions from the innermost:
 // column of a panel, row, panel, head, batch. The tensor has as many rows as coordinates allow: who
 // copies a tile knows that its rows exist.
 struct TileMap {
@@ -90,7 +91,7 @@ constexpr TileMap tile_map(int64_t row_stride, int64_t head_stride, int64_t batc
   return {
       {kPanelColumns, kMapRows, panels, extent(head_stride, heads), extent(batch_stride, batch)},
       {bytes(row_stride), 2 * kPanelColumns, bytes(head_stride), bytes(batch_stride)},
-      {kPanelColumns, kKeyTileRows, panels, 1, 1}};
+      {kPanelColumns, kTileRows, panels, 1, 1}};
 }
 
 // The coordinate of a head or batch in a dimension of that stride.

@@ -19,9 +19,9 @@ void expect_tiles() {
   const auto values = as_position_independent_swizzle_layout(
       typename Layouts<T, kHeadDim>::template Values<kStages>{});
   for (int stage = 0; stage < kStages; ++stage) {
-    for (int key = 0; key < kKeyTileRows; ++key) {
+    for (int key = 0; key < kTileRows; ++key) {
       for (int column = 0; column < kHeadDim; ++column) {
-        const int place = stage * kKeyTileRows * kHeadDim + place_in_tile(key, column);
+        const int place = stage * kTileRows * kHeadDim + place_in_tile(key, column);
         ASSERT_EQ(int(keys(key, column, stage)), place) << key << ", " << column;
         ASSERT_EQ(int(values(column, key, stage)), place) << key << ", " << column;
       }
@@ -58,6 +58,8 @@ TEST(SegmentAttentionSm90Layouts, SumsLieWhereTheKernelTakesThemToBe) {
   expect_sums<Layouts<BFloat, 128>::OutputMma, 128>();
   expect_sums<Layouts<Half, 128>::ScoresMma, 64>();
   expect_sums<Layouts<Half, 128>::OutputMma, 128>();
+  expect_sums<GradientLayouts<BFloat, 128, 32>::ScoresMma, 32>();
+  expect_sums<GradientLayouts<Half, 64, 32>::ScoresMma, 32>();
 }
 
 // Value i of a left operand: as the sums, of which two groups of 8 columns are one step of 16. So
@@ -83,6 +85,7 @@ TEST(SegmentAttentionSm90Layouts, SumsAreLeftOperands) {
   expect_left<Layouts<BFloat, 128>::ScoresMma, 128>();
   expect_left<Layouts<BFloat, 128>::OutputMma, 64>();
   expect_left<Layouts<Half, 64>::OutputMma, 64>();
+  expect_left<GradientLayouts<BFloat, 128, 32>::GradientMma, 32>();
 }
 
 }  // namespace

@@ -1,0 +1,6 @@
+#include "kernels/cuda/segment_attention_sm90_key_gradients.cuh"
+
+namespace sprocket::kernels::cuda {
+template void launch_key_gradients_sm90<Element::kBFloat16, 128>(const BackwardArguments&,
+                                                                 CUstream_st*);
+}  // namespace sprocket::kernels::cuda
