@@ -12,13 +12,13 @@ namespace sprocket::kernels::cuda {
 enum class Element { kBFloat16, kFloat16 };
 
 // Which kernels do the work. kSm80: mma.sync and cp.async, compute capability 8.0 and above. kSm90:
-// tensor maps and wgmma, compute capability 9.0; it has the forward alone so far, the backward of
-// such a problem is kSm80's.
+// tensor maps and wgmma, compute capability 9.0; it takes the pass of the backward that sums dq
+// from kSm80.
 enum class KernelFamily { kSm80, kSm90 };
 
 // Element (b, row, h, d) is data[b * batch_stride + row * row_stride + h * head_stride + d]. The
 // data and the strides are multiples of 16 bytes. Strides may be 0; of family kSm90 those of rows
-// of k and v are above 0, and the rows below 2^31.
+// are above 0, and a buffer's rows below 2^31.
 template <class T>
 struct DeviceRows {
   T* data = nullptr;

@@ -45,7 +45,7 @@ struct ForwardKernel {
   static constexpr int kThreads = kGroupThreads * (1 + kGroups);  // the first warpgroup loads
   static constexpr int kStages = 4;
   // Of a thread; the file of a multiprocessor has 65536, 168 for each at the start.
-  static constexpr int kProducerRegisters = 56, kConsumerRegisters = 224;
+  static constexpr int kProducerRegisters = 104, kConsumerRegisters = 200;
   static_assert(kProducerRegisters + kGroups * kConsumerRegisters <= 3 * 168);
 
   using Tiles = Stages<T, kHeadDim, kStages, KeyNote>;

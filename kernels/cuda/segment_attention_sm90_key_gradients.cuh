@@ -46,7 +46,7 @@ struct KeyGradientKernel {
   static constexpr int kStages = 3;
   // Queries of a step: with more, the sums of a warpgroup exceed its registers at D = 128.
   static constexpr int kStep = 32;
-  static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
+  static constexpr int kProducerRegisters = 88, kConsumerRegisters = 208;
   static_assert(kProducerRegisters + kGroups * kConsumerRegisters <= 3 * 168);
 
   using Tiles = Stages<T, kHeadDim, kStages, QueryNote>;
