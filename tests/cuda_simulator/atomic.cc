@@ -106,37 +106,15 @@ Step atomic_short(Warp& w, const Instruction& in, Lanes lanes) {
 }
 
 Handler atomic_handler(Type type) {
-  switch (type) {
-    case Type::kF32:
-      return atomic<float>;
-    case Type::kF64:
-      return atomic<double>;
-    case Type::kF16x2:
-      return atomic_pairs<Half>;
-    case Type::kBf16x2:
-      return atomic_pairs<Bfloat>;
-    case Type::kF16:
-      return atomic_short<Half>;
-    case Type::kBf16:
-      return atomic_short<Bfloat>;
-    case Type::kPredicate:
-    case Type::kB8:
-    case Type::kU8:
-    case Type::kS8:
-    case Type::kB16:
-    case Type::kU16:
-    case Type::kS16:
-    case Type::kB32:
-    case Type::kU32:
-    case Type::kS32:
-    case Type::kTf32:
-    case Type::kB64:
-    case Type::kU64:
-    case Type::kS64:
-    case Type::kB128:
-      break;
-  }
-  return integer_handler(type, []<typename T>() -> Handler { return atomic<T>; });
+  return with_value_type(type, []<typename T>() -> Handler {
+    if constexpr (!ShortFloat<T>::kIs) {
+      return atomic<T>;
+    } else if constexpr (ShortFloat<T>::kPair) {
+      return atomic_pairs<typename ShortFloat<T>::Element>;
+    } else {
+      return atomic_short<T>;
+    }
+  });
 }
 
 void decode_atomic(Decoder& d, Modifiers& m) {

@@ -7,6 +7,7 @@
 #include "tests/cuda_simulator/floats.h"
 #include "tests/cuda_simulator/mbarrier.h"
 #include "tests/cuda_simulator/tensor_map.h"
+#include "tests/cuda_simulator/typed.h"
 
 namespace sprocket::cuda_simulator {
 namespace {
@@ -70,38 +71,18 @@ void reduce_short(std::byte* to, const std::byte* from, Reduction how) {
 }
 
 void reduce_element(std::byte* to, const std::byte* from, Type type, Reduction how) {
-  switch (type) {
-    case Type::kF32:
-      return reduce_number<float>(to, from, how);
-    case Type::kF64:
-      return reduce_number<double>(to, from, how);
-    case Type::kF16:
-      return reduce_short<Half>(to, from, how);
-    case Type::kBf16:
-      return reduce_short<Bfloat>(to, from, how);
-    case Type::kU32:
-      return reduce_number<uint32_t>(to, from, how);
-    case Type::kS32:
-      return reduce_number<int32_t>(to, from, how);
-    case Type::kU64:
-      return reduce_number<uint64_t>(to, from, how);
-    case Type::kPredicate:
-    case Type::kB8:
-    case Type::kU8:
-    case Type::kS8:
-    case Type::kB16:
-    case Type::kU16:
-    case Type::kS16:
-    case Type::kB32:
-    case Type::kTf32:
-    case Type::kF16x2:
-    case Type::kBf16x2:
-    case Type::kB64:
-    case Type::kS64:
-    case Type::kB128:
-      break;
-  }
-  unsupported("bulk reductions of {}", type_name(type));
+  using Reduce = void (*)(std::byte*, const std::byte*, Reduction);
+  const Reduce reduce = with_value_type(type, []<typename T>() -> Reduce {
+    if constexpr (ShortFloat<T>::kPair || (!ShortFloat<T>::kIs && sizeof(T) < 4)) {
+      return nullptr;
+    } else if constexpr (ShortFloat<T>::kIs) {
+      return reduce_short<T>;
+    } else {
+      return reduce_number<T>;
+    }
+  });
+  if (reduce == nullptr) unsupported("bulk reductions of {}", type_name(type));
+  reduce(to, from, how);
 }
 
 Type element_type(const TensorMap& map) {

@@ -159,37 +159,13 @@ uint32_t relation_flags(Modifiers& m) {
 }
 
 Handler compare_handler(Type type) {
-  switch (type) {
-    case Type::kF32:
-      return set_predicate<float>;
-    case Type::kF64:
-      return set_predicate<double>;
-    case Type::kF16:
-      return set_short_predicate<Half, false>;
-    case Type::kBf16:
-      return set_short_predicate<Bfloat, false>;
-    case Type::kF16x2:
-      return set_short_predicate<Half, true>;
-    case Type::kBf16x2:
-      return set_short_predicate<Bfloat, true>;
-    case Type::kPredicate:
-    case Type::kB8:
-    case Type::kU8:
-    case Type::kS8:
-    case Type::kB16:
-    case Type::kU16:
-    case Type::kS16:
-    case Type::kB32:
-    case Type::kU32:
-    case Type::kS32:
-    case Type::kTf32:
-    case Type::kB64:
-    case Type::kU64:
-    case Type::kS64:
-    case Type::kB128:
-      break;
-  }
-  return integer_handler(type, []<typename T>() -> Handler { return set_predicate<T>; });
+  return with_value_type(type, []<typename T>() -> Handler {
+    if constexpr (ShortFloat<T>::kIs) {
+      return set_short_predicate<typename ShortFloat<T>::Element, ShortFloat<T>::kPair>;
+    } else {
+      return set_predicate<T>;
+    }
+  });
 }
 
 void decode_setp(Decoder& d, Modifiers& m) {
@@ -250,18 +226,14 @@ void decode_set(Decoder& d, Modifiers& m) {
     return;
   }
   if (type_bytes(to) != 4) m.fail();
-  if (type == Type::kF32) {
-    d.out().handler = is_float(to) ? set_value<float, true> : set_value<float, false>;
-  } else if (type == Type::kF64) {
-    d.out().handler = is_float(to) ? set_value<double, true> : set_value<double, false>;
-  } else if (!is_float(type)) {
-    const bool floats = is_float(to);
-    d.out().handler = integer_handler(type, [floats]<typename T>() -> Handler {
+  d.out().handler = with_value_type(type, [floats = is_float(to)]<typename T>() -> Handler {
+    if constexpr (ShortFloat<T>::kIs) {
+      return nullptr;
+    } else {
       return floats ? set_value<T, true> : set_value<T, false>;
-    });
-  } else {
-    m.fail();
-  }
+    }
+  });
+  if (d.out().handler == nullptr) m.fail();
 }
 
 template <typename T>

@@ -160,67 +160,24 @@ Step to_tf32(Warp& w, const Instruction& in, Lanes lanes) {
   });
 }
 
-template <typename D>
-Handler from_floats(Type from) {
-  if constexpr (std::is_integral_v<D>) {
-    if (from == Type::kF32) return float_to_integer<D, float>;
-    if (from == Type::kF64) return float_to_integer<D, double>;
-    if (from == Type::kF16) return float_to_integer<D, Half>;
-    if (from == Type::kBf16) return float_to_integer<D, Bfloat>;
-  } else {
-    if (from == Type::kF32) return float_to_float<D, float>;
-    if (from == Type::kF64) return float_to_float<D, double>;
-    if (from == Type::kF16) return float_to_float<D, Half>;
-    if (from == Type::kBf16) return float_to_float<D, Bfloat>;
-  }
-  return nullptr;
-}
-
-template <typename D>
-Handler from_integers(Type from) {
-  return integer_handler(from, []<typename S>() -> Handler {
-    if constexpr (std::is_integral_v<D>)
-      return integer_to_integer<D, S>;
-    else
-      return integer_to_float<D, S>;
-  });
-}
-
-template <typename D>
-Handler from_any(Type from) {
-  return is_float(from) ? from_floats<D>(from) : from_integers<D>(from);
-}
-
 Handler conversion(Type to, Type from) {
-  switch (to) {
-    case Type::kF32:
-      return from_any<float>(from);
-    case Type::kF64:
-      return from_any<double>(from);
-    case Type::kF16:
-      return from_any<Half>(from);
-    case Type::kBf16:
-      return from_any<Bfloat>(from);
-    case Type::kPredicate:
-    case Type::kB8:
-    case Type::kU8:
-    case Type::kS8:
-    case Type::kB16:
-    case Type::kU16:
-    case Type::kS16:
-    case Type::kB32:
-    case Type::kU32:
-    case Type::kS32:
-    case Type::kTf32:
-    case Type::kF16x2:
-    case Type::kBf16x2:
-    case Type::kB64:
-    case Type::kU64:
-    case Type::kS64:
-    case Type::kB128:
-      break;
-  }
-  return integer_handler(to, [from]<typename D>() -> Handler { return from_any<D>(from); });
+  const Handler found = with_value_type(to, [from]<typename D>() {
+    return with_value_type(from, []<typename S>() -> Handler {
+      if constexpr (ShortFloat<D>::kPair || ShortFloat<S>::kPair) {
+        return nullptr;
+      } else if constexpr (std::is_integral_v<D> && std::is_integral_v<S>) {
+        return integer_to_integer<D, S>;
+      } else if constexpr (std::is_integral_v<D>) {
+        return float_to_integer<D, S>;
+      } else if constexpr (std::is_integral_v<S>) {
+        return integer_to_float<D, S>;
+      } else {
+        return float_to_float<D, S>;
+      }
+    });
+  });
+  if (found == nullptr) unsupported("conversions from {} to {}", type_name(from), type_name(to));
+  return found;
 }
 
 uint32_t rounding_flags(Decoder& d, Modifiers& m, bool to_integer_type) {

@@ -146,37 +146,16 @@ Step short_floats(Warp& w, const Instruction& in, Lanes lanes) {
 
 template <typename Op, int kSources>
 Handler handler(Type type, bool modified) {
-  switch (type) {
-    case Type::kF32:
-      return modified ? with_modifiers<float, Op, kSources> : plain<float, Op, kSources>;
-    case Type::kF64:
-      return modified ? with_modifiers<double, Op, kSources> : plain<double, Op, kSources>;
-    case Type::kF16:
-      return short_floats<Half, Op, kSources, uint16_t>;
-    case Type::kBf16:
-      return short_floats<Bfloat, Op, kSources, uint16_t>;
-    case Type::kF16x2:
-      return short_floats<Half, Op, kSources, uint32_t>;
-    case Type::kBf16x2:
-      return short_floats<Bfloat, Op, kSources, uint32_t>;
-    case Type::kPredicate:
-    case Type::kB8:
-    case Type::kU8:
-    case Type::kS8:
-    case Type::kB16:
-    case Type::kU16:
-    case Type::kS16:
-    case Type::kB32:
-    case Type::kU32:
-    case Type::kS32:
-    case Type::kTf32:
-    case Type::kB64:
-    case Type::kU64:
-    case Type::kS64:
-    case Type::kB128:
-      break;
-  }
-  unsupported("no float arithmetic of type {}", type_name(type));
+  return with_value_type(type, [modified]<typename T>() -> Handler {
+    if constexpr (ShortFloat<T>::kIs) {
+      return short_floats<typename ShortFloat<T>::Element, Op, kSources,
+                          typename ShortFloat<T>::Word>;
+    } else if constexpr (std::is_floating_point_v<T>) {
+      return modified ? with_modifiers<T, Op, kSources> : plain<T, Op, kSources>;
+    } else {
+      return nullptr;
+    }
+  });
 }
 
 void decode_fma(Decoder& d, Modifiers& m) { decode_float_arithmetic(d, m, m.type()); }

@@ -90,21 +90,18 @@ void decode(Decoder& d, Modifiers& m) {
   if (m.take("ftz")) d.out().flags = kFlush;
   d.out().immediate = rounding_mode(rounding);
   place_operands(d, type, 1);
-  if (type == Type::kF32) {
-    d.out().handler = on_float<F>;
-  } else if (type == Type::kF64) {
-    d.out().handler = on_double<F>;
-  } else if (type == Type::kF16) {
-    d.out().handler = on_short<F, Half, uint16_t>;
-  } else if (type == Type::kF16x2) {
-    d.out().handler = on_short<F, Half, uint32_t>;
-  } else if (type == Type::kBf16) {
-    d.out().handler = on_short<F, Bfloat, uint16_t>;
-  } else if (type == Type::kBf16x2) {
-    d.out().handler = on_short<F, Bfloat, uint32_t>;
-  } else {
-    m.fail();
-  }
+  d.out().handler = with_value_type(type, []<typename T>() -> Handler {
+    if constexpr (ShortFloat<T>::kIs) {
+      return on_short<F, typename ShortFloat<T>::Element, typename ShortFloat<T>::Word>;
+    } else if constexpr (std::is_same_v<T, float>) {
+      return on_float<F>;
+    } else if constexpr (std::is_same_v<T, double>) {
+      return on_double<F>;
+    } else {
+      return nullptr;
+    }
+  });
+  if (d.out().handler == nullptr) m.fail();
 }
 
 void decode_copysign(Decoder& d, Modifiers& m) {

@@ -17,6 +17,34 @@ struct Bfloat {
   uint16_t bits;
 };
 
+// Two of them in a register, the first in the lower half.
+template <typename H>
+struct Pair {
+  uint32_t bits;
+};
+
+// Half, Bfloat and pairs of them: what they consist of, and the word that holds their bits.
+template <typename T>
+struct ShortFloat {
+  static constexpr bool kIs = false, kPair = false;
+};
+template <typename H>
+struct ShortElement {
+  static constexpr bool kIs = true, kPair = false;
+  using Element = H;
+  using Word = uint16_t;
+};
+template <>
+struct ShortFloat<Half> : ShortElement<Half> {};
+template <>
+struct ShortFloat<Bfloat> : ShortElement<Bfloat> {};
+template <typename H>
+struct ShortFloat<Pair<H>> {
+  static constexpr bool kIs = true, kPair = true;
+  using Element = H;
+  using Word = uint32_t;
+};
+
 inline float to_float(Half h) { return static_cast<float>(std::bit_cast<_Float16>(h.bits)); }
 inline float to_float(Bfloat b) { return std::bit_cast<float>(uint32_t{b.bits} << 16); }
 inline float to_float(float f) { return f; }

@@ -2,11 +2,57 @@
 #pragma once
 
 #include "tests/cuda_simulator/decoder.h"
+#include "tests/cuda_simulator/floats.h"
 #include "tests/cuda_simulator/warp.h"
 
 namespace sprocket::cuda_simulator {
 
-// Signed or unsigned as the type says; .bXX are unsigned.
+// f.template operator()<T>() for the T of the type's values: integers (.bXX are unsigned), float,
+// double, Half, Bfloat, and pairs of the last two. f returns null for those that it does not take.
+template <typename F>
+auto with_value_type(Type type, F f) {
+  switch (type) {
+    case Type::kB8:
+    case Type::kU8:
+      return f.template operator()<uint8_t>();
+    case Type::kS8:
+      return f.template operator()<int8_t>();
+    case Type::kB16:
+    case Type::kU16:
+      return f.template operator()<uint16_t>();
+    case Type::kS16:
+      return f.template operator()<int16_t>();
+    case Type::kB32:
+    case Type::kU32:
+      return f.template operator()<uint32_t>();
+    case Type::kS32:
+      return f.template operator()<int32_t>();
+    case Type::kB64:
+    case Type::kU64:
+      return f.template operator()<uint64_t>();
+    case Type::kS64:
+      return f.template operator()<int64_t>();
+    case Type::kF32:
+      return f.template operator()<float>();
+    case Type::kF64:
+      return f.template operator()<double>();
+    case Type::kF16:
+      return f.template operator()<Half>();
+    case Type::kBf16:
+      return f.template operator()<Bfloat>();
+    case Type::kF16x2:
+      return f.template operator()<Pair<Half>>();
+    case Type::kBf16x2:
+      return f.template operator()<Pair<Bfloat>>();
+    case Type::kPredicate:
+    case Type::kTf32:
+    case Type::kB128:
+      break;
+  }
+  unsupported("the simulator does not do this for type {}", type_name(type));
+}
+
+// By width; signed or unsigned as the type says, .bXX are unsigned.
 template <typename F>
 Handler integer_handler(Type type, F f) {
   switch (type_bytes(type)) {
