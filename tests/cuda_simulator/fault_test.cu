@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 
 #include <cstdlib>
+#include <functional>
+#include <optional>
 #include <string>
 
 #include "tests/cuda_simulator/device_vector.h"
@@ -16,14 +18,19 @@ class Fault : public testing::Test {
  protected:
   void SetUp() override {
     const char* options = std::getenv("CUDA_SIMULATOR");
-    options_ = options != nullptr ? options : "";
+    if (options != nullptr) options_ = options;
   }
   void TearDown() override {
-    setenv("CUDA_SIMULATOR", options_.c_str(), 1);
+    if (options_) {
+      setenv("CUDA_SIMULATOR", options_->c_str(), 1);
+    } else {
+      unsetenv("CUDA_SIMULATOR");
+    }
     cudaDeviceReset();
   }
   void use_seed(int seed) {
-    setenv("CUDA_SIMULATOR", (options_ + ",seed=" + std::to_string(seed)).c_str(), 1);
+    const std::string others = options_ && !options_->empty() ? *options_ + "," : "";
+    setenv("CUDA_SIMULATOR", (others + "seed=" + std::to_string(seed)).c_str(), 1);
     cudaDeviceReset();
   }
   std::string message_of(const std::function<void()>& launch, cudaError_t expected) {
@@ -32,7 +39,7 @@ class Fault : public testing::Test {
     EXPECT_EQ(cudaDeviceSynchronize(), expected);
     return testing::internal::GetCapturedStderr();
   }
-  std::string options_;
+  std::optional<std::string> options_;  // where CUDA_SIMULATOR is set
 };
 
 __global__ void write_at(int* out, int index) {
