@@ -19,6 +19,8 @@ class DeviceMemory : public TestMemory {
     void* memory = nullptr;
     check_cuda(cudaMalloc(&memory, bytes), "cudaMalloc");
     check_cuda(cudaMemset(memory, kPoison, bytes), "cudaMemset");
+    // Returns at once, and other streams do not wait for its own.
+    check_cuda(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");
     return memory;
   }
   void release(void* memory) noexcept override { cudaFree(memory); }

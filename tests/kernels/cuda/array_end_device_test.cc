@@ -18,6 +18,7 @@ class TightArray {
     memory_ = static_cast<T*>(memory);
     check_cuda(cudaMemcpy(memory, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice),
                "cudaMemcpy");
+    check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
   ~TightArray() { cudaFree(memory_); }
   TightArray(const TightArray&) = delete;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "base/cuda_stream.h"
@@ -14,12 +15,13 @@ namespace sprocket::kernels::cuda {
 template <class T>
 class DeviceArray {
  public:
-  // Every byte 0xA5: a NaN, or an index far out of range, until a kernel writes.
+  // A NaN of every float format, or an index far out of range, until a kernel writes.
   explicit DeviceArray(int64_t count) : count_(count) {
     void* memory = nullptr;
     check_cuda(cudaMalloc(&memory, bytes() + 2 * kGuard), "cudaMalloc");
     memory_ = static_cast<char*>(memory);
     check_cuda(cudaMemset(memory_, kByte, bytes() + 2 * kGuard), "cudaMemset");
+    finish();
   }
   explicit DeviceArray(const std::vector<T>& values)
       : DeviceArray(static_cast<int64_t>(values.size())) {
@@ -38,10 +40,11 @@ class DeviceArray {
   void upload(const std::vector<T>& values) {
     ASSERT_EQ(static_cast<int64_t>(values.size()), count_);
     check_cuda(cudaMemcpy(get(), values.data(), bytes(), cudaMemcpyHostToDevice), "cudaMemcpy");
+    finish();
   }
   // What is there when all work of the device is done.
   std::vector<T> download() {
-    check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    finish();
     std::vector<T> values(count_);
     check_cuda(cudaMemcpy(values.data(), get(), bytes(), cudaMemcpyDeviceToHost), "cudaMemcpy");
     return values;
@@ -60,7 +63,12 @@ class DeviceArray {
 
  private:
   static constexpr int64_t kGuard = 256;
-  static constexpr int kByte = 0xA5;
+  // Smaller integers than indices are bits of floats, or memory that a kernel works in.
+  static constexpr int kByte = std::is_integral_v<T> && sizeof(T) >= 4 ? 0xA5 : 0xFF;
+
+  // cudaMemset returns at once, cudaMemcpy when the host's memory is free, and the streams of tests
+  // do not wait for theirs.
+  static void finish() { check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize"); }
 
   int64_t bytes() const { return count_ * static_cast<int64_t>(sizeof(T)); }
   void check_guards() {

@@ -70,6 +70,7 @@ struct DeviceTensor {
     check_cuda(cudaMemcpy(gradient.get() + shift, floats.data(), floats.size() * sizeof(float),
                           cudaMemcpyHostToDevice),
                "cudaMemcpy");
+    check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
   template <class E>
   auto after_shift(E& elements) {
