@@ -11,6 +11,9 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kLanes = 32;
 
+// Arrays in parameters that are indexed at run time are __grid_constant__: otherwise every thread
+// has a copy of them in local memory.
+
 // A block of one head; blockIdx.x counts blocks, head by head.
 struct BlockOfHead {
   int64_t batch, head, first;
@@ -37,8 +40,8 @@ __device__ int groups_of(int tokens, int width) { return (tokens + width - 1) / 
 // A warp for each extended row.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    expand_kernel(HeadView<const T> x, DevicePyramidRows pyramid, int heads, int head_dim,
-                  HeadView<T> extended) {
+    expand_kernel(HeadView<const T> x, const __grid_constant__ DevicePyramidRows pyramid, int heads,
+                  int head_dim, HeadView<T> extended) {
   const BlockOfHead at(pyramid, heads);
   const int warp = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
   int64_t row = pyramid.first_rows[at.block];
@@ -64,8 +67,9 @@ __global__ void __launch_bounds__(kThreads)
 
 // A warp for each token.
 __global__ void __launch_bounds__(kThreads)
-    add_gradient_kernel(HeadView<const float> d_extended, DevicePyramidRows pyramid, int heads,
-                        int head_dim, HeadView<float> dx) {
+    add_gradient_kernel(HeadView<const float> d_extended,
+                        const __grid_constant__ DevicePyramidRows pyramid, int heads, int head_dim,
+                        HeadView<float> dx) {
   const BlockOfHead at(pyramid, heads);
   const int warp = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
   for (int token = warp; token < at.tokens; token += kThreads / kLanes) {
@@ -96,8 +100,9 @@ __device__ float dot_of_half_warp(const T* x, const T* y, int head_dim) {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    caps_kernel(HeadView<const T> k, DevicePyramidRows pyramid, int largest_block,
-                CapThresholds thresholds, int heads, int head_dim, uint8_t* caps) {
+    caps_kernel(HeadView<const T> k, const __grid_constant__ DevicePyramidRows pyramid,
+                int largest_block, const __grid_constant__ CapThresholds thresholds, int heads,
+                int head_dim, uint8_t* caps) {
   extern __shared__ float norms[];
   float* cosines = norms + largest_block;
   __shared__ int passed;
