@@ -35,10 +35,21 @@ CudaStream::~CudaStream() {
   if (handle_) cudaStreamDestroy(static_cast<cudaStream_t>(handle_));
 }
 
-CudaEvent::CudaEvent() {
+CudaEvent::CudaEvent(EventTiming timing) {
   cudaEvent_t event = nullptr;
-  check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  const unsigned flags = timing == EventTiming::kOn ? cudaEventDefault : cudaEventDisableTiming;
+  check_cuda(cudaEventCreateWithFlags(&event, flags), "cudaEventCreateWithFlags");
   handle_ = event;
+}
+
+bool CudaEvent::reached() const {
+  const cudaError_t code = cudaEventQuery(static_cast<cudaEvent_t>(handle_));
+  if (code == cudaErrorNotReady) {
+    cudaGetLastError();  // else it is found after somebody's next launch
+    return false;
+  }
+  check_cuda(code, "cudaEventQuery");
+  return true;
 }
 
 CudaEvent::~CudaEvent() {

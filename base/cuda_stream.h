@@ -33,16 +33,23 @@ class CudaStream {
   void* handle_;
 };
 
-// Owning, move-only; orders streams, measures no time.
+// Whether an event also notes when it is reached.
+enum class EventTiming { kOff, kOn };
+
+// Owning, move-only; orders streams.
 class CudaEvent {
  public:
-  CudaEvent();
+  // On the current device. Throws CudaError.
+  explicit CudaEvent(EventTiming timing = EventTiming::kOff);
   ~CudaEvent();
   CudaEvent(CudaEvent&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
   CudaEvent& operator=(CudaEvent&& other) noexcept {
     std::swap(handle_, other.handle_);
     return *this;
   }
+
+  // Whether all work that was on the stream before the last record is done. Throws CudaError.
+  bool reached() const;
 
   void* handle() const { return handle_; }
   void* release() { return std::exchange(handle_, nullptr); }

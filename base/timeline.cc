@@ -1,5 +1,6 @@
 #include "base/timeline.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -47,25 +48,102 @@ const char* name_of(Activity activity) {
   return "?";
 }
 
-std::vector<Interval> Timeline::take() { return std::exchange(intervals_, {}); }
+bool is_of_device(Activity activity) {
+  switch (activity) {
+    case Activity::kCompute:
+    case Activity::kCommunicationWait:
+    case Activity::kCopy:
+    case Activity::kOther:
+      return true;
+    case Activity::kDataWait:
+    case Activity::kCheckpoint:
+      return false;
+  }
+  return false;
+}
 
-void Timeline::emit(const Open& open, int64_t end_ns) {
-  if (recording_ && end_ns > open.begin_ns) {
-    intervals_.push_back({open.activity, open.name, position, open.begin_ns, end_ns});
+// Now, noted once for the interval that ends and the one that begins.
+class Timeline::Present {
+ public:
+  explicit Present(const Timeline& timeline) : timeline_(timeline), host_ns_(monotonic_ns()) {}
+
+  int64_t of(Activity activity) {
+    if (!timeline_.device_ || !is_of_device(activity)) return host_ns_;
+    if (!timeline_.recording_) return MomentSource::kNone;
+    if (!noted_) moment_ = timeline_.device_->note();
+    noted_ = true;
+    return moment_;
+  }
+
+ private:
+  const Timeline& timeline_;
+  const int64_t host_ns_;
+  bool noted_ = false;
+  int64_t moment_ = MomentSource::kNone;
+};
+
+void Timeline::measure_by(std::unique_ptr<MomentSource> device) {
+  while (ranges_ > 0) pop_range();
+  device_ = std::move(device);
+  for (Open& open : open_) {
+    if (is_of_device(open.activity)) open.begin = MomentSource::kNone;
+  }
+  std::erase_if(intervals_,
+                [](const Interval& interval) { return is_of_device(interval.activity); });
+}
+
+std::vector<Interval> Timeline::take() {
+  std::vector<Interval> taken = std::exchange(intervals_, {});
+  if (device_) settle(taken);
+  return taken;
+}
+
+void Timeline::settle(std::vector<Interval>& taken) {
+  device_->settle();
+  for (Interval& interval : taken) {
+    if (!is_of_device(interval.activity)) continue;
+    interval.begin_ns = device_->time_of(interval.begin_ns);
+    interval.end_ns = device_->time_of(interval.end_ns);
+  }
+  std::erase_if(taken, [](const Interval& i) { return i.end_ns <= i.begin_ns; });
+  std::stable_sort(taken.begin(), taken.end(),
+                   [](const Interval& a, const Interval& b) { return a.end_ns < b.end_ns; });
+  // The innermost scope runs; those around it begin anew when it closes.
+  const bool runs = !open_.empty() && is_of_device(open_.back().activity) &&
+                    open_.back().begin != MomentSource::kNone;
+  device_->forget_before(runs ? open_.back().begin : INT64_MAX);
+}
+
+void Timeline::emit(const Open& open, int64_t end) {
+  if (recording_ && open.begin != MomentSource::kNone && end > open.begin) {
+    intervals_.push_back({open.activity, open.name, position, open.begin, end});
   }
 }
 
 void Timeline::enter(Activity activity, const char* name) {
-  const int64_t now = monotonic_ns();
-  if (!open_.empty()) emit(open_.back(), now);
-  open_.push_back({activity, name, now});
+  if (traced()) push_range(name);
+  Present now(*this);
+  if (!open_.empty()) emit(open_.back(), now.of(open_.back().activity));
+  open_.push_back({activity, name, now.of(activity)});
 }
 
 void Timeline::leave() {
-  const int64_t now = monotonic_ns();
-  emit(open_.back(), now);
+  Present now(*this);
+  emit(open_.back(), now.of(open_.back().activity));
   open_.pop_back();
-  if (!open_.empty()) open_.back().begin_ns = now;
+  if (!open_.empty()) open_.back().begin = now.of(open_.back().activity);
+  pop_range();
+}
+
+void Timeline::push_range(const char* name) {
+  device_->push_range(name);
+  ++ranges_;
+}
+
+void Timeline::pop_range() {
+  if (ranges_ == 0) return;
+  --ranges_;
+  device_->pop_range();
 }
 
 Timeline::Scope::Scope(Timeline* timeline, Activity activity, const char* name)

@@ -3,10 +3,23 @@
 // A rank has one Timeline, used by its one issuing thread. Scopes nest; a scope that opens inside
 // another one suspends it, so that the recorded intervals never overlap and a wait for
 // communication inside a compute scope is not counted as compute.
+//
+// On the host an interval is the time between the calls that open and close a scope. A rank that
+// holds a device enqueues its work in these calls, and the device does it later: an interval is
+// then the time that the device's stream spends from where the scope opens, when all work enqueued
+// before it is done, to where it closes, when the scope's own last work is done. Where the stream
+// stands still in between, because the host is late, is in it. A wait for communication is the
+// time that the stream stands still for it, whether the host waits as well or not. Loading samples
+// and writing checkpoints are the host's activities and keep its times. All are nanoseconds of one
+// clock, the host's.
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <vector>
+
+#include "base/moment_source.h"
 
 namespace sprocket {
 
@@ -25,6 +38,8 @@ enum class Activity : uint8_t {
   kOther
 };
 const char* name_of(Activity activity);
+// Whether a device's times are meant, where there is one.
+bool is_of_device(Activity activity);
 
 // Where in the job a record was made.
 struct Position {
@@ -46,10 +61,17 @@ class Timeline {
   // Position is kept whether or not intervals are recorded: communicators read it.
   Position position;
 
+  // A scope that is open when recording is turned on counts from its beginning on the host; on a
+  // device, which was not asked then, from where a scope inside it closes.
   void set_recording(bool recording) { recording_ = recording; }
   bool recording() const { return recording_; }
 
-  // Removes and returns what was recorded, in order of end time.
+  // Who measures from now on; null is the host. What the former one measured and nobody took is
+  // dropped, of the scopes that are open as well.
+  void measure_by(std::unique_ptr<MomentSource> device);
+
+  // Removes and returns what was recorded, in order of end time. On a device it waits until all of
+  // that has happened. Throws CudaError.
   std::vector<Interval> take();
 
   class Scope {
@@ -64,18 +86,45 @@ class Timeline {
     Timeline* timeline_;
   };
 
+  // A range for profilers, and nothing else, around what is enqueued meanwhile. `name` is called
+  // when a profiler looks.
+  class Range {
+   public:
+    template <class Name>
+    Range(Timeline* timeline, Name&& name)
+        : timeline_(timeline && timeline->traced() ? timeline : nullptr) {
+      if (timeline_) timeline_->push_range(std::string(name()).c_str());
+    }
+    ~Range() {
+      if (timeline_) timeline_->pop_range();
+    }
+    Range(const Range&) = delete;
+    Range& operator=(const Range&) = delete;
+
+   private:
+    Timeline* timeline_;
+  };
+
  private:
+  class Present;
   struct Open {
     Activity activity;
     const char* name;
-    int64_t begin_ns;
+    int64_t begin;  // as in intervals_
   };
   void enter(Activity activity, const char* name);
   void leave();
-  void emit(const Open& open, int64_t end_ns);
+  void emit(const Open& open, int64_t end);
+  void settle(std::vector<Interval>& taken);
+  bool traced() const { return device_ && device_->traced(); }
+  void push_range(const char* name);
+  void pop_range();
 
   bool recording_ = false;
+  std::unique_ptr<MomentSource> device_;
+  int64_t ranges_ = 0;  // open ones of device_
   std::vector<Open> open_;
+  // Until they are taken, what is of the device has its moments for begin and end.
   std::vector<Interval> intervals_;
 };
 

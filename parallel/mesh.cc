@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "parallel/comm/nccl_backend.h"
+#include "parallel/device/tensor_device.h"
 
 namespace sprocket::parallel {
 
@@ -38,7 +39,12 @@ Mesh::Mesh(std::unique_ptr<comm::Communicator> world, const MeshShape& shape,
   host_ = std::make_unique<MeshGroups>(std::move(world), shape, coordinate_);
   if (device_world) {
     device_groups_ = std::make_unique<MeshGroups>(std::move(device_world), shape, coordinate_);
+    if (timeline()) timeline()->measure_by(moments_on(device_));
   }
+}
+
+Mesh::~Mesh() {
+  if (device_groups_ && timeline()) timeline()->measure_by(nullptr);
 }
 
 }  // namespace sprocket::parallel

@@ -58,10 +58,13 @@ struct RankGroup {
 class Mesh {
  public:
   // Collective over `world`, which moves host memory. With a CUDA device NCCL communicators are
-  // made beside it for the tensors. Throws ConfigError when shape.world() differs from the group's
-  // size.
+  // made beside it for the tensors, and as long as the mesh lives the timeline has the times of the
+  // device. Throws ConfigError when shape.world() differs from the group's size.
   Mesh(std::unique_ptr<comm::Communicator> world, const MeshShape& shape,
        const at::Device& device = at::kCPU);
+  ~Mesh();
+  Mesh(const Mesh&) = delete;
+  Mesh& operator=(const Mesh&) = delete;
 
   const MeshShape& shape() const { return shape_; }
   const MeshCoordinate& coordinate() const { return coordinate_; }

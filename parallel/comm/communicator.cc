@@ -23,6 +23,9 @@ auto numbered(Group& group, OpRecord record, const OperationTraffic& traffic, St
   record.messages_sent = traffic.messages_sent;
   const uint64_t ticket = group.recorder_.begin(record);
   const Call call{record.op, group.next_sequence_++, stream};
+  const Timeline::Range range(group.options_.timeline, [&] {
+    return fmt::format("{} {} #{}", group.name_, name_of(call.op), call.sequence);
+  });
   try {
     return run(call, ticket);
   } catch (const BackendError& error) {

@@ -77,8 +77,13 @@ Work::Impl::~Impl() {
 }
 
 void Work::Impl::complete() noexcept {
+  const std::optional<OperationSpan> span = operation_->span();
   operation_.reset();
-  group_->recorder_.complete(ticket_, monotonic_ns(), OpState::kCompleted);
+  if (span) {
+    group_->recorder_.complete(ticket_, *span, monotonic_ns());
+  } else {
+    group_->recorder_.complete(ticket_, monotonic_ns(), OpState::kCompleted);
+  }
 }
 
 void Work::Impl::fail(const std::string& what, int peer) noexcept {
@@ -119,7 +124,12 @@ void Work::Impl::wait_host() {
 void Work::Impl::wait(StreamView stream) {
   bool ordered = false;
   try {
-    ordered = operation_ && !stream.is_host() && operation_->order(stream);
+    if (operation_ && !stream.is_host()) {
+      // For what the stream waits, on whose device the timeline measures.
+      const Timeline::Scope scope(group_->options_.timeline, Activity::kCommunicationWait,
+                                  name_of(call_.op));
+      ordered = operation_->order(stream);
+    }
   } catch (const BackendError& error) {
     fail(error.what(), error.peer());
   }

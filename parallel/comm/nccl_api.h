@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "base/dtype.h"
@@ -71,11 +72,14 @@ class CudaApi {
   virtual int set_device(int device) = 0;
   virtual int create_stream(void** stream, StreamPriority priority) = 0;
   virtual int destroy_stream(void* stream) = 0;
-  virtual int create_event(void** event) = 0;
+  virtual int create_event(void** event) = 0;  // which notes when it is reached
   virtual int destroy_event(void* event) = 0;
   virtual int record(void* event, void* stream) = 0;
   virtual int stream_wait(void* stream, void* event) = 0;
   virtual int query(void* event) = 0;  // kCudaNotReady while pending
+  // When an event that is no longer pending was reached: nanoseconds of monotonic_ns(), by the one
+  // clock of the device (base/cuda_clock.h).
+  virtual int time_of(void* event, int64_t* ns) = 0;
   virtual int copy(void* to, const void* from, size_t bytes, void* stream) = 0;
   virtual int allocate(void** memory, size_t bytes) = 0;
   virtual int release(void* memory) = 0;

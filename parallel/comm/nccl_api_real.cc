@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "base/cuda_clock.h"
 #include "base/cuda_stream.h"
 #include "base/error.h"
 #include "parallel/comm/nccl_backend.h"
@@ -125,27 +126,20 @@ class RealNccl : public NcclApi {
 
 class RealCuda : public CudaApi {
  public:
-  int set_device(int device) override { return cudaSetDevice(device); }
+  int set_device(int device) override {
+    if (const cudaError_t code = cudaSetDevice(device); code != cudaSuccess || clock_) return code;
+    return code_of([&] { clock_ = &CudaClock::of_device(device); });
+  }
   // Streams and events are made in base alone, which throws; here codes are returned.
   int create_stream(void** stream, StreamPriority priority) override {
-    try {
-      *stream = CudaStream(priority).release();
-      return cudaSuccess;
-    } catch (const CudaError& error) {
-      return error.code();
-    }
+    return code_of([&] { *stream = CudaStream(priority).release(); });
   }
   int destroy_stream(void* stream) override {
     CudaStream::adopt(stream);
     return cudaSuccess;
   }
   int create_event(void** event) override {
-    try {
-      *event = CudaEvent().release();
-      return cudaSuccess;
-    } catch (const CudaError& error) {
-      return error.code();
-    }
+    return code_of([&] { *event = CudaEvent(EventTiming::kOn).release(); });
   }
   int destroy_event(void* event) override {
     CudaEvent::adopt(event);
@@ -163,6 +157,7 @@ class RealCuda : public CudaApi {
     if (code == cudaErrorNotReady) cudaGetLastError();
     return code;
   }
+  int time_of(void* event, int64_t* ns) override { return clock_->time_of(event, ns); }
   int copy(void* to, const void* from, size_t bytes, void* stream) override {
     return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, native_stream(stream));
   }
@@ -172,6 +167,19 @@ class RealCuda : public CudaApi {
     cudaGetLastError();
     return cudaGetErrorString(static_cast<cudaError_t>(code));
   }
+
+ private:
+  template <class Body>
+  static int code_of(Body&& body) {
+    try {
+      body();
+      return cudaSuccess;
+    } catch (const CudaError& error) {
+      return error.code() != 0 ? error.code() : cudaErrorUnknown;
+    }
+  }
+
+  CudaClock* clock_ = nullptr;  // of the one device that this is used for
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -16,25 +17,25 @@ namespace {
 
 class NcclOperation : public Operation {
  public:
-  NcclOperation(std::shared_ptr<NcclComm> comm, void* event)
-      : comm_(std::move(comm)), event_(event) {}
+  NcclOperation(std::shared_ptr<NcclComm> comm, const NcclComm::Events& events)
+      : comm_(std::move(comm)), events_(events) {}
 
-  // The event may become ready only after an abort has stopped the kernels; until then they may
+  // The end may become ready only after an abort has stopped the kernels; until then they may
   // write.
   ~NcclOperation() override {
     const auto deadline = Clock::now() + std::chrono::seconds(5);
-    while (!done_ && comm_->cuda().query(event_) == kCudaNotReady && Clock::now() < deadline) {
+    while (!span_ && comm_->cuda().query(events_.end) == kCudaNotReady && Clock::now() < deadline) {
       std::this_thread::yield();
     }
-    comm_->recycle(event_);
+    comm_->recycle(events_);
   }
 
   bool poll() override {
     // First: an abort lets the kernels end, and their event is then as good as completed.
     comm_->throw_if_aborted();
-    const int code = comm_->cuda().query(event_);
+    const int code = comm_->cuda().query(events_.end);
     if (code == kCudaSuccess) {
-      done_ = true;
+      span_ = OperationSpan{time_of(events_.start), time_of(events_.end)};
       return true;
     }
     if (code != kCudaNotReady) comm_->check_cuda(code, "cudaEventQuery");
@@ -47,15 +48,24 @@ class NcclOperation : public Operation {
   }
   bool order(StreamView stream) override {
     comm_->throw_if_aborted();
-    comm_->check_cuda(comm_->cuda().stream_wait(stream.cuda_handle(), event_),
+    comm_->check_cuda(comm_->cuda().stream_wait(stream.cuda_handle(), events_.end),
                       "cudaStreamWaitEvent");
     return true;
   }
+  // On the communicator's stream: it starts when its inputs are there and the operations before it
+  // are done, so that waiting for late peers is in it.
+  std::optional<OperationSpan> span() const override { return span_; }
 
  private:
+  int64_t time_of(void* event) {
+    int64_t ns = 0;
+    comm_->check_cuda(comm_->cuda().time_of(event, &ns), "cudaEventElapsedTime");
+    return ns;
+  }
+
   const std::shared_ptr<NcclComm> comm_;
-  void* const event_;
-  bool done_ = false;
+  const NcclComm::Events events_;
+  std::optional<OperationSpan> span_;  // once complete
 };
 
 class NcclBackend : public Backend {

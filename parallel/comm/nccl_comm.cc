@@ -109,14 +109,24 @@ void* NcclComm::take_event() {
   return event;
 }
 
-void* NcclComm::run(void* after, const std::function<void()>& enqueue) {
+void NcclComm::recycle(const Events& events) noexcept {
+  for (void* event : {events.start, events.end}) {
+    if (event) spare_events_.push_back(event);
+  }
+}
+
+NcclComm::Events NcclComm::run(void* after, const std::function<void()>& enqueue) {
   throw_if_failed();
-  void* const event = take_event();
+  Events events;
   try {
+    events.start = take_event();
+    events.end = take_event();
     if (after) {
-      check_cuda(cuda().record(event, after), "cudaEventRecord");
-      check_cuda(cuda().stream_wait(stream_, event), "cudaStreamWaitEvent");
+      check_cuda(cuda().record(events.start, after), "cudaEventRecord");
+      check_cuda(cuda().stream_wait(stream_, events.start), "cudaStreamWaitEvent");
     }
+    // Anew: what the wait was for has been taken from the former record.
+    check_cuda(cuda().record(events.start, stream_), "cudaEventRecord");
     check_enqueued(nccl().group_start(), "ncclGroupStart");
     try {
       enqueue();
@@ -125,12 +135,12 @@ void* NcclComm::run(void* after, const std::function<void()>& enqueue) {
       throw;
     }
     check_nccl(nccl().group_end(), "ncclGroupEnd");
-    check_cuda(cuda().record(event, stream_), "cudaEventRecord");
+    check_cuda(cuda().record(events.end, stream_), "cudaEventRecord");
   } catch (...) {
-    recycle(event);
+    recycle(events);
     throw;
   }
-  return event;
+  return events;
 }
 
 void NcclComm::throw_if_aborted() const {
@@ -177,14 +187,15 @@ void NcclComm::exchange_with_all(char* bytes) {
                      from);
     }
   };
-  const std::unique_ptr<void, std::function<void(void*)>> event(
-      run(nullptr, enqueue), [this](void* used) { recycle(used); });
+  const Events events = run(nullptr, enqueue);
+  const std::unique_ptr<const Events, std::function<void(const Events*)>> owner(
+      &events, [this](const Events* used) { recycle(*used); });
   const auto deadline = Operation::Clock::now() + options_.timeout;
-  int state = cuda().query(event.get());
+  int state = cuda().query(events.end);
   while (state == kCudaNotReady && Operation::Clock::now() < deadline) {
     throw_if_failed();
     std::this_thread::yield();
-    state = cuda().query(event.get());
+    state = cuda().query(events.end);
   }
   if (state == kCudaNotReady) {
     throw BackendError(

@@ -35,16 +35,20 @@ class NcclComm {
   // Inside a group nothing settles before its end: there "in progress" is success.
   void check_enqueued(int code, const char* call, int peer = -1) const;
 
+  // The events of an operation's start and end on the communicator's stream.
+  struct Events {
+    void* start = nullptr;
+    void* end = nullptr;
+  };
   // Runs `enqueue` in one NCCL group on the communicator's stream, after what is on `after` now.
-  // Returns the event of its completion.
-  void* run(void* after, const std::function<void()>& enqueue);
+  Events run(void* after, const std::function<void()>& enqueue);
 
   void throw_if_aborted() const;
   // Throws when this rank or another one has aborted, or NCCL failed meanwhile.
   void throw_if_failed();
   void abort(const std::string& reason) noexcept;
 
-  void recycle(void* event) noexcept { spare_events_.push_back(event); }
+  void recycle(const Events& events) noexcept;
 
  private:
   void connect_all_pairs();

@@ -3,10 +3,12 @@
 
 #include <chrono>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
 #include "base/stream.h"
+#include "parallel/comm/recorder.h"
 
 namespace sprocket::comm {
 
@@ -43,6 +45,9 @@ class Operation {
   virtual Missing missing() const = 0;
   // Orders a device stream after the operation; false when only the host can wait for it.
   virtual bool order(StreamView) { return false; }
+  // When it took place, where the backend knows better than whoever sees that it is complete; asked
+  // once poll() has returned true.
+  virtual std::optional<OperationSpan> span() const { return std::nullopt; }
 };
 
 // Waits for an operation with the deadline, the errors and the records of the front.

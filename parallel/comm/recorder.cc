@@ -140,6 +140,16 @@ void Recorder::complete(uint64_t ticket, int64_t end_ns, OpState state) {
   slot.store(ticket, record);
 }
 
+void Recorder::complete(uint64_t ticket, const OperationSpan& span, int64_t observed_ns) {
+  Slot& slot = ring_->slot(ticket);
+  if (slot.ticket.load(std::memory_order_relaxed) != ticket) return;
+  OpRecord record = slot.load();
+  record.start_ns = std::clamp(span.start_ns, record.enqueue_ns, observed_ns);
+  record.end_ns = std::clamp(span.end_ns, record.start_ns, observed_ns);
+  record.state = OpState::kCompleted;
+  slot.store(ticket, record);
+}
+
 std::vector<OpRecord> Recorder::since(int64_t first_sequence) const {
   const uint64_t last = ring_->next_ticket.load(std::memory_order_acquire);
   const uint64_t capacity = ring_->slots.size();

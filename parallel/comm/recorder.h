@@ -43,6 +43,12 @@ struct OpRecord {
   int64_t end_ns = 0;    // completion was observed; 0: not yet
 };
 
+// When an operation took place: nanoseconds of monotonic_ns().
+struct OperationSpan {
+  int64_t start_ns = 0;
+  int64_t end_ns = 0;
+};
+
 // Written by the rank's issuing thread, read by any. A reader never delays the writer: each slot
 // carries a version, and a record that changes while it is read is read again.
 class Recorder {
@@ -57,6 +63,9 @@ class Recorder {
   // Updates of a record that the ring has meanwhile overwritten are dropped.
   void start(uint64_t ticket, int64_t start_ns);
   void complete(uint64_t ticket, int64_t end_ns, OpState state);
+  // Completed, as was observed at `observed_ns`, with the times of the backend instead. Those of a
+  // device may be off by microseconds: they are kept between enqueue_ns and the observation.
+  void complete(uint64_t ticket, const OperationSpan& span, int64_t observed_ns);
 
   // Records whose sequence is >= first_sequence and still in the ring, oldest first.
   std::vector<OpRecord> since(int64_t first_sequence) const;

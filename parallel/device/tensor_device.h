@@ -14,6 +14,7 @@
 
 #include <c10/core/Device.h>
 
+#include "base/moment_source.h"
 #include "base/stream.h"
 
 namespace sprocket::parallel {
@@ -46,5 +47,9 @@ class TensorDevice {
 // The stream that orders operations on tensors of `device` on this thread: the host's, or
 // LibTorch's current one.
 StreamView current_stream(const at::Device& device);
+
+// What a timeline measures such operations by (base/timeline.h): null for the processor. It must
+// not outlive that stream. Throws CudaError.
+std::unique_ptr<MomentSource> moments_on(const at::Device& device);
 
 }  // namespace sprocket::parallel

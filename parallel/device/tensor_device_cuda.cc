@@ -10,6 +10,7 @@
 
 #include "base/cuda_stream.h"
 #include "base/error.h"
+#include "base/event_moments.h"
 #include "parallel/device/device_ordinal.h"
 #include "parallel/device/tensor_device.h"
 
@@ -87,6 +88,11 @@ TensorDevice TensorDevice::hold(int ordinal) {
 StreamView current_stream(const at::Device& device) {
   if (device.is_cpu()) return StreamView::host();
   return StreamView::cuda(c10::cuda::getCurrentCUDAStream(device.index()).stream());
+}
+
+std::unique_ptr<MomentSource> moments_on(const at::Device& device) {
+  if (device.is_cpu()) return nullptr;
+  return std::make_unique<EventMoments>(current_stream(device));
 }
 
 }  // namespace sprocket::parallel

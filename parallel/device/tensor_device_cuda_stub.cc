@@ -32,4 +32,9 @@ StreamView current_stream(const at::Device& device) {
   return StreamView::host();
 }
 
+std::unique_ptr<MomentSource> moments_on(const at::Device& device) {
+  SPROCKET_CHECK(device.is_cpu(), "moments of {} in a build without CUDA", device.str());
+  return nullptr;
+}
+
 }  // namespace sprocket::parallel

@@ -18,6 +18,18 @@ void add_heads(LayerHeadShares& sums, size_t layer, const std::vector<kernels::S
   for (size_t h = 0; h < heads.size(); ++h) sums[layer][h] += heads[h];
 }
 
+bool under_way(const comm::OpRecord& record) {
+  switch (record.state) {
+    case comm::OpState::kEnqueued:
+    case comm::OpState::kStarted:
+      return true;
+    case comm::OpState::kCompleted:
+    case comm::OpState::kFailed:
+      return false;
+  }
+  return false;
+}
+
 RunningRange merged(const RunningRange& a, const RunningRange& b) {
   if (a.count == 0) return b;
   if (b.count == 0) return a;
@@ -69,26 +81,26 @@ StepCollector::StepCollector(const parallel::Mesh& mesh, int layers)
   if (mesh.timeline()) mesh.timeline()->set_recording(true);
 }
 
-void StepCollector::collect_records(bool keep) {
+void StepCollector::collect_records(bool last) {
   for (size_t g = 0; g < groups_.size(); ++g) {
     const comm::Recorder& recorder = groups_[g].communicator->recorder();
-    const int64_t next = recorder.next_sequence();
-    if (keep) {
-      const auto records = recorder.since(groups_[g].next_sequence);
-      step_lost_ += next - groups_[g].next_sequence - std::ssize(records);
-      for (const comm::OpRecord& record : records) {
-        records_.emplace_back(static_cast<int32_t>(g), record);
-      }
+    int64_t& next = groups_[g].next_sequence;
+    const auto records = recorder.since(next);
+    const int64_t kept = records.empty() ? recorder.next_sequence() : records.front().sequence;
+    step_lost_ += kept - next;
+    next = kept;
+    for (const comm::OpRecord& record : records) {
+      if (!last && under_way(record)) break;
+      records_.emplace_back(static_cast<int32_t>(g), record);
+      ++next;
     }
-    groups_[g].next_sequence = next;
   }
 }
 
 void StepCollector::begin_step() {
-  collect_records(false);
   if (mesh_.timeline()) mesh_.timeline()->take();
+  for (Group& group : groups_) group.next_sequence = group.communicator->recorder().next_sequence();
   records_.clear();
-  intervals_.clear();
   step_layers_.assign(step_layers_.size(), {});
   step_pairs_.assign(step_pairs_.size(), 0);
   step_domain_coverage_.clear();
@@ -98,11 +110,7 @@ void StepCollector::begin_step() {
 }
 
 void StepCollector::collect(std::span<const parallel::AttentionSlot> slots) {
-  collect_records(true);
-  if (mesh_.timeline()) {
-    const auto taken = mesh_.timeline()->take();
-    intervals_.insert(intervals_.end(), taken.begin(), taken.end());
-  }
+  collect_records(/*last=*/false);
   for (size_t layer = 0; layer < slots.size(); ++layer) {
     step_layers_[layer].density.add(slots[layer].statistics.density);
     step_layers_[layer].coverage.add(slots[layer].statistics.coverage);
@@ -115,14 +123,18 @@ void StepCollector::collect(std::span<const parallel::AttentionSlot> slots) {
 }
 
 StepTimes StepCollector::end_step(int64_t tokens, bool reported) {
-  collect({});
+  std::vector<Interval> intervals;
+  if (mesh_.timeline()) intervals = mesh_.timeline()->take();
+  // Of operations that only the device has waited for nobody has looked whether they are done.
+  mesh_.tensors().world().progress();
+  collect_records(/*last=*/true);
   std::vector<Span> in_flight;
   for (const auto& [group, record] : records_) {
     if (record.state == comm::OpState::kCompleted && groups_[group].communicator->size() > 1) {
       in_flight.push_back({record.start_ns, record.end_ns});
     }
   }
-  const StepTimes times = step_times(intervals_, in_flight, {step_begin_ns_, monotonic_ns()});
+  const StepTimes times = step_times(intervals, in_flight, {step_begin_ns_, monotonic_ns()});
   if (!reported) return times;
 
   ++profile_.steps;
@@ -134,19 +146,20 @@ StepTimes StepCollector::end_step(int64_t tokens, bool reported) {
   profile_.data_wait_ns += times.data_wait_ns;
   profile_.tokens += tokens;
   profile_.lost_records += step_lost_;
-  for (const Interval& interval : intervals_) {
+  for (const Interval& interval : intervals) {
     if (interval.activity == Activity::kCompute) {
       profile_.compute_by_name_ns[interval.name] += interval.end_ns - interval.begin_ns;
     }
   }
   for (const auto& [group, record] : records_) {
     if (groups_[group].communicator->size() == 1) continue;
-    const int64_t duration = record.end_ns - record.start_ns;
     OpTotals& totals =
         profile_.operations[{profile_.groups[group].name, record.op, record.position.phase}];
     ++totals.operations;
     totals.bytes_sent += record.bytes_sent;
     totals.messages_sent += record.messages_sent;
+    if (under_way(record)) continue;
+    const int64_t duration = record.end_ns - record.start_ns;
     totals.duration_ns += duration;
     profile_.timings.push_back({group, static_cast<uint8_t>(record.op),
                                 static_cast<uint8_t>(record.position.phase), record.sequence,

@@ -24,12 +24,13 @@ class StepCollector {
   // `mesh` must outlive the collector.
   explicit StepCollector(const parallel::Mesh& mesh, int layers);
 
-  // Everything recorded before is discarded.
+  // Everything recorded before is discarded; on a device it waits until that is done.
   void begin_step();
   // Takes in what has been recorded since. Call it often enough that no recorder's ring runs over:
   // once for each micro-batch.
   void collect(std::span<const parallel::AttentionSlot> slots);
-  // Ends the step; its numbers go into the profile when `reported`.
+  // Ends the step, on a device when its work is done; its numbers go into the profile when
+  // `reported`.
   StepTimes end_step(int64_t tokens, bool reported);
 
   // Density and coverage of the running or last step, over layers and micro-batches.
@@ -46,11 +47,11 @@ class StepCollector {
     const comm::Communicator* communicator;
     int64_t next_sequence = 0;
   };
-  void collect_records(bool keep);
+  // Those that a device still has under way are left for the next time, unless `last`.
+  void collect_records(bool last);
 
   const parallel::Mesh& mesh_;
   std::vector<Group> groups_;
-  std::vector<Interval> intervals_;
   std::vector<std::pair<int32_t, comm::OpRecord>> records_;
   std::vector<LayerShares> step_layers_;
   std::vector<double> step_pairs_;

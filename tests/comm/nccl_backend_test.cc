@@ -4,9 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "base/error.h"
+#include "base/timeline.h"
 #include "parallel/comm/fake_backend.h"
 #include "parallel/comm/recorder.h"
+#include "tests/base/scripted_stream.h"
 #include "tests/comm/thread_ranks.h"
 
 namespace sprocket::comm {
@@ -16,10 +20,12 @@ using ::testing::_;
 using ::testing::AllOf;
 using ::testing::AtLeast;
 using ::testing::DoAll;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::InSequence;
 using ::testing::NiceMock;
 using ::testing::Return;
+using ::testing::SaveArg;
 using ::testing::SetArgPointee;
 using namespace std::chrono_literals;
 
@@ -80,6 +86,15 @@ class MockCuda : public CudaApi {
     ON_CALL(*this, error_text).WillByDefault([](int code) {
       return "cuda code " + std::to_string(code);
     });
+    // A device that is done with everything at once.
+    ON_CALL(*this, record).WillByDefault([this](void* event, void*) {
+      recorded_ns_[event] = monotonic_ns();
+      return 0;
+    });
+    ON_CALL(*this, time_of).WillByDefault([this](void* event, int64_t* ns) {
+      *ns = recorded_ns_.at(event);
+      return 0;
+    });
   }
   void* stream() { return this; }
   void answer_queries(int code) { ON_CALL(*this, query).WillByDefault(Return(code)); }
@@ -92,6 +107,7 @@ class MockCuda : public CudaApi {
   MOCK_METHOD(int, record, (void*, void*), (override));
   MOCK_METHOD(int, stream_wait, (void*, void*), (override));
   MOCK_METHOD(int, query, (void*), (override));
+  MOCK_METHOD(int, time_of, (void*, int64_t*), (override));
   MOCK_METHOD(int, copy, (void*, const void*, size_t, void*), (override));
   MOCK_METHOD(int, allocate, (void**, size_t), (override));
   MOCK_METHOD(int, release, (void*), (override));
@@ -100,6 +116,7 @@ class MockCuda : public CudaApi {
  private:
   int created_ = 0;
   char events_[64];
+  std::map<void*, int64_t> recorded_ns_;
 };
 
 class NcclBackendTest : public ::testing::Test {
@@ -129,6 +146,13 @@ class NcclBackendTest : public ::testing::Test {
     }
     ADD_FAILURE() << "expected a CommError, found none";
     return "";
+  }
+  // A moment that is not the last one.
+  static int64_t next_ns() {
+    const int64_t last = monotonic_ns();
+    int64_t now = last;
+    while (now == last) now = monotonic_ns();
+    return now;
   }
   Work exchange(Communicator& group) {
     return group.exchange(Buffer::of(std::span<float>(values)), sends,
@@ -247,6 +271,7 @@ TEST_F(NcclBackendTest, ExchangeIsOneGroupAfterTheCallersStream) {
     const InSequence order;
     EXPECT_CALL(*cuda, record(_, &caller_stream));
     EXPECT_CALL(*cuda, stream_wait(cuda->stream(), _));
+    EXPECT_CALL(*cuda, record(_, cuda->stream()));
     EXPECT_CALL(*nccl, group_start);
     EXPECT_CALL(*nccl, send(from, 16, 0, nccl->comm(), cuda->stream()));
     EXPECT_CALL(*cuda, copy(to, from + 16, 8, cuda->stream()));
@@ -311,6 +336,149 @@ TEST_F(NcclBackendTest, AStreamCanWaitInsteadOfTheHost) {
   EXPECT_EQ(group->recorder().since(sequence).front().state, OpState::kCompleted)
       << "seen when the next operation is issued";
   expect_ended_in_order();
+}
+
+// The times are those of the events on the communicator's stream, not of the host's looks.
+TEST_F(NcclBackendTest, AnOperationTookPlaceWhenTheDeviceSaysSo) {
+  const auto group = make();
+  const int64_t before = monotonic_ns();
+  void* start = nullptr;
+  void* end = nullptr;
+  {
+    const InSequence order;
+    EXPECT_CALL(*cuda, record(_, &caller_stream));
+    EXPECT_CALL(*cuda, record(_, cuda->stream())).WillOnce(DoAll(SaveArg<0>(&start), Return(0)));
+    EXPECT_CALL(*nccl, group_start);
+    EXPECT_CALL(*nccl, group_end);
+    EXPECT_CALL(*cuda, record(_, cuda->stream())).WillOnce(DoAll(SaveArg<0>(&end), Return(0)));
+  }
+  cuda->answer_queries(kCudaNotReady);
+  Work work = exchange(*group);
+  ASSERT_NE(start, end);
+  EXPECT_FALSE(work.done());
+  int64_t at[3];  // the device has started, has ended, is looked at
+  for (int64_t& ns : at) ns = next_ns();
+  EXPECT_CALL(*cuda, time_of(start, _)).WillOnce(DoAll(SetArgPointee<1>(at[0]), Return(0)));
+  EXPECT_CALL(*cuda, time_of(end, _)).WillOnce(DoAll(SetArgPointee<1>(at[1]), Return(0)));
+  cuda->answer_queries(kCudaSuccess);
+  EXPECT_TRUE(work.done());
+  const OpRecord record = group->recorder().since(0).front();
+  EXPECT_GE(record.enqueue_ns, before);
+  EXPECT_EQ(record.start_ns, at[0]);
+  EXPECT_EQ(record.end_ns, at[1]);
+  EXPECT_EQ(record.state, OpState::kCompleted);
+  work.wait_host();
+  EXPECT_EQ(group->recorder().since(0).front().end_ns, at[1]);
+}
+
+// Nobody on the host waits for it: it gets its times when the group is next used, or looked at.
+TEST_F(NcclBackendTest, AnOperationLeftToTheDeviceHasItsTimesToo) {
+  const std::function<void(Communicator&)> looks[] = {
+      [&](Communicator& group) { exchange(group).wait_host(); },
+      [](Communicator& group) { group.progress(); }, [](Communicator& group) { group.check(); }};
+  for (const auto& look : looks) {
+    const auto group = make();
+    cuda->answer_queries(kCudaNotReady);
+    char consumer = 0;
+    exchange(*group).wait(StreamView::cuda(&consumer));
+    const int64_t start = next_ns(), end = next_ns();
+    EXPECT_CALL(*cuda, time_of)
+        .WillOnce(DoAll(SetArgPointee<1>(start), Return(0)))
+        .WillOnce(DoAll(SetArgPointee<1>(end), Return(0)))
+        .WillRepeatedly(DoAll(SetArgPointee<1>(end), Return(0)));
+    cuda->answer_queries(kCudaSuccess);
+    look(*group);
+    const OpRecord record = group->recorder().since(0).front();
+    EXPECT_EQ(record.state, OpState::kCompleted);
+    EXPECT_EQ(record.start_ns, start);
+    EXPECT_EQ(record.end_ns, end);
+    ::testing::Mock::VerifyAndClearExpectations(cuda.get());
+  }
+}
+
+TEST_F(NcclBackendTest, AskingForTheTimesCanFail) {
+  auto group = make();
+  expect_aborted_once();
+  EXPECT_CALL(*cuda, time_of).WillOnce(Return(kCudaLaunchFailure));
+  EXPECT_THAT(error_of([&] { exchange(*group).wait_host(); }),
+              AllOf(HasSubstr("[rank 1/3 world seq 0] exchange"),
+                    HasSubstr("cudaEventElapsedTime failed: cuda code 719")));
+  EXPECT_EQ(group->recorder().since(0).front().state, OpState::kFailed);
+}
+
+// What an abort ends has not taken place.
+TEST_F(NcclBackendTest, AFailedOperationIsNotAskedForItsTimes) {
+  auto group = make();
+  cuda->answer_queries(kCudaNotReady);
+  Work work = exchange(*group);
+  EXPECT_CALL(*cuda, time_of).Times(0);
+  group->abort("the lights went out");
+  error_of([&] { work.wait_host(); });
+  EXPECT_EQ(group->recorder().since(0).front().state, OpState::kFailed);
+}
+
+TEST_F(NcclBackendTest, EventsAreUsedAgain) {
+  EXPECT_CALL(*cuda, create_event).Times(4);
+  EXPECT_CALL(*cuda, destroy_event).Times(4);
+  const auto group = make();  // takes two
+  char consumer = 0;
+  for (int i = 0; i < 5; ++i) {
+    exchange(*group).wait_host();
+    exchange(*group).wait(StreamView::cuda(&consumer));  // swept by the next operation
+    Work first = exchange(*group), second = exchange(*group);
+    second.wait_host();
+    first.wait_host();
+  }
+}
+
+TEST_F(NcclBackendTest, EventsOfWhatCouldNotBeEnqueuedAreUsedAgain) {
+  EXPECT_CALL(*cuda, create_event).Times(2);
+  EXPECT_CALL(*cuda, destroy_event).Times(2);
+  const auto group = make();
+  EXPECT_CALL(*cuda, record(_, cuda->stream())).WillOnce(Return(kCudaLaunchFailure));
+  EXPECT_CALL(*cuda, record(_, &caller_stream));
+  EXPECT_THAT(error_of([&] { exchange(*group).wait_host(); }),
+              HasSubstr("cudaEventRecord failed: cuda code 719"));
+}
+
+// A stream that waits counts as such, and profilers read which operation is enqueued.
+TEST_F(NcclBackendTest, TheTimelineHearsOfAStreamsWait) {
+  sprocket::testing::ScriptedStream stream;
+  stream.traced = true;
+  Timeline timeline;
+  timeline.set_recording(true);
+  timeline.measure_by(stream.moments());
+  CommunicatorOptions options;
+  options.timeline = &timeline;
+  Communicator group(make_nccl_backend({nccl, cuda}, make_fake_world(1, 3), {.timeout = 50ms}),
+                     "sp.outer", options);
+  char consumer = 0;
+  EXPECT_CALL(*cuda, stream_wait).WillRepeatedly(Return(0));
+  EXPECT_CALL(*cuda, stream_wait(&consumer, _)).WillOnce([&](void*, void*) {
+    stream.work(70);
+    return 0;
+  });
+  exchange(group).wait_host();
+  cuda->answer_queries(kCudaNotReady);
+  {
+    const Timeline::Scope compute(&timeline, Activity::kCompute, "compute");
+    Work work = exchange(group);
+    stream.work(20);
+    work.wait(StreamView::cuda(&consumer));
+    stream.work(5);
+  }
+  cuda->answer_queries(kCudaSuccess);
+  EXPECT_THAT(stream.ranges, ElementsAre("sp.outer exchange #0", ".", "compute",
+                                         "sp.outer exchange #1", ".", "exchange", ".", "."));
+  const auto intervals = timeline.take();
+  ASSERT_EQ(intervals.size(), 3u);
+  const std::pair<const char*, int64_t> expected[] = {
+      {"compute", 20}, {"exchange", 70}, {"compute", 5}};
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_STREQ(intervals[i].name, expected[i].first);
+    EXPECT_EQ(intervals[i].end_ns - intervals[i].begin_ns, expected[i].second);
+  }
+  EXPECT_EQ(intervals[1].activity, Activity::kCommunicationWait);
 }
 
 TEST_F(NcclBackendTest, TimeOutAbortsOnce) {
@@ -541,12 +709,12 @@ TEST_F(NcclBackendTest, EveryCallOfStartUpMayFail) {
     nccl->report(kRemoteError);
     return kCudaNotReady;
   });
-  EXPECT_CALL(*cuda, create_event).Times(1);
+  EXPECT_CALL(*cuda, create_event).Times(2);
   // Memory can be released only when no kernel waits for a peer any more.
   const InSequence order;
   EXPECT_CALL(*nccl, comm_abort).Times(1);
   EXPECT_CALL(*cuda, release).Times(1);
-  EXPECT_CALL(*cuda, destroy_event).Times(1);
+  EXPECT_CALL(*cuda, destroy_event).Times(2);
   EXPECT_CALL(*cuda, destroy_stream).Times(1);
   EXPECT_THAT(error_of([&] { make(); }), HasSubstr("NCCL failed: nccl code 6"));
 }
@@ -567,6 +735,7 @@ TEST_F(NcclBackendTest, EveryCallOfAnOperationMayFail) {
   const Case cases[] = {
       {"cudaEventRecord", [&] { fails(EXPECT_CALL(*cuda, record)); }, exchanged},
       {"cudaStreamWaitEvent", [&] { fails(EXPECT_CALL(*cuda, stream_wait)); }, exchanged},
+      {"cudaEventElapsedTime", [&] { fails(EXPECT_CALL(*cuda, time_of)); }, exchanged},
       {"cudaMemcpyAsync", [&] { fails(EXPECT_CALL(*cuda, copy)); }, exchanged},
       {"ncclGroupStart", [&] { fails(EXPECT_CALL(*nccl, group_start)); }, exchanged},
       {"ncclRecv", [&] { fails(EXPECT_CALL(*nccl, receive)); }, exchanged},

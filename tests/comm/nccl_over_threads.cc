@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/timeline.h"
 #include "parallel/comm/thread_backend.h"
 
 namespace sprocket::comm::testing {
@@ -80,8 +81,13 @@ class ThreadDevices::Device {
   struct Stream {
     std::deque<Step> steps;
   };
+  // A record of an event; the event has the newest one.
+  struct Record {
+    bool reached = false;
+    int64_t ns = 0;
+  };
   struct Event {
-    std::shared_ptr<bool> reached = std::make_shared<bool>(true);
+    std::shared_ptr<Record> record;
   };
 
   Device() : caller_(make_stream()) {}
@@ -308,19 +314,28 @@ class ThreadDevices::Cuda : public CudaApi {
     return kCudaSuccess;
   }
   int record(void* event, void* stream) override {
-    const auto reached = std::make_shared<bool>(false);
-    static_cast<Device::Event*>(event)->reached = reached;
-    native(stream)->steps.push_back([=] { return *reached = true; });
+    const auto record = std::make_shared<Device::Record>();
+    static_cast<Device::Event*>(event)->record = record;
+    native(stream)->steps.push_back([=] {
+      *record = {true, monotonic_ns()};
+      return true;
+    });
     return kCudaSuccess;
   }
   int stream_wait(void* stream, void* event) override {
     native(stream)->steps.push_back(
-        [reached = static_cast<Device::Event*>(event)->reached] { return *reached; });
+        [record = static_cast<Device::Event*>(event)->record] { return record->reached; });
     return kCudaSuccess;
   }
   int query(void* event) override {
     device_->advance();
-    return *static_cast<Device::Event*>(event)->reached ? kCudaSuccess : kCudaNotReady;
+    return static_cast<Device::Event*>(event)->record->reached ? kCudaSuccess : kCudaNotReady;
+  }
+  int time_of(void* event, int64_t* ns) override {
+    const Device::Record& record = *static_cast<Device::Event*>(event)->record;
+    EXPECT_TRUE(record.reached);
+    *ns = record.ns;
+    return kCudaSuccess;
   }
   int copy(void* to, const void* from, size_t bytes, void* stream) override {
     native(stream)->steps.push_back([=] {

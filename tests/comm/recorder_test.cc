@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <thread>
+#include <utility>
 
 namespace sprocket::comm {
 namespace {
@@ -50,6 +51,32 @@ TEST(Recorder, KeepsWhatItWasTold) {
   EXPECT_EQ(recorder.since(0).front().state, OpState::kFailed);
   EXPECT_EQ(recorder.since(0).front().end_ns, 19);
   EXPECT_EQ(recorder.next_sequence(), 1);
+}
+
+TEST(Recorder, TakesTheTimesOfABackendsOwnClock) {
+  Recorder recorder(2);
+  const auto completed = [&](const OperationSpan& span) {
+    OpRecord record = record_of(recorder.next_sequence());
+    record.enqueue_ns = 100;
+    const uint64_t ticket = recorder.begin(record);
+    recorder.start(ticket, 110);
+    recorder.complete(ticket, span, 200);
+    record = recorder.since(record.sequence).front();
+    EXPECT_EQ(record.state, OpState::kCompleted);
+    return std::pair(record.start_ns, record.end_ns);
+  };
+  EXPECT_EQ(completed({120, 170}), std::pair(int64_t{120}, int64_t{170}));
+  // The other clock is off: nothing begins before it was asked for, or ends after it was seen to.
+  EXPECT_EQ(completed({90, 170}), std::pair(int64_t{100}, int64_t{170}));
+  EXPECT_EQ(completed({150, 201}), std::pair(int64_t{150}, int64_t{200}));
+  EXPECT_EQ(completed({90, 99}), std::pair(int64_t{100}, int64_t{100}));
+  EXPECT_EQ(completed({201, 202}), std::pair(int64_t{200}, int64_t{200}));
+
+  const uint64_t overwritten = recorder.begin(record_of(5));
+  recorder.begin(record_of(6));
+  recorder.begin(record_of(7));
+  recorder.complete(overwritten, {1, 2}, 3);
+  for (const auto& record : recorder.since(0)) EXPECT_EQ(record.state, OpState::kEnqueued);
 }
 
 TEST(Recorder, WrapsAroundAndKeepsTotals) {
