@@ -41,6 +41,7 @@ struct OpRecord {
   int64_t enqueue_ns = 0;
   int64_t start_ns = 0;  // the backend has it; 0: not yet
   int64_t end_ns = 0;    // completion was observed; 0: not yet
+  // Of a completed operation whose backend knows when it took place, both are that.
 };
 
 // When an operation took place: nanoseconds of monotonic_ns().

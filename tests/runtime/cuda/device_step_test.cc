@@ -12,6 +12,7 @@
 #include "parallel/device/tensor_device.h"
 #include "runtime/parity/parity_samples.h"
 #include "runtime/plan/job_specs.h"
+#include "runtime/profile/step_collector.h"
 #include "runtime/train/optimizer.h"
 #include "tests/runtime/cuda/host_operators.h"
 #include "tests/runtime/cuda/staged_backend.h"
@@ -52,6 +53,7 @@ config::Job job(const std::string& attention, const std::string& precision,
 struct Step {
   double loss = 0, norm = 0;  // loss: of the rank's tokens
   at::Tensor velocity, gradients, weights;
+  StepTimes times;  // of the second step; without compute when the world has no timeline
 };
 
 // Two of them: the second one starts from the weights that the first one made.
@@ -65,8 +67,10 @@ Step steps(const config::Job& job, std::unique_ptr<comm::Communicator> world,
   weights.add_(noise.to(device));
   Optimizer optimizer(job.training().optimizer(), network.parameters(), 1);
   const ParitySamples samples = load_parity_samples(job);
+  StepCollector collector(mesh, job.model().layers());
   Step step;
   for (int i = 0; i < 2; ++i) {
+    collector.begin_step();
     network.parameters().zero_gradients();
     const PassOutcome outcome =
         forward_backward(network, samples.replicas.front(), i, samples.samples());
@@ -76,6 +80,7 @@ Step steps(const config::Job& job, std::unique_ptr<comm::Communicator> world,
     step.gradients = network.parameters().flat_gradients().cpu().to(at::kDouble);
     step.norm = optimizer.gradient_norm();
     optimizer.update(1e-3, step.norm);
+    step.times = collector.end_step(1, /*reported=*/true);
   }
   step.weights = weights.cpu().clone();
   return step;
@@ -141,6 +146,12 @@ TEST_P(DeviceRanks, TwoEqualOne) {
   EXPECT_TRUE(found[0].gradients.equal(found[1].gradients));
   EXPECT_TRUE(found[0].weights.equal(found[1].weights));
   EXPECT_EQ(found[0].norm, found[1].norm);
+  for (const Step& step : found) {
+    EXPECT_GT(step.times.compute_ns, 0);
+    EXPECT_LE(step.times.compute_ns, step.times.wall_ns);
+    EXPECT_GT(step.times.communication_ns, 0);
+    EXPECT_EQ(step.times.exposed_ns + step.times.overlapped_ns, step.times.communication_ns);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Strategies, DeviceRanks,
