@@ -26,10 +26,10 @@ class EventMoments : public MomentSource {
   void push_range(const char* name) noexcept override;
   void pop_range() noexcept override;
 
-  // How many events there are. They are used again, once reached: of a stream that keeps up with
+  // How many events it has made. They are used again, once reached: of a stream that keeps up with
   // the host there are kMostPending at most, however long nobody settles.
   static constexpr size_t kMostPending = 1024;
-  int64_t events() const { return static_cast<int64_t>(pending_.size() + spare_.size()); }
+  int64_t events() const { return events_; }
 
  private:
   // Of the oldest one, which has been reached.
@@ -42,6 +42,7 @@ class EventMoments : public MomentSource {
   std::deque<int64_t> times_;
   std::deque<CudaEvent> pending_;
   std::vector<CudaEvent> spare_;
+  int64_t events_ = 0;
   std::exception_ptr failure_;  // of note()
 };
 

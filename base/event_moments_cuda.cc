@@ -34,7 +34,10 @@ EventMoments::EventMoments(StreamView stream)
 int64_t EventMoments::note() noexcept {
   try {
     while (pending_.size() >= kMostPending && pending_.front().reached()) settle_first();
-    if (spare_.empty()) spare_.emplace_back(EventTiming::kOn);
+    if (spare_.empty()) {
+      spare_.emplace_back(EventTiming::kOn);
+      ++events_;
+    }
     check_cuda(cudaEventRecord(static_cast<cudaEvent_t>(spare_.back().handle()),
                                static_cast<cudaStream_t>(stream_.cuda_handle())),
                "cudaEventRecord");
