@@ -47,9 +47,12 @@ void fill(const ParameterSpec& spec, const RandomStream& stream, int64_t first,
 }  // namespace
 
 ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType dtype,
-                               const at::Device& device)
+                               const at::Device& device, Copies copies)
     : specs_(std::move(specs)) {
   SPROCKET_CHECK(dtype == at::kFloat || dtype == at::kDouble, "found {}", at::toString(dtype));
+  // The processor's code writes to parameters past LibTorch, which counts writes for the copies.
+  SPROCKET_CHECK(copies == Copies::kNone || (dtype == at::kFloat && !device.is_cpu()),
+                 "copies of {} on {}", at::toString(dtype), device.str());
   int64_t end = 0;
   for (const auto& spec : specs_) {
     const bool added = index_.emplace(spec.name, static_cast<int>(offsets_.size())).second;
@@ -61,12 +64,15 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType 
   const at::TensorOptions options = at::TensorOptions(dtype).device(device);
   parameters_ = at::zeros({end}, options);
   gradients_ = at::zeros({end}, options);
+  if (copies == Copies::kBFloat16) flat_copies_ = at::zeros({end}, options.dtype(at::kBFloat16));
+  copied_version_ = static_cast<uint32_t>(parameters_._version());
   for (int i = 0; i < size(); ++i) {
     const auto part = [&](const at::Tensor& flat) {
       return flat.narrow(0, offsets_[i], specs_[i].elements()).view(specs_[i].shape).detach();
     };
     tensors_.push_back(part(parameters_).set_requires_grad(true));
     tensors_.back().mutable_grad() = part(gradients_);
+    copies_.push_back(flat_copies_.defined() ? part(flat_copies_) : at::Tensor());
   }
 }
 
@@ -78,6 +84,13 @@ int ParameterStore::index_of(std::string_view name) const {
 
 bool ParameterStore::contains(std::string_view name) const {
   return index_.contains(std::string(name));
+}
+
+void ParameterStore::refresh_copies() const {
+  const auto version = static_cast<uint32_t>(parameters_._version());
+  if (!flat_copies_.defined() || version == copied_version_) return;
+  flat_copies_.copy_(parameters_);
+  copied_version_ = version;
 }
 
 void ParameterStore::zero_gradients() { gradients_.zero_(); }

@@ -1,5 +1,5 @@
 // A model's parameters: an ordered list of named leaf tensors over one flat buffer, and their
-// gradients over another one.
+// gradients over another one; on request their bf16 copies over a third one.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +16,11 @@ namespace sprocket::models {
 
 class ParameterStore {
  public:
+  enum class Copies { kNone, kBFloat16 };
   // Allocates parameters and gradients on `device`, both zero. dtype: kFloat (master weights) or
-  // kDouble (proofs).
+  // kDouble (proofs). Copies are of fp32 parameters on a device.
   explicit ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType dtype = at::kFloat,
-                          const at::Device& device = at::kCPU);
+                          const at::Device& device = at::kCPU, Copies copies = Copies::kNone);
   ParameterStore(const ParameterStore&) = delete;
   ParameterStore& operator=(const ParameterStore&) = delete;
 
@@ -36,6 +37,9 @@ class ParameterStore {
   at::Tensor gradient(int index) const { return tensors_[index].grad(); }
   // Throws InternalError when there is no such name.
   const at::Tensor& tensor(std::string_view name) const { return tensors_[index_of(name)]; }
+  // The parameter rounded to bf16, as of the last refresh_copies or update that wrote copies;
+  // undefined without copies. Requires no gradient.
+  const at::Tensor& copy(std::string_view name) const { return copies_[index_of(name)]; }
   int index_of(std::string_view name) const;
   bool contains(std::string_view name) const;
 
@@ -44,6 +48,12 @@ class ParameterStore {
   // Neither requires a gradient. Write to them outside of forward and backward only.
   const at::Tensor& flat_parameters() const { return parameters_; }
   const at::Tensor& flat_gradients() const { return gradients_; }
+  // In the same order; undefined without copies.
+  const at::Tensor& flat_copies() const { return flat_copies_; }
+  // Rounds the parameters to their copies if LibTorch has written to them, or to a view of them,
+  // since the last time; every forward begins with it. Who writes to their memory past LibTorch
+  // writes the copies too: on a device that is the optimizer's kernel alone.
+  void refresh_copies() const;
   // First element of a tensor in the flat buffers.
   int64_t offset(int index) const { return offsets_[index]; }
 
@@ -59,8 +69,10 @@ class ParameterStore {
   std::vector<ParameterSpec> specs_;
   std::vector<int64_t> offsets_;
   int64_t elements_ = 0;
-  at::Tensor parameters_, gradients_;
-  std::vector<at::Tensor> tensors_;
+  at::Tensor parameters_, gradients_, flat_copies_;
+  std::vector<at::Tensor> tensors_, copies_;
+  // LibTorch's count of writes to the parameters when they were copied; all views share it.
+  mutable uint32_t copied_version_ = 0;
   std::unordered_map<std::string, int> index_;
 };
 

@@ -1,10 +1,7 @@
 #include "models/autograd/cross_attention.h"
 
 #include <cmath>
-#include <limits>
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -58,13 +55,10 @@ class CrossAttentionFunction : public torch::autograd::Function<CrossAttentionFu
                             const at::Tensor& v, const OpContext& op) {
     ForwardScope scope(op, "cross_attention");
     const CrossState state = plan(q, k, op);
-    const auto options = q.options().dtype(parallel::accumulator_type(q.scalar_type()));
-    const at::Tensor out = at::zeros(q.sizes(), options);
-    const at::Tensor lse = at::full({q.size(0), q.size(2), q.size(1)},
-                                    -std::numeric_limits<double>::infinity(), options);
-    parallel::forward_pass(query_side(state, q), {{k, v}}, state.map, out, lse);
-    const at::Tensor result = out.to(q.scalar_type());
-    ctx->save_for_backward({q, k, v, result, lse});
+    parallel::PassOutput output = parallel::empty_output(q);
+    parallel::forward_pass(query_side(state, q), {{k, v}}, state.map, output);
+    const at::Tensor result = output.out_BLHD.to(q.scalar_type());
+    ctx->save_for_backward({q, k, v, result, output.lse_BHL});
     keep_state(ctx, state);
     return result;
   }
@@ -74,13 +68,12 @@ class CrossAttentionFunction : public torch::autograd::Function<CrossAttentionFu
     BackwardScope scope(state.op, "cross_attention");
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3], &lse = saved[4];
-    const at::Tensor dout = gradients[0].contiguous();
-    const at::Tensor delta = parallel::row_delta(out.to(lse.scalar_type()), dout, state.op.threads);
+    const parallel::OutputSide output = parallel::output_side(
+        out.to(lse.scalar_type()), lse, gradients[0].contiguous(), state.op.threads);
     const at::Tensor dq = at::zeros(q.sizes(), lse.options());
     const at::Tensor dk = at::zeros(k.sizes(), lse.options());
     const at::Tensor dv = at::zeros(v.sizes(), lse.options());
-    parallel::backward_pass(query_side(state, q), {{k, v}}, state.map, dout, lse, delta, dq,
-                            {{dk, dv}});
+    parallel::backward_pass(query_side(state, q), {{k, v}}, state.map, output, dq, {{dk, dv}});
     return {dq.to(q.scalar_type()), dk.to(k.scalar_type()), dv.to(v.scalar_type()), {}};
   }
 };

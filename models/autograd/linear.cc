@@ -29,13 +29,18 @@ Sizes sizes_of(const at::Tensor& x, const at::Tensor& weight) {
 // fp32 on the processor; everything else is LibTorch's: bf16 and fp64 there, and all on devices.
 bool has_own_product(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
 
+at::Tensor rounded(const at::Tensor& parameter, const at::Tensor& copy, at::ScalarType type) {
+  return copy.defined() && copy.scalar_type() == type ? copy : parameter.to(type);
+}
+
 // x_RK contiguous.
-at::Tensor product(const at::Tensor& x_RK, const at::Tensor& weight, const at::Tensor& bias,
-                   const OpContext& op) {
+at::Tensor product(const at::Tensor& x_RK, const Affine& layer, const OpContext& op) {
+  const at::Tensor &weight = layer.weight, &bias = layer.bias;
   const Sizes s = sizes_of(x_RK, weight);
   if (!has_own_product(x_RK)) {
     const auto type = x_RK.scalar_type();
-    return at::addmm(bias.to(type), x_RK, weight.to(type).t());
+    return at::addmm(rounded(bias, layer.bias_copy, type), x_RK,
+                     rounded(weight, layer.weight_copy, type).t());
   }
   at::Tensor y = at::empty({s.rows, s.n}, x_RK.options());
   kernels::linear_forward(x_RK.const_data_ptr<float>(), weight.const_data_ptr<float>(),
@@ -44,9 +49,10 @@ at::Tensor product(const at::Tensor& x_RK, const at::Tensor& weight, const at::T
   return y;
 }
 
-at::Tensor input_gradient(const at::Tensor& dy_RN, const at::Tensor& weight, const OpContext& op) {
+at::Tensor input_gradient(const at::Tensor& dy_RN, const at::Tensor& weight,
+                          const at::Tensor& weight_copy, const OpContext& op) {
   if (!has_own_product(dy_RN)) {
-    return at::mm(dy_RN, weight.to(dy_RN.scalar_type()));
+    return at::mm(dy_RN, rounded(weight, weight_copy, dy_RN.scalar_type()));
   }
   at::Tensor dx = at::empty({dy_RN.size(0), weight.size(1)}, dy_RN.options());
   kernels::linear_backward_input(dy_RN.const_data_ptr<float>(), weight.const_data_ptr<float>(),
@@ -88,6 +94,7 @@ enum class Activation { kNone, kGelu };
 struct LinearState {
   OpContext op;
   Activation activation;
+  at::Tensor weight_copy, bias_copy;
 };
 
 at::Tensor activate(const at::Tensor& x, const LinearState& state) {
@@ -113,7 +120,8 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     ctx->save_for_backward({x, weight});
     keep_state(ctx, state);
     const at::Tensor x_RK = as_rows(activate(x, state), weight.size(1));
-    return product(x_RK, weight, bias, state.op).view(with_last(x.sizes(), weight.size(0)));
+    return product(x_RK, {weight, bias, state.weight_copy, state.bias_copy}, state.op)
+        .view(with_last(x.sizes(), weight.size(0)));
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
@@ -130,7 +138,7 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
       result[2] = g.bias;
     }
     if (ctx->needs_input_grad(0)) {
-      result[0] = input_gradient(dy_RN, weight, state.op).view(x.sizes());
+      result[0] = input_gradient(dy_RN, weight, state.weight_copy, state.op).view(x.sizes());
       deactivate(result[0], x, state);
     }
     return result;
@@ -142,16 +150,20 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   }
 };
 
-}  // namespace
-
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                  const OpContext& op) {
-  return LinearFunction::apply(x, weight, bias, LinearState{op, Activation::kNone});
+at::Tensor apply(const at::Tensor& x, const Affine& layer, Activation activation,
+                 const OpContext& op) {
+  return LinearFunction::apply(x, layer.weight, layer.bias,
+                               LinearState{op, activation, layer.weight_copy, layer.bias_copy});
 }
 
-at::Tensor gelu_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                       const OpContext& op) {
-  return LinearFunction::apply(x, weight, bias, LinearState{op, Activation::kGelu});
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const Affine& layer, const OpContext& op) {
+  return apply(x, layer, Activation::kNone, op);
+}
+
+at::Tensor gelu_linear(const at::Tensor& x, const Affine& layer, const OpContext& op) {
+  return apply(x, layer, Activation::kGelu, op);
 }
 
 }  // namespace sprocket::models

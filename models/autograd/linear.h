@@ -8,14 +8,19 @@
 
 namespace sprocket::models {
 
+// A layer's parameters, in A: weight [n, k], bias [n]. The copies are what they are when rounded to
+// bf16; undefined: a product in bf16 rounds for itself.
+struct Affine {
+  at::Tensor weight, bias;
+  at::Tensor weight_copy, bias_copy;
+};
+
 // y[.., n] = sum_k x[.., k] weight[n, k] + bias[n].
-// x is T; weight [n, k] and bias [n] are A and are rounded to T inside; y is T. Saves x alone: the
-// rounded weight is made again in the backward. dx is T, dweight and dbias are A.
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                  const OpContext& op);
+// x is T; weight and bias are rounded to T inside; y is T. Saves x alone: where there are no copies
+// the weight is rounded again in the backward. dx is T, dweight and dbias are A.
+at::Tensor linear(const at::Tensor& x, const Affine& layer, const OpContext& op);
 
 // linear(gelu(x)) with the tanh form of GELU. Saves x alone: gelu(x) is made again in the backward.
-at::Tensor gelu_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                       const OpContext& op);
+at::Tensor gelu_linear(const at::Tensor& x, const Affine& layer, const OpContext& op);
 
 }  // namespace sprocket::models

@@ -5,13 +5,14 @@
 
 #include "base/error.h"
 #include "models/autograd/cross_attention.h"
-#include "models/autograd/linear.h"
 #include "models/autograd/norms.h"
 
 namespace sprocket::models {
 
 Affine affine_of(const ParameterStore& parameters, const std::string& prefix) {
-  return {parameters.tensor(prefix + ".weight"), parameters.tensor(prefix + ".bias")};
+  const std::string weight = prefix + ".weight", bias = prefix + ".bias";
+  return {parameters.tensor(weight), parameters.tensor(bias), parameters.copy(weight),
+          parameters.copy(bias)};
 }
 
 WanBlock::Attention WanBlock::attention_of(const ParameterStore& parameters,
@@ -40,31 +41,31 @@ WanBlock::WanBlock(const WanConfig& config, const ParameterStore& parameters, in
 at::Tensor WanBlock::self_attention(const at::Tensor& h_BLD, const BlockInputs& inputs,
                                     parallel::AttentionSlot& slot, const OpContext& op) const {
   const std::vector<int64_t> heads{h_BLD.size(0), h_BLD.size(1), heads_, h_BLD.size(2) / heads_};
-  const at::Tensor q = rms_norm_heads(linear(h_BLD, self_.q.weight, self_.q.bias, op), self_.norm_q,
-                                      &inputs.rope, heads_, eps_, op);
-  const at::Tensor k = rms_norm_heads(linear(h_BLD, self_.k.weight, self_.k.bias, op), self_.norm_k,
-                                      &inputs.rope, heads_, eps_, op);
-  const at::Tensor v = linear(h_BLD, self_.v.weight, self_.v.bias, op).view(heads);
+  const at::Tensor q =
+      rms_norm_heads(linear(h_BLD, self_.q, op), self_.norm_q, &inputs.rope, heads_, eps_, op);
+  const at::Tensor k =
+      rms_norm_heads(linear(h_BLD, self_.k, op), self_.norm_k, &inputs.rope, heads_, eps_, op);
+  const at::Tensor v = linear(h_BLD, self_.v, op).view(heads);
   const auto gate = [&](const Affine& layer) {
     SPROCKET_CHECK(layer.weight.defined(), "the method needs a model with gates");
-    return linear(h_BLD, layer.weight, layer.bias, op).view(heads);
+    return linear(h_BLD, layer, op).view(heads);
   };
   parallel::AttentionGates gates;
   if (inputs.spec.coarse_gated()) gates.coarse = gate(coarse_gate_);
   if (inputs.spec.fine_gated()) gates.fine = gate(fine_gate_);
   const at::Tensor out = inputs.attention.forward(q, k, v, gates, inputs.spec, slot);
-  return linear(out.view(h_BLD.sizes()), self_.o.weight, self_.o.bias, op);
+  return linear(out.view(h_BLD.sizes()), self_.o, op);
 }
 
 at::Tensor WanBlock::text_attention(const at::Tensor& h_BLD, const at::Tensor& context_BSD,
                                     const OpContext& op) const {
-  const at::Tensor q = rms_norm_heads(linear(h_BLD, cross_.q.weight, cross_.q.bias, op),
-                                      cross_.norm_q, nullptr, heads_, eps_, op);
-  const at::Tensor k = rms_norm_heads(linear(context_BSD, cross_.k.weight, cross_.k.bias, op),
-                                      cross_.norm_k, nullptr, heads_, eps_, op);
-  const at::Tensor v = linear(context_BSD, cross_.v.weight, cross_.v.bias, op).view(k.sizes());
+  const at::Tensor q =
+      rms_norm_heads(linear(h_BLD, cross_.q, op), cross_.norm_q, nullptr, heads_, eps_, op);
+  const at::Tensor k =
+      rms_norm_heads(linear(context_BSD, cross_.k, op), cross_.norm_k, nullptr, heads_, eps_, op);
+  const at::Tensor v = linear(context_BSD, cross_.v, op).view(k.sizes());
   const at::Tensor out = cross_attention(q, k, v, op);
-  return linear(out.view(h_BLD.sizes()), cross_.o.weight, cross_.o.bias, op);
+  return linear(out.view(h_BLD.sizes()), cross_.o, op);
 }
 
 at::Tensor WanBlock::forward(const at::Tensor& x_BLD, const at::Tensor& e0_B6D,
@@ -82,8 +83,8 @@ at::Tensor WanBlock::forward(const at::Tensor& x_BLD, const at::Tensor& e0_B6D,
   x = residual(x, text_attention(h3, context_BSD, op), op);
 
   const at::Tensor h2 = layer_norm_modulate(x, part(3), part(4), eps_, type, op);
-  const at::Tensor hidden = linear(h2, ffn_in_.weight, ffn_in_.bias, op);
-  return gated_residual(x, gelu_linear(hidden, ffn_out_.weight, ffn_out_.bias, op), part(5), op);
+  const at::Tensor hidden = linear(h2, ffn_in_, op);
+  return gated_residual(x, gelu_linear(hidden, ffn_out_, op), part(5), op);
 }
 
 }  // namespace sprocket::models

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "models/autograd/linear.h"
 #include "models/autograd/op_scope.h"
 #include "models/parameter_store.h"
 #include "models/wan/rope.h"
@@ -12,11 +13,7 @@
 
 namespace sprocket::models {
 
-struct Affine {
-  at::Tensor weight, bias;
-};
-
-// The tensors of prefix.weight and prefix.bias.
+// The tensors of prefix.weight and prefix.bias, and their copies if the store keeps any.
 Affine affine_of(const ParameterStore& parameters, const std::string& prefix);
 
 // What every block of one forward shares.

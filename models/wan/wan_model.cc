@@ -67,6 +67,7 @@ at::Tensor WanModel::forward(const at::Tensor& patches, const at::Tensor& timest
                      text.size(2) == config_.text_dim,
                  "expected text of {} x {} x {}", batch, config_.text_tokens, config_.text_dim);
 
+  parameters_.refresh_copies();
   Timeline* timeline = mesh_.timeline();
   PhaseScope phase(timeline, forward_phase(timeline));
   const at::ScalarType type = compute_.dtype;
@@ -85,13 +86,11 @@ at::Tensor WanModel::forward(const at::Tensor& patches, const at::Tensor& timest
                  .view({batch, 6, config_.dim});
   }
 
-  const Affine text_in = affine("text_embedding.0"), text_out = affine("text_embedding.2");
-  const at::Tensor context =
-      gelu_linear(linear(text.to(type), text_in.weight, text_in.bias, outside), text_out.weight,
-                  text_out.bias, outside);
+  const at::Tensor context = gelu_linear(linear(text.to(type), affine("text_embedding.0"), outside),
+                                         affine("text_embedding.2"), outside);
 
   const Affine patch = affine("patch_embedding");
-  at::Tensor x = linear(patches.to(accumulator), patch.weight.flatten(1), patch.bias, outside);
+  at::Tensor x = linear(patches.to(accumulator), {patch.weight.flatten(1), patch.bias}, outside);
 
   const RopeTables host_rope =
       make_rope_tables(attention.layout(), attention.shards().rank_tokens[rank], rows,
@@ -115,10 +114,9 @@ at::Tensor WanModel::forward(const at::Tensor& patches, const at::Tensor& timest
   }
 
   const at::Tensor m_B2D = parameters_.tensor("head.modulation") + e_BD.unsqueeze(1);
-  const Affine head = affine("head.head");
   return linear(layer_norm_modulate(x, m_B2D.select(1, 0), m_B2D.select(1, 1), config_.eps,
                                     accumulator, outside),
-                head.weight, head.bias, outside);
+                affine("head.head"), outside);
 }
 
 }  // namespace sprocket::models

@@ -3,7 +3,7 @@
 // Compute dtype T is fp32, bf16 or fp64 (proofs); A is fp64 for fp64 and fp32 otherwise. The
 // residual stream, norms, modulation, time embedding, patch embedding and head are A; the other
 // products take weights and activations in T. Parameters are leaves of the ParameterStore (A,
-// master weights).
+// master weights); products in bf16 read its copies if it keeps any.
 #pragma once
 
 #include <span>

@@ -25,15 +25,13 @@ class AsaMethod : public FineStageMethod {
     return selection_;
   }
 
-  void attend_first(const QuerySide& query, const at::Tensor& out, const at::Tensor& lse) override {
-    if (global_) global_->attend(query, selection_.global_table, out, lse);
+  void attend_first(const QuerySide& query, PassOutput& output) override {
+    if (global_) global_->attend(query, selection_.global_table, output);
   }
 
-  void add_gradients(const QuerySide& query, const at::Tensor& dout, const at::Tensor& lse,
-                     const at::Tensor& delta, ShardGradients& gradients) override {
-    if (global_) {
-      global_->add_gradients(query, selection_.global_table, dout, lse, delta, gradients);
-    }
+  void add_gradients(const QuerySide& query, const OutputSide& output,
+                     ShardGradients& gradients) override {
+    if (global_) global_->add_gradients(query, selection_.global_table, output, gradients);
   }
 
   // A global token counts as one token.

@@ -54,9 +54,8 @@ class AttentionMethod {
   // Executed share of the own query blocks' pairs of tokens.
   virtual double density(const Selection& selection) const { return selection.table->density(); }
 
-  // Attends to keys that are not in the table, before the fine stage continues (out, lse).
-  virtual void attend_first(const QuerySide&, const at::Tensor& /*out*/,
-                            const at::Tensor& /*lse*/) {}
+  // Attends to keys that are not in the table, before the fine stage continues the output.
+  virtual void attend_first(const QuerySide&, PassOutput&) {}
 
   // From the fine stage's output of every token (accumulator type) to the call's, in the compute
   // dtype.
@@ -65,11 +64,8 @@ class AttentionMethod {
   // The gradient of `fine`, in the compute dtype.
   virtual at::Tensor finish_backward(const at::Tensor& dout, ShardGradients& gradients) = 0;
 
-  // Adds what did not go through the fine stage's table. dout, lse and delta are those of the
-  // query side. Collective.
-  virtual void add_gradients(const QuerySide&, const at::Tensor& /*dout*/,
-                             const at::Tensor& /*lse*/, const at::Tensor& /*delta*/,
-                             ShardGradients&) {}
+  // Adds what did not go through the fine stage's table. Collective.
+  virtual void add_gradients(const QuerySide&, const OutputSide&, ShardGradients&) {}
 };
 
 // `context` refers to what outlives the method.

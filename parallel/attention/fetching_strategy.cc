@@ -28,8 +28,7 @@ class FetchingStrategy : public OuterStrategy {
     add_replicated_blocks(shards_, shards_.ranks(), own_map_);
   }
 
-  std::unique_ptr<Memory> forward(const OuterCall& call, const at::Tensor& out_BLHD,
-                                  const at::Tensor& lse_BHL) override {
+  std::unique_ptr<Memory> forward(const OuterCall& call, PassOutput& output) override {
     auto memory = std::make_unique<Fetched>();
     const StreamView stream = stream_of(call.k_BLHD);
     memory->groups = groups_of(call);
@@ -41,7 +40,7 @@ class FetchingStrategy : public OuterStrategy {
       forward_pass(call.query,
                    buffers(*memory->groups[i].keys, pools[i].rows, {call.k_BLHD, call.v_BLHD},
                            call.replicated),
-                   map, out_BLHD, lse_BHL, heads);
+                   map, output, heads);
     };
     if (spec_.single_pass) {
       pools[0].moving.wait(stream);
@@ -60,8 +59,7 @@ class FetchingStrategy : public OuterStrategy {
     return memory;
   }
 
-  void backward(const OuterCall& call, Memory& memory, const at::Tensor& dout_BLHD,
-                const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+  void backward(const OuterCall& call, Memory& memory, const OutputSide& output,
                 const OuterGradients& gradients) override {
     auto& fetched = static_cast<Fetched&>(memory);
     const StreamView stream = stream_of(call.k_BLHD);
@@ -74,7 +72,7 @@ class FetchingStrategy : public OuterStrategy {
       const RemoteKeys& keys = *group.keys;
       backward_pass(call.query,
                     buffers(keys, group.pool, {call.k_BLHD, call.v_BLHD}, call.replicated), map,
-                    dout_BLHD, lse_BHL, delta_BHL, gradients.dq_BLHD,
+                    output, gradients.dq_BLHD,
                     buffers(keys, d_rows, {own_dk, own_dv}, gradients.replicated), heads);
     };
 

@@ -115,20 +115,19 @@ QuerySide GlobalBranch::query_side(
 
 void GlobalBranch::attend(const QuerySide& query,
                           const std::shared_ptr<const kernels::SegmentTable>& table,
-                          const at::Tensor& out, const at::Tensor& lse) {
+                          PassOutput& output) {
   Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.global");
-  forward_pass(query_side(query, table), {{k_, v_}}, map_, out, lse);
+  forward_pass(query_side(query, table), {{k_, v_}}, map_, output);
 }
 
 void GlobalBranch::add_gradients(const QuerySide& query,
                                  const std::shared_ptr<const kernels::SegmentTable>& table,
-                                 const at::Tensor& dout, const at::Tensor& lse,
-                                 const at::Tensor& delta, ShardGradients& gradients) {
+                                 const OutputSide& output, ShardGradients& gradients) {
   const at::Tensor d_all =
       at::zeros({2, k_.size(0), k_.size(1), k_.size(2), k_.size(3)}, gradients.dk.options());
   {
     Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.global");
-    backward_pass(query_side(query, table), {{k_, v_}}, map_, dout, lse, delta, gradients.dq,
+    backward_pass(query_side(query, table), {{k_, v_}}, map_, output, gradients.dq,
                   {{d_all[0], d_all[1]}});
   }
   const std::vector<int64_t> sizes = counts(k_);

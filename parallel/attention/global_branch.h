@@ -31,12 +31,11 @@ class GlobalBranch {
   void gather(const at::Tensor& k_BLHD, const at::Tensor& v_BLHD);
 
   void attend(const QuerySide& query, const std::shared_ptr<const kernels::SegmentTable>& table,
-              const at::Tensor& out, const at::Tensor& lse);
+              PassOutput& output);
   // Collective: one reduce-scatter of the gradients of all groups.
   void add_gradients(const QuerySide& query,
                      const std::shared_ptr<const kernels::SegmentTable>& table,
-                     const at::Tensor& dout, const at::Tensor& lse, const at::Tensor& delta,
-                     ShardGradients& gradients);
+                     const OutputSide& output, ShardGradients& gradients);
 
  private:
   GlobalShare share_of(int rank) const {

@@ -10,19 +10,17 @@ class LocalStrategy : public OuterStrategy {
     add_shard_blocks(shards, shards.self, 0, map_);
   }
 
-  std::unique_ptr<Memory> forward(const OuterCall& call, const at::Tensor& out_BLHD,
-                                  const at::Tensor& lse_BHL) override {
+  std::unique_ptr<Memory> forward(const OuterCall& call, PassOutput& output) override {
     Timeline::Scope scope(timeline_, Activity::kCompute, "attention.local");
-    forward_pass(call.query, {{call.k_BLHD, call.v_BLHD}}, map_, out_BLHD, lse_BHL);
+    forward_pass(call.query, {{call.k_BLHD, call.v_BLHD}}, map_, output);
     return std::make_unique<Memory>();
   }
 
-  void backward(const OuterCall& call, Memory&, const at::Tensor& dout_BLHD,
-                const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+  void backward(const OuterCall& call, Memory&, const OutputSide& output,
                 const OuterGradients& gradients) override {
     Timeline::Scope scope(timeline_, Activity::kCompute, "attention.local");
-    backward_pass(call.query, {{call.k_BLHD, call.v_BLHD}}, map_, dout_BLHD, lse_BHL, delta_BHL,
-                  gradients.dq_BLHD, {{gradients.dk_BLHD, gradients.dv_BLHD}});
+    backward_pass(call.query, {{call.k_BLHD, call.v_BLHD}}, map_, output, gradients.dq_BLHD,
+                  {{gradients.dk_BLHD, gradients.dv_BLHD}});
   }
 
  private:

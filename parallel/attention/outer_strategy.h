@@ -1,7 +1,7 @@
 // How the fine stage gets at the K and V of other outer ranks. Narrow interface 3.
 //
 // A strategy sees one outer shard: Q, K, V of whole blocks, after Ulysses. It merges the attention
-// of the own query blocks over all listed blocks into (out, lse), and in the backward adds exact
+// of the own query blocks over all listed blocks into the output, and in the backward adds exact
 // gradients to those of the query and own key rows. All ranks of the outer group call it together.
 #pragma once
 
@@ -64,10 +64,8 @@ class OuterStrategy {
   };
 
   virtual ~OuterStrategy() = default;
-  virtual std::unique_ptr<Memory> forward(const OuterCall& call, const at::Tensor& out_BLHD,
-                                          const at::Tensor& lse_BHL) = 0;
-  virtual void backward(const OuterCall& call, Memory& memory, const at::Tensor& dout_BLHD,
-                        const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+  virtual std::unique_ptr<Memory> forward(const OuterCall& call, PassOutput& output) = 0;
+  virtual void backward(const OuterCall& call, Memory& memory, const OutputSide& output,
                         const OuterGradients& gradients) = 0;
 };
 

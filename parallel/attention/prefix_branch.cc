@@ -8,7 +8,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
 #include "parallel/tensor_buffer.h"
@@ -181,27 +180,28 @@ std::vector<at::Tensor> PrefixBranch::received(const at::Tensor& message, const 
 }
 
 void PrefixBranch::start_forward(const QuerySide& like, const KvTensors& video) {
-  const int64_t batch = q_.size(0), rows = q_.size(1), heads = q_.size(2), dim = q_.size(3);
-  const auto options = q_.options().dtype(accumulator_type(q_.scalar_type()));
-  const at::Tensor out = at::zeros({batch, rows, heads, dim}, options),
-                   lse = at::full({batch, heads, rows}, -kInfinity, options);
+  const int64_t batch = q_.size(0), heads = q_.size(2), dim = q_.size(3);
+  PassOutput output = empty_output(q_);
   {
     Timeline::Scope scope(timeline_, Activity::kCompute, "attention.prefix");
-    forward_pass(query_side(like), {video, {k_, v_}}, map_, out, lse);
+    forward_pass(query_side(like), {video, {k_, v_}}, map_, output);
   }
   // [rows, B, H, D + 1]: the rows of an owner lie together.
-  partial_ = at::cat({out, lse.transpose(1, 2).unsqueeze(-1)}, 3).transpose(0, 1).contiguous();
+  partial_ = at::cat({output.out_BLHD, output.lse_BHL.transpose(1, 2).unsqueeze(-1)}, 3)
+                 .transpose(0, 1)
+                 .contiguous();
   const ExchangePlan plan = to_owners(batch * heads * (dim + 1));
-  arriving_ = at::empty({plan.receive_count}, options);
+  arriving_ = at::empty({plan.receive_count}, partial_.options());
   moving_ = exchange_tensors(group_, plan, partial_, arriving_);
 }
 
-void PrefixBranch::finish_forward(const at::Tensor& out_BLHD, const at::Tensor& lse_BHL) {
-  moving_.wait(stream_of(out_BLHD));
+void PrefixBranch::finish_forward(PassOutput& output) {
+  moving_.wait(stream_of(output.out_BLHD));
   if (own_rows() == 0) return;
-  const at::Tensor own_out = out_BLHD.narrow(1, 0, own_rows()),
-                   own_lse = lse_BHL.narrow(2, 0, own_rows());
-  const int64_t dim = out_BLHD.size(3);
+  output.untouched = false;
+  const at::Tensor own_out = output.out_BLHD.narrow(1, 0, own_rows()),
+                   own_lse = output.lse_BHL.narrow(2, 0, own_rows());
+  const int64_t dim = own_out.size(3);
   const ExchangePlan plan = to_owners(partial_[0].numel());
   // What a method attended to before comes first.
   std::vector<Part> parts{{own_out, own_lse.transpose(1, 2)}};
@@ -216,19 +216,18 @@ void PrefixBranch::finish_forward(const at::Tensor& out_BLHD, const at::Tensor& 
   arriving_.reset();
 }
 
-void PrefixBranch::backward(const QuerySide& like, const KvTensors& video,
-                            const at::Tensor& dout_BLHD, const at::Tensor& lse_BHL,
-                            const at::Tensor& delta_BHL, const KvTensors& dvideo,
-                            const KvTensors& dprefix) {
-  const at::Tensor dout = gather_rows({dout_BLHD})[0];
+void PrefixBranch::backward(const QuerySide& like, const KvTensors& video, const OutputSide& output,
+                            const KvTensors& dvideo, const KvTensors& dprefix) {
+  // Without the output itself, the largest of these messages: there are few such rows.
+  OutputSide all;
+  all.dout_BLHD = gather_rows({output.dout_BLHD})[0];
   const std::vector<at::Tensor> rows =
-      gather_rows({lse_BHL.transpose(1, 2), delta_BHL.transpose(1, 2)});
-  const at::Tensor lse = rows[0].transpose(1, 2).contiguous(),
-                   delta = rows[1].transpose(1, 2).contiguous();
-  dq_ = at::zeros(q_.sizes(), lse.options());
+      gather_rows({output.lse_BHL.transpose(1, 2), output.delta_BHL.transpose(1, 2)});
+  all.lse_BHL = rows[0].transpose(1, 2).contiguous();
+  all.delta_BHL = rows[1].transpose(1, 2).contiguous();
+  dq_ = at::zeros(q_.sizes(), all.lse_BHL.options());
   Timeline::Scope scope(timeline_, Activity::kCompute, "attention.prefix");
-  backward_pass(query_side(like), {video, {k_, v_}}, map_, dout, lse, delta, dq_,
-                {dvideo, dprefix});
+  backward_pass(query_side(like), {video, {k_, v_}}, map_, all, dq_, {dvideo, dprefix});
 }
 
 void PrefixBranch::give_back(const KvTensors& dprefix, const at::Tensor& dq_BLHD,

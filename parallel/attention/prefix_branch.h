@@ -40,15 +40,14 @@ class PrefixBranch {
   KvTensors keys() const { return {k_, v_}; }
 
   // Attends with all prefix queries to `video` (own extended rows) and starts to send the partial
-  // outputs to their owners, who merge them into their rows of (out, lse) at the end. Collective.
+  // outputs to their owners, who merge them into their rows of the output at the end. Collective.
   void start_forward(const QuerySide& like, const KvTensors& video);
-  void finish_forward(const at::Tensor& out_BLHD, const at::Tensor& lse_BHL);
+  void finish_forward(PassOutput& output);
 
-  // Adds to the gradients of the own video rows and of the replicated ones. dout, lse and delta:
-  // the own query side's. Collective.
-  void backward(const QuerySide& like, const KvTensors& video, const at::Tensor& dout_BLHD,
-                const at::Tensor& lse_BHL, const at::Tensor& delta_BHL, const KvTensors& dvideo,
-                const KvTensors& dprefix);
+  // Adds to the gradients of the own video rows and of the replicated ones. output: the own query
+  // side's. Collective.
+  void backward(const QuerySide& like, const KvTensors& video, const OutputSide& output,
+                const KvTensors& dvideo, const KvTensors& dprefix);
   // The own prefix rows of dq, dk, dv += all ranks' parts, in rank order. Collective.
   void give_back(const KvTensors& dprefix, const at::Tensor& dq_BLHD, const at::Tensor& dk_BLHD,
                  const at::Tensor& dv_BLHD);

@@ -26,18 +26,15 @@ class RingStrategy : public OuterStrategy {
     add_replicated_blocks(shards_, 1, maps_[shards_.self]);
   }
 
-  std::unique_ptr<Memory> forward(const OuterCall& call, const at::Tensor& out_BLHD,
-                                  const at::Tensor& lse_BHL) override {
+  std::unique_ptr<Memory> forward(const OuterCall& call, PassOutput& output) override {
     travel(call, [&](int shard, const at::Tensor& kv) {
       Timeline::Scope scope(timeline_, Activity::kCompute, "attention.ring_step");
-      forward_pass(call.query, buffers(shard, kv, call.replicated), maps_[shard], out_BLHD,
-                   lse_BHL);
+      forward_pass(call.query, buffers(shard, kv, call.replicated), maps_[shard], output);
     });
     return std::make_unique<Memory>();
   }
 
-  void backward(const OuterCall& call, Memory&, const at::Tensor& dout_BLHD,
-                const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+  void backward(const OuterCall& call, Memory&, const OutputSide& output,
                 const OuterGradients& gradients) override {
     const std::vector<int64_t> counts = shard_elements(call);
     const auto options = gradients.dk_BLHD.options();
@@ -51,9 +48,8 @@ class RingStrategy : public OuterStrategy {
       at::Tensor dkv = shard_tensor(call, shard, options).zero_();
       {
         Timeline::Scope scope(timeline_, Activity::kCompute, "attention.ring_step");
-        backward_pass(call.query, buffers(shard, kv, call.replicated), maps_[shard], dout_BLHD,
-                      lse_BHL, delta_BHL, gradients.dq_BLHD,
-                      buffers(shard, dkv, gradients.replicated));
+        backward_pass(call.query, buffers(shard, kv, call.replicated), maps_[shard], output,
+                      gradients.dq_BLHD, buffers(shard, dkv, gradients.replicated));
       }
       moving.wait(stream);
       if (sum.defined()) dkv.add_(sum);

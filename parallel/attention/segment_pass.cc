@@ -1,6 +1,10 @@
 #include "parallel/attention/segment_pass.h"
 
+#include <limits>
+
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 
 #include "kernels/aligned_buffer.h"
 #include "parallel/attention/segment_pass_device.h"
@@ -87,12 +91,18 @@ void upload(QuerySide& query) {
       upload_query(*query.table, query.query_offsets, query.query_rows, query.q_BLHD.device());
 }
 
+PassOutput empty_output(const at::Tensor& q_BLHD) {
+  const auto options = q_BLHD.options().dtype(accumulator_type(q_BLHD.scalar_type()));
+  return {at::zeros(q_BLHD.sizes(), options),
+          at::full({q_BLHD.size(0), q_BLHD.size(2), q_BLHD.size(1)},
+                   -std::numeric_limits<double>::infinity(), options)};
+}
+
 void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
-                  const kernels::KvBlockMap& map, const at::Tensor& out_BLHD,
-                  const at::Tensor& lse_BHL, const std::optional<kernels::HeadRange>& heads) {
-  if (!query.q_BLHD.is_cpu()) {
-    return device::forward_pass(query, kv, map, out_BLHD, lse_BHL, heads);
-  }
+                  const kernels::KvBlockMap& map, PassOutput& output,
+                  const std::optional<kernels::HeadRange>& heads) {
+  if (!query.q_BLHD.is_cpu()) return device::forward_pass(query, kv, map, output, heads);
+  output.untouched = false;
   dispatch_compute_type(query.q_BLHD.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     using A = kernels::Accumulator<T>;
@@ -100,14 +110,17 @@ void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
     MessageProgress progress(query.progress);
     const auto problem = problem_of<T>(query, views, map, heads, progress);
     const Workspace<T> workspace(problem, kernels::Direction::kForward);
-    kernels::segment_attention_forward<T>(problem, head_view<A>(out_BLHD),
-                                          static_cast<A*>(lse_BHL.data_ptr()), true,
+    kernels::segment_attention_forward<T>(problem, head_view<A>(output.out_BLHD),
+                                          static_cast<A*>(output.lse_BHL.data_ptr()), true,
                                           workspace.span());
   });
 }
 
-at::Tensor row_delta(const at::Tensor& out_BLHD, const at::Tensor& dout_BLHD, int threads) {
-  if (!out_BLHD.is_cpu()) return device::row_delta(out_BLHD, dout_BLHD);
+OutputSide output_side(const at::Tensor& out_BLHD, const at::Tensor& lse_BHL,
+                       const at::Tensor& dout_BLHD, int threads) {
+  if (!out_BLHD.is_cpu()) {
+    return {dout_BLHD, lse_BHL, device::row_delta(out_BLHD, dout_BLHD), out_BLHD};
+  }
   at::Tensor delta =
       at::empty({out_BLHD.size(0), out_BLHD.size(2), out_BLHD.size(1)}, out_BLHD.options());
   dispatch_compute_type(dout_BLHD.scalar_type(), [&](auto zero) {
@@ -118,17 +131,15 @@ at::Tensor row_delta(const at::Tensor& out_BLHD, const at::Tensor& dout_BLHD, in
         static_cast<int>(out_BLHD.size(0)), out_BLHD.size(1), static_cast<int>(out_BLHD.size(2)),
         static_cast<int>(out_BLHD.size(3)), static_cast<A*>(delta.data_ptr()), threads);
   });
-  return delta;
+  return {dout_BLHD, lse_BHL, delta, out_BLHD};
 }
 
 void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
-                   const kernels::KvBlockMap& map, const at::Tensor& dout_BLHD,
-                   const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+                   const kernels::KvBlockMap& map, const OutputSide& output,
                    const at::Tensor& dq_BLHD, const std::vector<KvTensors>& dkv,
                    const std::optional<kernels::HeadRange>& heads) {
   if (!query.q_BLHD.is_cpu()) {
-    return device::backward_pass(query, kv, map, dout_BLHD, lse_BHL, delta_BHL, dq_BLHD, dkv,
-                                 heads);
+    return device::backward_pass(query, kv, map, output, dq_BLHD, dkv, heads);
   }
   dispatch_compute_type(query.q_BLHD.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
@@ -140,9 +151,9 @@ void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
     MessageProgress progress(query.progress);
     const auto problem = problem_of<T>(query, views, map, heads, progress);
     const Workspace<T> workspace(problem, kernels::Direction::kBackward);
-    kernels::segment_attention_backward<T>(problem, const_head_view<T>(dout_BLHD),
-                                           static_cast<const A*>(lse_BHL.data_ptr()),
-                                           static_cast<const A*>(delta_BHL.data_ptr()),
+    kernels::segment_attention_backward<T>(problem, const_head_view<T>(output.dout_BLHD),
+                                           static_cast<const A*>(output.lse_BHL.data_ptr()),
+                                           static_cast<const A*>(output.delta_BHL.data_ptr()),
                                            head_view<A>(dq_BLHD), gradients, workspace.span());
   });
 }

@@ -36,18 +36,36 @@ struct QuerySide {
 // Makes query.device for what the query side holds now; nothing on the processor.
 void upload(QuerySide& query);
 
-// Merges the attention over the mapped blocks into (out, lse), which start as (0, -inf). heads: of
-// batch x head, the ones that are computed; null: all.
-void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
-                  const kernels::KvBlockMap& map, const at::Tensor& out_BLHD,
-                  const at::Tensor& lse_BHL, const std::optional<kernels::HeadRange>& heads = {});
+// What the forward passes of a call merge into.
+struct PassOutput {
+  at::Tensor out_BLHD, lse_BHL;
+  bool untouched = true;  // they hold (0, -inf): no pass has merged into them
+};
 
-at::Tensor row_delta(const at::Tensor& out_BLHD, const at::Tensor& dout_BLHD, int threads);
+// (0, -inf) for the rows of q.
+PassOutput empty_output(const at::Tensor& q_BLHD);
+
+// Merges the attention over the mapped blocks into the output. heads: of batch x head, the ones
+// that are computed; null: all.
+void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
+                  const kernels::KvBlockMap& map, PassOutput& output,
+                  const std::optional<kernels::HeadRange>& heads = {});
+
+// What the backward passes of a call read beside its inputs: what all its forward passes made
+// together, and the gradient of that.
+struct OutputSide {
+  at::Tensor dout_BLHD;  // in the type of q
+  at::Tensor lse_BHL, delta_BHL;
+  at::Tensor out_BLHD;  // undefined: not at hand here, and no pass is dense (dense_rows.h)
+};
+
+// Makes delta, the row sums of out * dout. out in the accumulator type.
+OutputSide output_side(const at::Tensor& out_BLHD, const at::Tensor& lse_BHL,
+                       const at::Tensor& dout_BLHD, int threads);
 
 // Adds to dq and to the gradient buffers (parallel to kv).
 void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
-                   const kernels::KvBlockMap& map, const at::Tensor& dout_BLHD,
-                   const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+                   const kernels::KvBlockMap& map, const OutputSide& output,
                    const at::Tensor& dq_BLHD, const std::vector<KvTensors>& dkv,
                    const std::optional<kernels::HeadRange>& heads = {});
 

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "kernels/cuda/inverse_table.h"
 #include "kernels/cuda/segment_attention.h"
+#include "parallel/attention/dense_pass_device.h"
 #include "parallel/attention/device_query.h"
 #include "parallel/attention/segment_pass_device.h"
 #include "parallel/device/cuda_tensor.h"
@@ -150,14 +151,18 @@ std::shared_ptr<const DeviceQuery> upload_query(const kernels::SegmentTable& tab
 namespace device {
 
 void forward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
-                  const kernels::KvBlockMap& map, const at::Tensor& out_BLHD,
-                  const at::Tensor& lse_BHL, const std::optional<kernels::HeadRange>& heads) {
+                  const kernels::KvBlockMap& map, PassOutput& output,
+                  const std::optional<kernels::HeadRange>& heads) {
+  if (const auto rows = dense_rows(query, map, heads)) {
+    return dense_forward(query, kv, *rows, output);
+  }
+  output.untouched = false;
   const DeviceMap device_map(map, query.q_BLHD.device());
-  kc::SegmentAttentionOutput output;
-  output.out = rows_of<void>(out_BLHD);
-  output.lse = cuda::out<float>(lse_BHL);
-  output.accumulate = true;
-  kc::segment_attention_forward(problem_of(query, kv, device_map, heads), output,
+  kc::SegmentAttentionOutput sums;
+  sums.out = rows_of<void>(output.out_BLHD);
+  sums.lse = cuda::out<float>(output.lse_BHL);
+  sums.accumulate = true;
+  kc::segment_attention_forward(problem_of(query, kv, device_map, heads), sums,
                                 stream_of(query.q_BLHD));
 }
 
@@ -178,19 +183,23 @@ at::Tensor row_delta(const at::Tensor& out_BLHD, const at::Tensor& dout_BLHD) {
 }
 
 void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
-                   const kernels::KvBlockMap& map, const at::Tensor& dout_BLHD,
-                   const at::Tensor& lse_BHL, const at::Tensor& delta_BHL,
+                   const kernels::KvBlockMap& map, const OutputSide& output,
                    const at::Tensor& dq_BLHD, const std::vector<KvTensors>& dkv,
                    const std::optional<kernels::HeadRange>& heads) {
+  if (output.out_BLHD.defined()) {
+    if (const auto rows = dense_rows(query, map, heads)) {
+      return dense_backward(query, kv, *rows, output, dq_BLHD, dkv);
+    }
+  }
   const DeviceMap device_map(map, query.q_BLHD.device());
   const kc::SegmentAttentionProblem problem = problem_of(query, kv, device_map, heads);
   const DeviceTableTensors& table = query.device->table;
   kc::SegmentAttentionGradients gradients;
   gradients.inverse = {cuda::in<int32_t>(table.column_offsets),
                        cuda::in<int32_t>(table.query_block), cuda::in<int32_t>(table.pair)};
-  gradients.dout = rows_of<const void>(dout_BLHD);
-  gradients.lse = cuda::in<float>(lse_BHL);
-  gradients.delta = cuda::in<float>(delta_BHL);
+  gradients.dout = rows_of<const void>(output.dout_BLHD);
+  gradients.lse = cuda::in<float>(output.lse_BHL);
+  gradients.delta = cuda::in<float>(output.delta_BHL);
   gradients.dq = rows_of<float>(dq_BLHD);
   for (size_t i = 0; i < dkv.size(); ++i) {
     if (!dkv[i].k.defined()) continue;

@@ -18,15 +18,15 @@ std::shared_ptr<const DeviceQuery> upload_query(const kernels::SegmentTable&,
 namespace device {
 
 void forward_pass(const QuerySide&, const std::vector<KvTensors>&, const kernels::KvBlockMap&,
-                  const at::Tensor&, const at::Tensor&, const std::optional<kernels::HeadRange>&) {
+                  PassOutput&, const std::optional<kernels::HeadRange>&) {
   refuse();
 }
 
 at::Tensor row_delta(const at::Tensor&, const at::Tensor&) { refuse(); }
 
 void backward_pass(const QuerySide&, const std::vector<KvTensors>&, const kernels::KvBlockMap&,
-                   const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                   const std::vector<KvTensors>&, const std::optional<kernels::HeadRange>&) {
+                   const OutputSide&, const at::Tensor&, const std::vector<KvTensors>&,
+                   const std::optional<kernels::HeadRange>&) {
   refuse();
 }
 

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
-#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -112,17 +110,13 @@ ShardAttention::Outcome ShardAttention::forward(const ShardTensors& inputs, cons
   call_.k_BLHD = expand_rows(key_side_.keys, video_rows(inputs.k), threads);
   call_.v_BLHD = expand_rows(key_side_.keys, video_rows(inputs.v), threads);
 
-  const at::Tensor& q = call_.query.q_BLHD;
-  const auto options = q.options().dtype(accumulator_type(q.scalar_type()));
-  fine_ = at::zeros({q.size(0), q.size(1), q.size(2), q.size(3)}, options);
-  lse_ = at::full({q.size(0), q.size(2), q.size(1)}, -std::numeric_limits<double>::infinity(),
-                  options);
-  method_->attend_first(call_.query, fine_, lse_);
+  fine_ = empty_output(call_.query.q_BLHD);
+  method_->attend_first(call_.query, fine_);
   if (merges_prefix()) prefix_->start_forward(call_.query, {call_.k_BLHD, call_.v_BLHD});
-  memory_ = key_side_.outer->forward(call_, fine_, lse_);
-  if (merges_prefix()) prefix_->finish_forward(fine_, lse_);
+  memory_ = key_side_.outer->forward(call_, fine_);
+  if (merges_prefix()) prefix_->finish_forward(fine_);
 
-  at::Tensor fine = fine_, lse = lse_;
+  at::Tensor fine = fine_.out_BLHD, lse = fine_.lse_BHL;
   if (selection_.pruning) {
     fine = recover(*selection_.pruning, fine, threads);
     if (keep_lse) lse = recover_lse(*selection_.pruning, lse, threads);
@@ -138,13 +132,13 @@ std::vector<at::Tensor> ShardAttention::backward(const at::Tensor& dout) {
   ShardGradients gradients;
   at::Tensor dfine = method_->finish_backward(dout, gradients);
   if (selection_.pruning) dfine = recover_backward(*selection_.pruning, dfine, threads);
-  at::Tensor delta;
+  OutputSide output;
   {
     Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.delta");
-    delta = row_delta(fine_, dfine, threads);
+    output = output_side(fine_.out_BLHD, fine_.lse_BHL, dfine, threads);
   }
-  const auto options = fine_.options();
-  OuterGradients outer{at::zeros_like(fine_),
+  const auto options = fine_.out_BLHD.options();
+  OuterGradients outer{at::zeros_like(fine_.out_BLHD),
                        at::zeros(call_.k_BLHD.sizes(), options),
                        at::zeros(call_.v_BLHD.sizes(), options),
                        {}};
@@ -153,10 +147,10 @@ std::vector<at::Tensor> ShardAttention::backward(const at::Tensor& dout) {
     outer.replicated = {at::zeros(sizes, options), at::zeros(sizes, options)};
   }
   if (merges_prefix()) {
-    prefix_->backward(query, {call_.k_BLHD, call_.v_BLHD}, dfine, lse_, delta,
-                      {outer.dk_BLHD, outer.dv_BLHD}, outer.replicated);
+    prefix_->backward(query, {call_.k_BLHD, call_.v_BLHD}, output, {outer.dk_BLHD, outer.dv_BLHD},
+                      outer.replicated);
   }
-  key_side_.outer->backward(call_, *memory_, dfine, lse_, delta, outer);
+  key_side_.outer->backward(call_, *memory_, output, outer);
 
   gradients.dq = outer.dq_BLHD;
   gradients.dk = gather_row_gradients(key_side_.keys, outer.dk_BLHD, threads);
@@ -166,7 +160,7 @@ std::vector<at::Tensor> ShardAttention::backward(const at::Tensor& dout) {
     gradients.dv = with_prefix_rows(gradients.dv, prefix_->own_rows());
     prefix_->give_back(outer.replicated, gradients.dq, gradients.dk, gradients.dv);
   }
-  method_->add_gradients(query, dfine, lse_, delta, gradients);
+  method_->add_gradients(query, output, gradients);
   if (selection_.pruning) {
     gradients.dq = scatter_gradients(*selection_.pruning, gradients.dq, threads);
   }

@@ -70,7 +70,7 @@ class ShardAttention {
   Selection selection_;
   std::unique_ptr<PrefixBranch> prefix_;  // null: no prefix, or one outer rank
   OuterCall call_;                        // the query side (kept queries only), the own KV rows
-  at::Tensor fine_, lse_;                 // of the query side
+  PassOutput fine_;                       // of the query side
   std::unique_ptr<OuterStrategy::Memory> memory_;
 };
 

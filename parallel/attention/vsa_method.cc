@@ -131,8 +131,7 @@ class VsaMethod : public AttentionMethod {
     return dfine;
   }
 
-  void add_gradients(const QuerySide&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                     ShardGradients& gradients) override {
+  void add_gradients(const QuerySide&, const OutputSide&, ShardGradients& gradients) override {
     if (!has_coarse()) return;
     at::Tensor dq_own = at::empty_like(q_own_), dk_all = at::empty_like(k_all_),
                dv_all = at::empty_like(v_all_);

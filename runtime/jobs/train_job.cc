@@ -248,9 +248,11 @@ class TrainJob {
     if (!mesh_.device().is_cpu()) {
       use.tensor_peak = parallel::device_memory(mesh_.device()).peak_allocated;
     }
-    use.parameters = static_cast<int64_t>(parameters.flat_parameters().nbytes());
+    const auto masters = static_cast<int64_t>(parameters.flat_parameters().nbytes());
+    const at::Tensor& copies = parameters.flat_copies();
+    use.parameters = masters + (copies.defined() ? static_cast<int64_t>(copies.nbytes()) : 0);
     use.gradients = static_cast<int64_t>(parameters.flat_gradients().nbytes());
-    use.moments = 2 * use.parameters;
+    use.moments = 2 * masters;
     return use;
   }
 

@@ -147,6 +147,10 @@ MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare&
   const int64_t text_rows = batch * model.text_tokens();
   MemoryEstimate estimate;
   estimate.rows.push_back({"parameters (fp32)", 4 * parameters});
+  if (job.compute().device() == config::Compute::CUDA &&
+      job.compute().precision() == config::Compute::BF16) {
+    estimate.rows.push_back({"copies of the parameters (bf16)", 2 * parameters});
+  }
   estimate.rows.push_back({"gradients (fp32)", 4 * parameters});
   estimate.rows.push_back({"optimizer (two fp32 moments)", 8 * parameters});
 

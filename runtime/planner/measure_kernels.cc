@@ -98,11 +98,10 @@ class AttentionSample {
               threads};
     kv_ = {{random(keys), random(keys)}};
     query_.progress = subject.progress;
-    dout_ = random(rows);
     const auto sums = options.dtype(parallel::accumulator_type(query_.q_BLHD.scalar_type()));
-    out_ = zeros(rows, sums);
-    lse_ = at::full({1, heads, rows}, -std::numeric_limits<double>::infinity(), sums);
-    delta_ = at::zeros_like(lse_);
+    output_.out_BLHD = zeros(rows, sums);
+    output_.lse_BHL = at::full({1, heads, rows}, -std::numeric_limits<double>::infinity(), sums);
+    side_ = {random(rows), output_.lse_BHL, at::zeros_like(output_.lse_BHL), output_.out_BLHD};
     dq_ = zeros(rows, sums);
     dkv_ = {{zeros(keys, sums), zeros(keys, sums)}};
   }
@@ -113,12 +112,12 @@ class AttentionSample {
   // Continues from its former result: a layer's zeroing and row sums are other stages.
   void forward(bool twice = false) {
     for (const kernels::KvBlockMap* map : passes(twice)) {
-      parallel::forward_pass(query_, kv_, *map, out_, lse_);
+      parallel::forward_pass(query_, kv_, *map, output_);
     }
   }
   void backward(bool twice = false) {
     for (const kernels::KvBlockMap* map : passes(twice)) {
-      parallel::backward_pass(query_, kv_, *map, dout_, lse_, delta_, dq_, dkv_);
+      parallel::backward_pass(query_, kv_, *map, side_, dq_, dkv_);
     }
   }
 
@@ -137,7 +136,9 @@ class AttentionSample {
   std::vector<parallel::KvTensors> kv_, dkv_;
   kernels::KvBlockMap whole_;
   std::array<kernels::KvBlockMap, 2> halves_;
-  at::Tensor out_, lse_, dout_, delta_, dq_;
+  parallel::PassOutput output_;
+  parallel::OutputSide side_;
+  at::Tensor dq_;
 };
 
 double selection_rate(const config::Job& job, const parallel::TokenLayout& layout, int threads,
@@ -183,8 +184,9 @@ double linear_rate(const config::Job& job, int threads, comm::Communicator* grou
   const at::Tensor dy = at::randn({rows, dim}).to(type);
   models::OpContext op;
   op.threads = threads;
-  const double seconds = median_seconds(group, kRepetitions,
-                                        [&] { models::linear(x, weight, bias, op).backward(dy); });
+  const double seconds = median_seconds(group, kRepetitions, [&] {
+    models::linear(x, {weight, bias}, op).backward(dy);
+  });
   return per_row * static_cast<double>(rows) / seconds;
 }
 

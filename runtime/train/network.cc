@@ -23,6 +23,12 @@ at::ScalarType compute_type(const config::Job& job) {
   throw InternalError("compute.precision has no counterpart");
 }
 
+// On the processor a product rounds for itself.
+models::ParameterStore::Copies copies_of(const config::Job& job, const at::Device& device) {
+  using Copies = models::ParameterStore::Copies;
+  return device.is_cuda() && compute_type(job) == at::kBFloat16 ? Copies::kBFloat16 : Copies::kNone;
+}
+
 models::WanCompute wan_compute(const config::Job& job, int threads) {
   models::WanCompute compute;
   compute.dtype = compute_type(job);
@@ -56,7 +62,8 @@ Network::Network(const config::Job& job, const parallel::Mesh& mesh, int threads
       mesh_(mesh),
       threads_(threads),
       parameters_(models::wan_parameters(wan_config(job)),
-                  parallel::accumulator_type(compute_type(job)), mesh.device()),
+                  parallel::accumulator_type(compute_type(job)), mesh.device(),
+                  copies_of(job, mesh.device())),
       model_(wan_config(job), parameters_, mesh, wan_compute(job, threads)),
       slots_(job.model().layers()) {
   if (start == Start::kCheckpoint) return;

@@ -45,7 +45,8 @@ void Optimizer::update(double learning_rate, double gradient_norm) {
   step.step = ++updates_;
   const at::Tensor& weights = parameters_.flat_parameters();
   if (!weights.is_cpu()) {
-    return device::adamw_update(step, parameters_.flat_gradients(), weights, mean_, square_);
+    return device::adamw_update(step, parameters_.flat_gradients(), weights, mean_, square_,
+                                parameters_.flat_copies());
   }
   kernels::adamw_update(step, parameters_.flat_gradients().data_ptr<float>(), weights.numel(),
                         weights.data_ptr<float>(), mean_.data_ptr<float>(),

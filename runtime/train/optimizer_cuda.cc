@@ -22,11 +22,15 @@ double sum_of_squares(const at::Tensor& values) {
 }
 
 void adamw_update(const kernels::AdamWStep& step, const at::Tensor& gradient,
-                  const at::Tensor& parameter, const at::Tensor& mean, const at::Tensor& square) {
-  using Tensor = kc::AdamWTensor<__nv_bfloat16>;  // the type of copies, of which there are none
-  const Tensor flat{
-      in<float>(gradient), out<float>(parameter), out<float>(mean), out<float>(square), nullptr,
-      parameter.numel()};
+                  const at::Tensor& parameter, const at::Tensor& mean, const at::Tensor& square,
+                  const at::Tensor& copy) {
+  using Tensor = kc::AdamWTensor<__nv_bfloat16>;
+  const Tensor flat{in<float>(gradient),
+                    out<float>(parameter),
+                    out<float>(mean),
+                    out<float>(square),
+                    copy.defined() ? out<__nv_bfloat16>(copy) : nullptr,
+                    parameter.numel()};
   const std::vector<kc::TensorChunk> chunks = kc::tensor_chunks({parameter.numel()});
   const at::Tensor tensors_on_device =
       bytes_on(std::span<const Tensor>(&flat, 1), parameter.device());

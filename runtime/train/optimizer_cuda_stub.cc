@@ -13,7 +13,7 @@ namespace {
 double sum_of_squares(const at::Tensor&) { refuse(); }
 
 void adamw_update(const kernels::AdamWStep&, const at::Tensor&, const at::Tensor&,
-                  const at::Tensor&, const at::Tensor&) {
+                  const at::Tensor&, const at::Tensor&, const at::Tensor&) {
   refuse();
 }
 

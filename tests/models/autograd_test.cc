@@ -71,15 +71,21 @@ void check(const Function& ours, const Function& reference, const Tensors& input
 }
 
 TEST(Autograd, Linear) {
-  check([](const Tensors& x) { return linear(x[0], x[1], x[2], kOp); },
-        [](const Tensors& x) { return at::linear(x[0], x[1], x[2]); },
-        leaves({{2, 5, 7}, {4, 7}, {4}}));
+  check(
+      [](const Tensors& x) {
+        return linear(x[0], {x[1], x[2]}, kOp);
+      },
+      [](const Tensors& x) { return at::linear(x[0], x[1], x[2]); },
+      leaves({{2, 5, 7}, {4, 7}, {4}}));
 }
 
 TEST(Autograd, GeluLinear) {
-  check([](const Tensors& x) { return gelu_linear(x[0], x[1], x[2], kOp); },
-        [](const Tensors& x) { return at::linear(at::gelu(x[0], "tanh"), x[1], x[2]); },
-        leaves({{2, 5, 7}, {4, 7}, {4}}));
+  check(
+      [](const Tensors& x) {
+        return gelu_linear(x[0], {x[1], x[2]}, kOp);
+      },
+      [](const Tensors& x) { return at::linear(at::gelu(x[0], "tanh"), x[1], x[2]); },
+      leaves({{2, 5, 7}, {4, 7}, {4}}));
 }
 
 TEST(Autograd, LayerNormModulate) {
@@ -166,10 +172,10 @@ TEST(Autograd, NoTokensGiveZeroParameterGradients) {
   const Tensors x = leaves({{2, 0, 6}, {6, 6}, {6}, {2, 6}});
   const Function f = [](const Tensors& x) {
     const at::Tensor h = layer_norm_modulate(x[0], x[3], x[3], kEps, at::kDouble, kOp);
-    const at::Tensor q = rms_norm_heads(linear(h, x[1], x[2], kOp), x[2], nullptr, 1, kEps, kOp);
+    const at::Tensor q = rms_norm_heads(linear(h, {x[1], x[2]}, kOp), x[2], nullptr, 1, kEps, kOp);
     const at::Tensor text = x[1].unsqueeze(0).unsqueeze(2).expand({2, 6, 1, 6});
     const at::Tensor o = cross_attention(q, text, text, kOp).view({2, 0, 6});
-    return gated_residual(x[0], gelu_linear(o, x[1], x[2], kOp), x[3], kOp);
+    return gated_residual(x[0], gelu_linear(o, {x[1], x[2]}, kOp), x[3], kOp);
   };
   for (const at::Tensor& gradient : gradients(f, x)) {
     EXPECT_EQ(gradient.abs().sum().item<double>(), 0);
@@ -179,7 +185,7 @@ TEST(Autograd, NoTokensGiveZeroParameterGradients) {
 TEST(Autograd, CheckpointedFunctionAccumulatesIntoLeaves) {
   const Tensors x = leaves({{3, 4}, {4, 4}, {4}});
   const TensorFunction body = [&](const Tensors& in) {
-    return gelu_linear(in[0], x[1], x[2], kOp);
+    return gelu_linear(in[0], {x[1], x[2]}, kOp);
   };
   const auto run = [&](bool checkpointed) {
     for (const auto& leaf : x) leaf.mutable_grad() = at::Tensor();
@@ -201,7 +207,7 @@ TEST(Autograd, LowPrecisionErrsNoMoreThanLibTorch) {
                       x[3].to(type), x[4].to(type));
   };
   const Function ours = [](const Tensors& x) {
-    return gelu_linear(linear(x[0], x[1], x[2], kOp), x[3], x[4], kOp);
+    return gelu_linear(linear(x[0], {x[1], x[2]}, kOp), {x[3], x[4]}, kOp);
   };
   const std::vector<std::vector<int64_t>> shapes{{1, 200, 64}, {96, 64}, {96}, {64, 96}, {64}};
   const Tensors exact = gradients(reference, leaves(shapes));

@@ -14,6 +14,7 @@
 #include "runtime/plan/job_specs.h"
 #include "runtime/profile/step_collector.h"
 #include "runtime/train/optimizer.h"
+#include "tests/runtime/cuda/dense_operators.h"
 #include "tests/runtime/cuda/host_operators.h"
 #include "tests/runtime/cuda/staged_backend.h"
 #include "tests/runtime/thread_ranks.h"
@@ -103,10 +104,15 @@ void expect_loss(double found, double host, double exact) {
   EXPECT_LE(std::abs(found - exact), 2 * std::max(std::abs(host - exact), 0x1p-8 * exact));
 }
 
-class DeviceStep : public ::testing::TestWithParam<const char*> {
+class WithHostOperators : public ::testing::Test {
  protected:
-  void SetUp() override { testing::use_host_operators(); }
+  void SetUp() override {
+    testing::use_host_operators();
+    testing::reset_dense_calls();
+  }
 };
+
+class DeviceStep : public WithHostOperators, public ::testing::WithParamInterface<const char*> {};
 
 TEST_P(DeviceStep, IsAsExactAsTheProcessorsInTheSamePrecision) {
   const Step exact = on_processor(job(GetParam(), "FP32"));
@@ -129,17 +135,32 @@ INSTANTIATE_TEST_SUITE_P(Methods, DeviceStep,
                                            "method: SLIDING_TILE"));
 
 constexpr const char* kVsa = "method: VSA vsa { sparsity { start: 0.5 } }";
+constexpr const char* kDense = "method: DENSE";
 
-class DeviceRanks : public DeviceStep {};
+// Two steps of one layer: its cross-attention, and its self-attention where that is dense.
+TEST_F(WithHostOperators, OnlyDenseAttentionTakesTheDensePath) {
+  on_device(job(kDense, "BF16"));
+  EXPECT_EQ(testing::dense_calls().forward, 2 * 2);
+  EXPECT_EQ(testing::dense_calls().backward, 2 * 2);
+  testing::reset_dense_calls();
+  on_device(job(kVsa, "BF16"));
+  EXPECT_EQ(testing::dense_calls().forward, 2 * 1);
+  EXPECT_EQ(testing::dense_calls().backward, 2 * 1);
+}
+
+class DeviceRanks : public WithHostOperators,
+                    public ::testing::WithParamInterface<std::tuple<const char*, const char*>> {};
 
 TEST_P(DeviceRanks, TwoEqualOne) {
-  const Step exact = on_processor(job(kVsa, "FP32"));
-  const Step host = on_processor(job(kVsa, "BF16"));
+  const char* const method = std::get<0>(GetParam());
+  const char* const parallel = std::get<1>(GetParam());
+  const Step exact = on_processor(job(method, "FP32"));
+  const Step host = on_processor(job(method, "BF16"));
   std::vector<Step> found(2);
   testing::run_ranks(2, [&](std::unique_ptr<comm::Communicator> world) {
     const int rank = world->rank();
     const parallel::TensorDevice device = parallel::TensorDevice::hold(0);
-    found[rank] = steps(job(kVsa, "BF16", GetParam(), 2), std::move(world), device.device());
+    found[rank] = steps(job(method, "BF16", parallel, 2), std::move(world), device.device());
   });
   expect_loss(found[0].loss + found[1].loss, host.loss, exact.loss);
   EXPECT_LE(error(found[0].gradients, exact.gradients), 2 * error(host.gradients, exact.gradients));
@@ -155,10 +176,92 @@ TEST_P(DeviceRanks, TwoEqualOne) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Strategies, DeviceRanks,
-                         ::testing::Values("ulysses: 2", "outer: 2 strategy: RING",
-                                           "outer: 2 strategy: ALL_GATHER",
-                                           "outer: 2 strategy: SELECTED",
-                                           "outer: 2 remote_kv: FETCH_AGAIN"));
+                         ::testing::Combine(::testing::Values(kVsa, kDense),
+                                            ::testing::Values("ulysses: 2",
+                                                              "outer: 2 strategy: RING",
+                                                              "outer: 2 strategy: ALL_GATHER",
+                                                              "outer: 2 strategy: SELECTED",
+                                                              "outer: 2 remote_kv: FETCH_AGAIN")));
+
+// Two ranks, two steps: the cross-attention, and a pass for each shard of keys.
+TEST_F(WithHostOperators, EveryStepOfADenseRingTakesTheDensePath) {
+  testing::run_ranks(2, [&](std::unique_ptr<comm::Communicator> world) {
+    const parallel::TensorDevice device = parallel::TensorDevice::hold(0);
+    steps(job(kDense, "BF16", "outer: 2 strategy: RING", 2), std::move(world), device.device());
+  });
+  EXPECT_EQ(testing::dense_calls().forward, 2 * 2 * 3);
+  EXPECT_EQ(testing::dense_calls().backward, 2 * 2 * 3);
+}
+
+// bf16 copies of the weights: nobody who changes the weights may leave them behind.
+class WeightCopies : public WithHostOperators {
+ protected:
+  static at::Tensor velocity(Network& network, const ParitySamples& samples) {
+    network.parameters().zero_gradients();
+    return forward_backward(network, samples.replicas.front(), 0, samples.samples())
+        .velocity_BLF.cpu();
+  }
+
+  static bool are_current(const models::ParameterStore& parameters) {
+    return parameters.flat_copies().cpu().equal(
+        parameters.flat_parameters().cpu().to(at::kBFloat16));
+  }
+
+  const config::Job job_ = job(kDense, "BF16");
+  const ParitySamples samples_ = load_parity_samples(job_);
+};
+
+TEST_F(WeightCopies, FollowEveryChangeOfTheWeights) {
+  const parallel::TensorDevice device = parallel::TensorDevice::hold(0);
+  const parallel::Mesh mesh(std::move(comm::make_thread_world(1, {}).front()), mesh_shape(job_),
+                            device.device());
+  Network network(job_, mesh, 1, Network::Start::kFresh);
+  models::ParameterStore& parameters = network.parameters();
+  const at::Tensor started = velocity(network, samples_);
+  EXPECT_TRUE(are_current(parameters)) << "the weights' start";
+
+  Optimizer optimizer(job_.training().optimizer(), parameters, 1);
+  optimizer.update(1e-2, optimizer.gradient_norm());
+  EXPECT_TRUE(are_current(parameters)) << "an update writes both, before any forward";
+  const at::Tensor updated = velocity(network, samples_);
+  EXPECT_FALSE(updated.equal(started));
+
+  parameters.flat_parameters().mul_(1.5);
+  velocity(network, samples_);
+  EXPECT_TRUE(are_current(parameters)) << "a write to all";
+
+  parameters.tensor("blocks.0.ffn.0.weight").detach().fill_(0.25);
+  velocity(network, samples_);
+  EXPECT_TRUE(are_current(parameters)) << "a write to one";
+}
+
+TEST_F(WeightCopies, FollowACheckpoint) {
+  const parallel::TensorDevice device = parallel::TensorDevice::hold(0);
+  const parallel::Mesh mesh(std::move(comm::make_thread_world(1, {}).front()), mesh_shape(job_),
+                            device.device());
+  Network trained(job_, mesh, 1, Network::Start::kFresh);
+  velocity(trained, samples_);
+  Optimizer optimizer(job_.training().optimizer(), trained.parameters(), 1);
+  optimizer.update(1e-2, optimizer.gradient_norm());
+
+  // Has run with other weights before.
+  Network resumed(job_, mesh, 1, Network::Start::kFresh);
+  velocity(resumed, samples_);
+  const FlatState from = trained.checkpoint_state(), to = resumed.checkpoint_state();
+  const std::vector<CheckpointTensor> saved = from.tensors(), loaded = to.tensors();
+  for (size_t i = 0; i < saved.size(); ++i) {
+    std::ranges::copy(saved[i].values, loaded[i].values.begin());
+  }
+  to.write_back();
+  EXPECT_TRUE(velocity(resumed, samples_).equal(velocity(trained, samples_)));
+  EXPECT_TRUE(are_current(resumed.parameters()));
+}
+
+TEST_F(WeightCopies, ThereAreNoneOnTheProcessor) {
+  const parallel::Mesh mesh(std::move(comm::make_thread_world(1, {}).front()), mesh_shape(job_));
+  Network network(job_, mesh, 1, Network::Start::kFresh);
+  EXPECT_FALSE(network.parameters().flat_copies().defined());
+}
 
 }  // namespace
 }  // namespace sprocket::runtime
