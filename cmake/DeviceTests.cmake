@@ -1,13 +1,13 @@
 # Tests of device code. In builds with CUDA.
 add_custom_target(device_tests)
 
-# sprocket_device_test(NAME [SIMULATED_ONLY] [ARCHITECTURE 80|90a] [CAPABILITIES 8.0 9.0] [TIMEOUT s]
+# sprocket_device_test(NAME [SIMULATED_ONLY | GPU_ONLY] [ARCHITECTURE 80|90a] [CAPABILITIES 8.0 9.0] [TIMEOUT s]
 #                      SOURCES a_device_test.cc … LIBS a_cuda_library …)
 #   One GoogleTest binary over the shared CUDA runtime, with .cu sources (compiled for ARCHITECTURE, default
 #   80) or without. Label `simulated`: each test, for each capability (default 8.0), on the simulator of
 #   tests/cuda_simulator. Label `gpu`: the same binary on a GPU, with SPROCKET_GPU_TESTS.
 function(sprocket_device_test name)
-  cmake_parse_arguments(arg "SIMULATED_ONLY" "ARCHITECTURE;TIMEOUT" "CAPABILITIES;SOURCES;LIBS" ${ARGN})
+  cmake_parse_arguments(arg "SIMULATED_ONLY;GPU_ONLY" "ARCHITECTURE;TIMEOUT" "CAPABILITIES;SOURCES;LIBS" ${ARGN})
   if(NOT arg_ARCHITECTURE)
     set(arg_ARCHITECTURE 80)
   endif()
@@ -30,6 +30,9 @@ function(sprocket_device_test name)
   target_link_options(${name} PRIVATE -Wl,--as-needed)
   add_dependencies(${name} cuda_simulator)
   add_dependencies(device_tests ${name})
+  if(arg_GPU_ONLY)
+    set(arg_CAPABILITIES)
+  endif()
   foreach(capability ${arg_CAPABILITIES})
     gtest_discover_tests(
       ${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}.simulated_${capability}. TEST_LIST ${name}_${capability}
