@@ -45,7 +45,7 @@ CrossState plan(const at::Tensor& q, const at::Tensor& k, const OpContext& op) {
 
 QuerySide query_side(const CrossState& state, const at::Tensor& q) {
   QuerySide query{q, state.query_offsets, state.table, {}, state.scale, state.op.threads};
-  parallel::upload(query);
+  parallel::attach_device_form(query);
   return query;
 }
 

@@ -29,6 +29,12 @@ struct DeviceQuery {
   int max_row_pairs = 0;     // of a row of the table
 };
 
+// The place of a query side's device form, which the first pass that reads it makes: dense passes
+// do not (dense_rows.h).
+struct DeviceForm {
+  std::shared_ptr<const DeviceQuery> made;
+};
+
 // Bounds that kernels on a device take from the host, which has the table.
 int longest_row(const kernels::SegmentTable& table);
 int longest_block(const std::vector<int64_t>& offsets);

@@ -109,7 +109,7 @@ QuerySide GlobalBranch::query_side(
     const QuerySide& query, const std::shared_ptr<const kernels::SegmentTable>& table) const {
   QuerySide side = query;
   side.table = table;
-  upload(side);
+  attach_device_form(side);
   return side;
 }
 

@@ -150,7 +150,7 @@ QuerySide PrefixBranch::query_side(const QuerySide& like) const {
     table->row_offsets.push_back(std::ssize(table->kv_block));
   }
   QuerySide side{q_, query_offsets_, table, {}, like.scale, like.threads, like.progress};
-  upload(side);
+  attach_device_form(side);
   return side;
 }
 

@@ -85,10 +85,8 @@ class Workspace {
 
 }  // namespace
 
-void upload(QuerySide& query) {
-  if (query.q_BLHD.is_cpu()) return;
-  query.device =
-      upload_query(*query.table, query.query_offsets, query.query_rows, query.q_BLHD.device());
+void attach_device_form(QuerySide& query) {
+  if (!query.q_BLHD.is_cpu()) query.device = std::make_shared<DeviceForm>();
 }
 
 PassOutput empty_output(const at::Tensor& q_BLHD) {

@@ -30,11 +30,12 @@ struct QuerySide {
   double scale = 1;
   int threads = 1;
   comm::Communicator* progress = nullptr;  // advanced while the kernel computes; null: nothing is
-  std::shared_ptr<const DeviceQuery> device;  // of tensors on a device, made by upload
+  std::shared_ptr<DeviceForm> device;      // of tensors on a device, from attach_device_form
 };
 
-// Makes query.device for what the query side holds now; nothing on the processor.
-void upload(QuerySide& query);
+// To be called when the table, the offsets and the rows are what the passes read. Nothing on the
+// processor.
+void attach_device_form(QuerySide& query);
 
 // What the forward passes of a call merge into.
 struct PassOutput {

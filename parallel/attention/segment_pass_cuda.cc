@@ -96,14 +96,22 @@ class DeviceMap {
   at::Tensor memory_;
 };
 
+const DeviceQuery& device_form(const QuerySide& query) {
+  SPROCKET_CHECK(query.device != nullptr, "the query side has no place for its device form");
+  std::shared_ptr<const DeviceQuery>& made = query.device->made;
+  if (!made) {
+    made = upload_query(*query.table, query.query_offsets, query.query_rows, query.q_BLHD.device());
+  }
+  return *made;
+}
+
 kc::SegmentAttentionProblem problem_of(const QuerySide& query, const std::vector<KvTensors>& kv,
                                        const DeviceMap& map,
                                        const std::optional<kernels::HeadRange>& heads) {
-  SPROCKET_CHECK(query.device != nullptr, "the query side has no device form");
   SPROCKET_CHECK(kv.size() <= kc::kMaxKvBuffers,
                  "attention on a device reads at most {} buffers of keys, found {}",
                  kc::kMaxKvBuffers, kv.size());
-  const DeviceQuery& side = *query.device;
+  const DeviceQuery& side = device_form(query);
   const at::Tensor& q = query.q_BLHD;
   kc::SegmentAttentionProblem problem;
   problem.family = family_of(q.device());
@@ -193,7 +201,7 @@ void backward_pass(const QuerySide& query, const std::vector<KvTensors>& kv,
   }
   const DeviceMap device_map(map, query.q_BLHD.device());
   const kc::SegmentAttentionProblem problem = problem_of(query, kv, device_map, heads);
-  const DeviceTableTensors& table = query.device->table;
+  const DeviceTableTensors& table = device_form(query).table;
   kc::SegmentAttentionGradients gradients;
   gradients.inverse = {cuda::in<int32_t>(table.column_offsets),
                        cuda::in<int32_t>(table.query_block), cuda::in<int32_t>(table.pair)};

@@ -1,5 +1,5 @@
 // The twins of segment_pass.h for tensors on a CUDA device: bf16, heads of 64 or 128 channels,
-// blocks of at most 128 rows. `query.device` must be there (upload). They enqueue and return.
+// blocks of at most 128 rows. `query.device` must be there. They enqueue and return.
 // Dense passes (dense_rows.h) go through LibTorch, all others through the project's kernel.
 #pragma once
 

@@ -106,7 +106,7 @@ ShardAttention::Outcome ShardAttention::forward(const ShardTensors& inputs, cons
   call_.query = {inputs.q, context_.blocks.own_offsets(), table, {}, scale, threads};
   if (context_.strategy.overlap) call_.query.progress = &context_.mesh.world();
   if (selection_.pruning) prune(*selection_.pruning, call_.query);
-  upload(call_.query);
+  attach_device_form(call_.query);
   call_.k_BLHD = expand_rows(key_side_.keys, video_rows(inputs.k), threads);
   call_.v_BLHD = expand_rows(key_side_.keys, video_rows(inputs.v), threads);
 

@@ -55,7 +55,7 @@ class DensePass : public ::testing::TestWithParam<Case> {
                     std::make_shared<const kernels::SegmentTable>(std::move(table)),
                     {},
                     kScale};
-    upload(query);
+    attach_device_form(query);
     return query;
   }
 
