@@ -2,6 +2,7 @@
 // of two buffers of keys, or over a few keys of one.
 #include <ATen/Context.h>
 #include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
