@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace sprocket::runtime {
+namespace sprocket::profile {
 
 IntervalSet::IntervalSet(std::vector<Span> spans) {
   std::erase_if(spans, [](const Span& span) { return span.end <= span.begin; });
@@ -53,4 +53,4 @@ IntervalSet subtract(const IntervalSet& a, const IntervalSet& b) {
   return IntervalSet(std::move(rest));
 }
 
-}  // namespace sprocket::runtime
+}  // namespace sprocket::profile

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace sprocket::runtime {
+namespace sprocket::profile {
 
 struct Span {
   int64_t begin = 0;
@@ -31,4 +31,4 @@ IntervalSet intersect(const IntervalSet& a, const IntervalSet& b);
 // a without b.
 IntervalSet subtract(const IntervalSet& a, const IntervalSet& b);
 
-}  // namespace sprocket::runtime
+}  // namespace sprocket::profile

@@ -1,0 +1,87 @@
+#include "runtime/profile/operation_sums.h"
+
+#include <algorithm>
+
+namespace sprocket::profile {
+namespace {
+
+double ms(int64_t ns) { return 1e-6 * static_cast<double>(ns); }
+
+// That members waited for messages of one peer alone, which is not the one that came last itself:
+// what is slow is the way to it.
+void blame_links(const MatchedOperation& operation, std::span<RankSums> rank_sums) {
+  const int late_rank = operation.members[operation.late].rank;
+  for (const OperationMember& member : operation.members) {
+    const RecordedOperation& op = *member.operation;
+    if (op.last_peer < 0 || op.last_peer == late_rank) continue;
+    for (const OperationMember& peer : operation.members) {
+      if (peer.rank == op.last_peer) rank_sums[peer.rank_step].alone_ns += op.last_alone_ns;
+    }
+  }
+}
+
+}  // namespace
+
+void OperationTable::keep_if_slow(const MatchedOperation& operation, int64_t step) {
+  const double longest = ms(operation.longest_ns);
+  if (slowest_.size() == kSlowest && slowest_.back().ms >= longest) return;
+  const RecordedOperation& op = operation.operation();
+  const SlowOperation slow{operation.group->name,
+                           operation.group->index,
+                           op.sequence,
+                           comm::name_of(op.op),
+                           name_of(op.phase),
+                           op.layer,
+                           step,
+                           longest,
+                           ms(operation.transfer_ns),
+                           operation.members[operation.late].rank};
+  const auto place =
+      std::find_if(slowest_.begin(), slowest_.end(),
+                   [longest](const SlowOperation& other) { return other.ms < longest; });
+  slowest_.insert(place, slow);
+  if (slowest_.size() > kSlowest) slowest_.pop_back();
+}
+
+void OperationTable::add(std::span<const RankStep> ranks,
+                         std::span<const MatchedOperation> operations,
+                         std::span<RankSums> rank_sums) {
+  for (const MatchedOperation& operation : operations) {
+    const RecordedOperation& first = operation.operation();
+    OperationSums& sums = sums_[{operation.group->name, first.op, first.phase}];
+    for (const OperationMember& member : operation.members) {
+      ++sums.calls;
+      sums.sent_bytes += member.operation->sent_bytes;
+      sums.messages += member.operation->messages;
+    }
+    if (!operation.matched) continue;
+    RankSums& late = rank_sums[operation.members[operation.late].rank_step];
+    for (const OperationMember& member : operation.members) {
+      const int64_t wait = operation.wait_ns(member);
+      RankSums& own = rank_sums[member.rank_step];
+      ++sums.matched_calls;
+      sums.transfer_ns += operation.transfer_ns;
+      sums.wait_ns += wait;
+      sums.bus_bytes += static_cast<double>(operation.volume_bytes) *
+                        busbw_factor(first.op, operation.group_size);
+      own.wait_ns += wait;
+      late.caused_wait_ns += wait;
+      const int layer = member.operation->layer;
+      if (layer >= 0 && layer < std::ssize(own.layers)) own.layers[layer].wait_ns += wait;
+    }
+    blame_links(operation, rank_sums);
+    keep_if_slow(operation, ranks[operation.members.front().rank_step].step.step);
+  }
+  // Operations that did not complete are calls as well.
+  for (const RankStep& rank : ranks) {
+    for (const RecordedOperation& op : rank.step.operations) {
+      if (op.completed()) continue;
+      OperationSums& sums = sums_[{rank.header->groups(op.group).name(), op.op, op.phase}];
+      ++sums.calls;
+      sums.sent_bytes += op.sent_bytes;
+      sums.messages += op.messages;
+    }
+  }
+}
+
+}  // namespace sprocket::profile

@@ -1,0 +1,49 @@
+// What one rank did over the steps of a window, added up.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/profile/operation_matching.h"
+#include "runtime/profile/step_parts.h"
+
+namespace sprocket::profile {
+
+struct KernelSums {
+  Activity activity = Activity::kCompute;
+  int64_t intervals = 0, ns = 0;
+  double flops = 0, bytes = 0;
+};
+
+struct LayerSums {
+  int64_t compute_ns = 0, communication_ns = 0, exposed_ns = 0, wait_ns = 0;
+  Spread density, coverage;
+  std::vector<HeadPart> head_density, head_coverage;
+};
+
+struct RankSums {
+  int64_t steps = 0;
+  StepParts parts;
+  int64_t wait_ns = 0;         // for others, in matched operations
+  int64_t caused_wait_ns = 0;  // that others waited for it
+  int64_t alone_ns = 0;        // that others waited for its messages alone, when it was not late
+  int64_t tokens = 0, sent_bytes = 0;
+  int64_t records = 0, recording_ns = 0, lost_records = 0;
+  std::map<std::string, KernelSums> kernels;
+  std::vector<LayerSums> layers;
+  // By the job's groups of a name: bytes to ranks of other hosts, and to all.
+  struct Sent {
+    int64_t all = 0, between_hosts = 0;
+  };
+  std::map<std::string, Sent> sent_by_group;
+  std::map<int, int64_t> sent_to;  // by world rank
+  std::optional<events::End> end;
+
+  // hosts: of every world rank. Returns the step's parts.
+  StepParts add(const RankStep& rank, const std::vector<std::string>& hosts);
+};
+
+}  // namespace sprocket::profile
