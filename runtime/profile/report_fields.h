@@ -152,6 +152,7 @@ inline constexpr auto kFields<Heads> = std::tuple(field("density", &Heads::densi
 template <>
 inline constexpr auto kFields<KernelRow> = std::tuple(field("name", &KernelRow::name),
                                                       field("activity", &KernelRow::activity),
+                                                      field("phase", &KernelRow::phase),
                                                       field("calls", &KernelRow::calls),
                                                       field("ms", &KernelRow::ms),
                                                       field("flops", &KernelRow::flops),

@@ -109,20 +109,27 @@ Report example_report() {
   }
   r.heads = Heads{{{0.1, 0.15}, {0.1, 0.15}, {0.125, 0.125}},
                   std::vector<std::vector<double>>{{0.3, 0.3}, {0.25, 0.35}, {0.3, 0.3}}};
-  r.kernels = {{.name = "attention_backward",
+  r.kernels = {{.name = "attention.local",
                 .activity = "compute",
-                .calls = 6,
+                .phase = "backward",
+                .calls = 3,
                 .ms = 60,
                 .flops = 9e10,
                 .bytes = 3e8},
-               {.name = "attention_forward",
+               {.name = "attention.local",
                 .activity = "compute",
+                .phase = "forward",
                 .calls = 3,
                 .ms = 30,
                 .flops = 3.6e10,
                 .bytes = 1.5e8},
-               {.name = "linear", .activity = "compute", .calls = 60, .ms = 25, .flops = 5e10},
-               {.name = "pack", .activity = "copy", .calls = 12, .ms = 20, .bytes = 8e8}};
+               {.name = "loss", .activity = "compute", .phase = "forward", .calls = 1, .ms = 25},
+               {.name = "attention.pack",
+                .activity = "copy",
+                .phase = "forward",
+                .calls = 12,
+                .ms = 20,
+                .bytes = 8e8}};
   r.bytes.assign(4, std::vector<double>(4, 1e7));
   for (int i = 0; i < 4; ++i) r.bytes[i][i] = 5e6;
   r.bytes_block = 2;
