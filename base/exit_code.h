@@ -15,6 +15,7 @@ enum class ExitCode : int {
   kCuda = 6,          // CudaError
   kNonFinite = 7,     // NonFiniteError: the loss is not a number
   kMismatch = 8,      // many ranks compute something else than one
+  kRegression = 9,    // a step became slower by more than was allowed
   kInterrupted = 75,  // SIGTERM or SIGINT: the job saved a checkpoint and can be resumed
 };
 

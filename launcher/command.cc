@@ -28,6 +28,8 @@ const char* meaning_of(ExitCode code) {
       return "the loss is no longer a number";
     case ExitCode::kMismatch:
       return "the results of many ranks are not those of one";
+    case ExitCode::kRegression:
+      return "a step became slower by more than --max-regression, beyond noise";
     case ExitCode::kInterrupted:
       return "interrupted by a signal; a checkpoint was saved to resume from";
   }

@@ -141,7 +141,7 @@ struct Heads {  // [layer][head]
 };
 
 struct KernelRow {
-  std::string name, activity;
+  std::string name, activity, phase;
   double calls = 0, ms = 0;
   std::optional<double> flops, bytes;
   bool operator==(const KernelRow&) const = default;
