@@ -62,8 +62,8 @@ struct Interval {
   Position position;
   int64_t begin_ns;
   int64_t end_ns;
-  // The scope's last interval: the others are those that end where a scope inside it begins. Calls
-  // are counted by it.
+  // The scope's last interval, the others end where a scope inside it begins: for counting calls.
+  // It is left out, as every interval, when it takes no time, unless it has work.
   bool closes = true;
   Work work = {};  // of the whole scope, in its last interval; zero where nobody counted
 };

@@ -81,6 +81,7 @@ class Recorder {
   uint64_t begin(const OpRecord& record, std::span<const int64_t> sent_to = {});
   // Updates of a record that the ring has meanwhile overwritten are dropped.
   void start(uint64_t ticket, int64_t start_ns);
+  // The last peer was alone for at most as long as the operation took.
   void complete(uint64_t ticket, int64_t end_ns, OpState state, const LastPeer& last = {});
   // Completed, as was observed at `observed_ns`, with the times of the backend instead. Those of a
   // device may be off by microseconds: they are kept between enqueue_ns and the observation.
