@@ -105,7 +105,9 @@ void Timeline::settle(std::vector<Interval>& taken) {
     interval.begin_ns = device_->time_of(interval.begin_ns);
     interval.end_ns = device_->time_of(interval.end_ns);
   }
-  std::erase_if(taken, [](const Interval& i) { return i.end_ns <= i.begin_ns; });
+  for (Interval& interval : taken) interval.end_ns = std::max(interval.begin_ns, interval.end_ns);
+  std::erase_if(taken,
+                [](const Interval& i) { return i.end_ns == i.begin_ns && i.work == Work{}; });
   std::stable_sort(taken.begin(), taken.end(),
                    [](const Interval& a, const Interval& b) { return a.end_ns < b.end_ns; });
   // The innermost scope runs; those around it begin anew when it closes.
@@ -114,22 +116,30 @@ void Timeline::settle(std::vector<Interval>& taken) {
   device_->forget_before(runs ? open_.back().begin : INT64_MAX);
 }
 
-void Timeline::emit(const Open& open, int64_t end) {
+void Timeline::suspend(const Open& open, int64_t end) {
   if (recording_ && open.begin != MomentSource::kNone && end > open.begin) {
-    intervals_.push_back({open.activity, open.name, position, open.begin, end});
+    intervals_.push_back({open.activity, open.name, position, open.begin, end, false, {}});
   }
 }
 
-void Timeline::enter(Activity activity, const char* name) {
+// With work it is kept however short it is.
+void Timeline::close(const Open& open, int64_t end) {
+  const int64_t shortest = open.work == Work{} ? 1 : 0;
+  if (recording_ && open.begin != MomentSource::kNone && end >= open.begin + shortest) {
+    intervals_.push_back({open.activity, open.name, position, open.begin, end, true, open.work});
+  }
+}
+
+void Timeline::enter(Activity activity, const char* name, const Work& work) {
   if (traced()) push_range(name);
   Present now(*this);
-  if (!open_.empty()) emit(open_.back(), now.of(open_.back().activity));
-  open_.push_back({activity, name, now.of(activity)});
+  if (!open_.empty()) suspend(open_.back(), now.of(open_.back().activity));
+  open_.push_back({activity, name, now.of(activity), work});
 }
 
 void Timeline::leave() {
   Present now(*this);
-  emit(open_.back(), now.of(open_.back().activity));
+  close(open_.back(), now.of(open_.back().activity));
   open_.pop_back();
   if (!open_.empty()) open_.back().begin = now.of(open_.back().activity);
   pop_range();
@@ -148,7 +158,7 @@ void Timeline::pop_range() {
 
 Timeline::Scope::Scope(Timeline* timeline, Activity activity, const char* name)
     : timeline_(timeline) {
-  if (timeline_) timeline_->enter(activity, name);
+  if (timeline_) timeline_->enter(activity, name, {});
 }
 
 Timeline::Scope::~Scope() {

@@ -48,12 +48,24 @@ struct Position {
   int16_t layer = -1;  // -1: outside the blocks
 };
 
+// What an activity takes of the machine: floating-point operations, of which a multiply-add is two,
+// and bytes to and from memory, at least.
+struct Work {
+  double flops = 0;
+  double bytes = 0;
+  bool operator==(const Work&) const = default;
+};
+
 struct Interval {
   Activity activity;
   const char* name;  // static storage: an operation's name such as "attention.local"
   Position position;
   int64_t begin_ns;
   int64_t end_ns;
+  // The scope's last interval, the others end where a scope inside it begins: for counting calls.
+  // It is left out, as every interval, when it takes no time, unless it has work.
+  bool closes = true;
+  Work work = {};  // of the whole scope, in its last interval; zero where nobody counted
 };
 
 class Timeline {
@@ -78,6 +90,12 @@ class Timeline {
    public:
     // `timeline` may be null: then nothing happens.
     Scope(Timeline* timeline, Activity activity, const char* name);
+    // `work` is called, and returns the scope's Work, when intervals are recorded.
+    template <class WorkOf>
+    Scope(Timeline* timeline, Activity activity, const char* name, WorkOf&& work)
+        : timeline_(timeline) {
+      if (timeline_) timeline_->enter(activity, name, timeline_->recording() ? work() : Work{});
+    }
     ~Scope();
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
@@ -111,10 +129,12 @@ class Timeline {
     Activity activity;
     const char* name;
     int64_t begin;  // as in intervals_
+    Work work;
   };
-  void enter(Activity activity, const char* name);
+  void enter(Activity activity, const char* name, const Work& work);
   void leave();
-  void emit(const Open& open, int64_t end);
+  void suspend(const Open& open, int64_t end);
+  void close(const Open& open, int64_t end);
   void settle(std::vector<Interval>& taken);
   bool traced() const { return device_ && device_->traced(); }
   void push_range(const char* name);

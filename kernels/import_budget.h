@@ -95,6 +95,11 @@ struct Share {
   }
   bool operator==(const Share&) const = default;
 };
+inline Share total_of(std::span<const Share> shares) {
+  Share total;
+  for (const Share& share : shares) total += share;
+  return total;
+}
 
 // What the rows of the held domains may select.
 struct AllowedBlocks {

@@ -121,7 +121,7 @@ void add_pyramid_gradient(HeadView<const Accumulator<T>> d_extended, const Pyram
   });
 }
 
-double pyramid_density(const SegmentTable& table, const PyramidLayout& layout) {
+std::vector<double> pyramid_pairs(const SegmentTable& table, const PyramidLayout& layout) {
   std::vector<double> share(layout.segments(), 0);
   for (int block = 0; block < layout.blocks(); ++block) {
     for (int level = 1; level <= layout.levels(); ++level) {
@@ -129,10 +129,14 @@ double pyramid_density(const SegmentTable& table, const PyramidLayout& layout) {
       if (range.count > 0) share[range.first] = 1.0 / layout.widths[level - 1];
     }
   }
-  double sum = 0;
-  for (const int32_t id : table.kv_block) sum += share[id];
-  const double pairs = static_cast<double>(table.rows()) * layout.blocks();
-  return pairs == 0 ? 0 : sum / pairs;
+  std::vector<double> pairs(table.heads);
+  for (int64_t row = 0; row < table.rows(); ++row) {
+    double& sum = pairs[row / table.query_blocks % table.heads];
+    for (int64_t i = table.row_offsets[row]; i < table.row_offsets[row + 1]; ++i) {
+      sum += share[table.kv_block[i]];
+    }
+  }
+  return pairs;
 }
 
 #define SPROCKET_INSTANTIATE(T)                                                                    \

@@ -61,7 +61,8 @@ void add_pyramid_gradient(HeadView<const Accumulator<T>> d_extended, const Pyram
                           int batch, int heads, int head_dim, HeadView<Accumulator<T>> dx,
                           int threads);
 
-// Mean over all (query block, block) pairs of 1 / width for selected ones and 0 for skipped ones.
-double pyramid_density(const SegmentTable& table, const PyramidLayout& layout);
+// By head, the sum over all (query block, block) pairs of 1 / width for selected ones and 0 for
+// skipped ones.
+std::vector<double> pyramid_pairs(const SegmentTable& table, const PyramidLayout& layout);
 
 }  // namespace sprocket::kernels

@@ -122,18 +122,19 @@ void add(std::vector<T>& sums, const std::vector<T>& values) {
   for (size_t i = 0; i < values.size(); ++i) sums[i] += values[i];
 }
 
-// Of groups of equally many heads.
+// Of groups of heads.
 AttentionStatistics joined(const std::vector<AttentionStatistics>& parts) {
   AttentionStatistics all;
-  all.density = 0;
   for (const AttentionStatistics& part : parts) {
-    all.density += part.density / static_cast<double>(parts.size());
-    all.coverage += part.coverage / static_cast<double>(parts.size());
     all.selected_pairs += part.selected_pairs;
     add(all.pairs, part.pairs);
+    add(all.head_density, part.head_density);
+    add(all.head_coverage, part.head_coverage);
     add(all.domain_coverage, part.domain_coverage);
     add(all.kept_mass, part.kept_mass);
   }
+  all.density = kernels::total_of(all.head_density).value();
+  all.coverage = kernels::total_of(all.head_coverage).value();
   return all;
 }
 

@@ -53,6 +53,10 @@ struct AttentionStatistics {
   // By head of the model, 0 for those of other Ulysses ranks; ranks and calls add up.
   // (query row, key row) pairs that the fine stage computes (executed_pairs.h).
   std::vector<int64_t> pairs;
+  // Selected and all (query block, KV block) pairs, where the method uses a part of a block's
+  // queries or keys that part of a pair; and needed and all remote blocks, none on one outer rank.
+  // The shares of their sums over the heads are density and coverage.
+  std::vector<kernels::Share> head_density, head_coverage;
   // What `coverage` would be if every domain were a rank: the same on one rank and on many; prefix
   // blocks are not counted. Empty where there is one domain.
   std::vector<kernels::Share> domain_coverage;

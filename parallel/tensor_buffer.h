@@ -5,6 +5,7 @@
 
 #include "base/bfloat16.h"
 #include "base/error.h"
+#include "base/timeline.h"
 #include "kernels/segment_attention.h"
 #include "parallel/comm/communicator.h"
 #include "parallel/exchange_plan.h"
@@ -30,6 +31,12 @@ void gather_tensors(comm::Communicator& group, const at::Tensor& own, const at::
                     const std::vector<int64_t>& counts);
 void reduce_scatter_tensors(comm::Communicator& group, const at::Tensor& all, const at::Tensor& own,
                             const std::vector<int64_t>& counts);
+
+// Of an activity that reads or writes each of the tensors once; undefined ones are none.
+template <class... Tensors>
+Work moving(const Tensors&... tensors) {
+  return {0, (0.0 + ... + (tensors.defined() ? static_cast<double>(tensors.nbytes()) : 0.0))};
+}
 
 // Accumulators are fp64 for fp64 and fp32 otherwise.
 at::ScalarType accumulator_type(at::ScalarType type);

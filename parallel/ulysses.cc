@@ -63,7 +63,8 @@ Ulysses::Movement Ulysses::start_scatter(const std::vector<at::Tensor>& x_BLHD,
   const int64_t heads = first.size(2) / size / group.count;
   movement.sent = at::empty({size, tensors, batch, rows, heads, dim}, first.options());
   {
-    Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.pack");
+    Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.pack",
+                          [&] { return moving(movement.sent, movement.sent); });
     for (int64_t t = 0; t < tensors; ++t) {
       if (group.order.empty()) {
         movement.sent.select(1, t).copy_(x_BLHD[t]
@@ -88,7 +89,8 @@ Ulysses::Movement Ulysses::start_scatter(const std::vector<at::Tensor>& x_BLHD,
 std::vector<at::Tensor> Ulysses::finish_scatter(Movement& movement) const {
   if (!movement.unmoved.empty()) return std::move(movement.unmoved);
   movement.work.wait(stream_of(movement.received));
-  Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.unpack");
+  Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.unpack",
+                        [&] { return moving(movement.received, movement.received); });
   const auto tensors = static_cast<int64_t>(movement.tensors);
   const int64_t batch = movement.sent.size(2), heads = movement.sent.size(4),
                 dim = movement.sent.size(5);
@@ -124,7 +126,8 @@ Ulysses::Movement Ulysses::start_gather(const std::vector<at::Tensor>& x_BLHD) c
   movement.plan = transpose(plan(first, x_BLHD.size(), heads));
   movement.sent = at::empty({movement.plan.send_count}, first.options());
   {
-    Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.pack");
+    Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.pack",
+                          [&] { return moving(movement.sent, movement.sent); });
     int64_t row = 0;
     for (int peer = 0; peer < size; ++peer) {
       const auto& segment = movement.plan.send[peer];
@@ -147,7 +150,8 @@ void Ulysses::finish_gather(Movement& movement, const HeadGroup& group,
     return;
   }
   movement.work.wait(stream_of(movement.received));
-  Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.unpack");
+  Timeline::Scope scope(group_.options().timeline, Activity::kCopy, "ulysses.unpack",
+                        [&] { return moving(movement.received, movement.received); });
   const int64_t size = group_.size(), batch = movement.received.size(2),
                 rows = movement.received.size(3), heads = movement.received.size(4),
                 dim = movement.received.size(5);

@@ -5,7 +5,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "parallel/attention/segment_pass.h"
+#include "parallel/attention/pass_work.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::models {
@@ -53,10 +53,12 @@ class CrossAttentionFunction : public torch::autograd::Function<CrossAttentionFu
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, const OpContext& op) {
-    ForwardScope scope(op, "cross_attention");
     const CrossState state = plan(q, k, op);
+    const QuerySide query = query_side(state, q);
+    ForwardScope scope(op, "cross_attention",
+                       [&] { return parallel::forward_pass_work(query, state.map); });
     parallel::PassOutput output = parallel::empty_output(q);
-    parallel::forward_pass(query_side(state, q), {{k, v}}, state.map, output);
+    parallel::forward_pass(query, {{k, v}}, state.map, output);
     const at::Tensor result = output.out_BLHD.to(q.scalar_type());
     ctx->save_for_backward({q, k, v, result, output.lse_BHL});
     keep_state(ctx, state);
@@ -65,15 +67,17 @@ class CrossAttentionFunction : public torch::autograd::Function<CrossAttentionFu
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const CrossState& state = state_of<CrossState>(ctx);
-    BackwardScope scope(state.op, "cross_attention");
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3], &lse = saved[4];
+    const QuerySide query = query_side(state, q);
+    BackwardScope scope(state.op, "cross_attention",
+                        [&] { return parallel::backward_pass_work(query, state.map); });
     const parallel::OutputSide output = parallel::output_side(
         out.to(lse.scalar_type()), lse, gradients[0].contiguous(), state.op.threads);
     const at::Tensor dq = at::zeros(q.sizes(), lse.options());
     const at::Tensor dk = at::zeros(k.sizes(), lse.options());
     const at::Tensor dv = at::zeros(v.sizes(), lse.options());
-    parallel::backward_pass(query_side(state, q), {{k, v}}, state.map, output, dq, {{dk, dv}});
+    parallel::backward_pass(query, {{k, v}}, state.map, output, dq, {{dk, dv}});
     return {dq.to(q.scalar_type()), dk.to(k.scalar_type()), dv.to(v.scalar_type()), {}};
   }
 };

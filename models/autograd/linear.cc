@@ -110,12 +110,28 @@ void deactivate(const at::Tensor& dx, const at::Tensor& x, const LinearState& st
   row_ops(x).gelu_backward(dx, x, dx, state.op.threads);
 }
 
+// Products of [rows, n] and [n, k], whichever of the three is the result; a pass over x and
+// gelu(x) for each time that it is made.
+Work work_of(const at::Tensor& x, const at::Tensor& weight, Activation activation, int products,
+             int activations) {
+  const Sizes s = sizes_of(x, weight);
+  const auto rows = static_cast<double>(s.rows), n = static_cast<double>(s.n),
+             k = static_cast<double>(s.k);
+  const auto type = static_cast<double>(x.element_size());
+  const double gelu = activation == Activation::kNone ? 0 : 2 * rows * k * type;
+  return {products * 2 * rows * n * k,
+          products * ((rows * k + rows * n) * type +
+                      n * k * static_cast<double>(weight.element_size())) +
+              activations * gelu};
+}
+
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_view,
                             const at::Tensor& weight, const at::Tensor& bias,
                             const LinearState& state) {
-    ForwardScope scope(state.op, name_of(state.activation));
+    ForwardScope scope(state.op, name_of(state.activation),
+                       [&] { return work_of(x_view, weight, state.activation, 1, 1); });
     const at::Tensor x = x_view.contiguous();
     ctx->save_for_backward({x, weight});
     keep_state(ctx, state);
@@ -126,9 +142,12 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const LinearState& state = state_of<LinearState>(ctx);
-    BackwardScope scope(state.op, name_of(state.activation));
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1];
+    BackwardScope scope(state.op, name_of(state.activation), [&] {
+      const int gradients = ctx->needs_input_grad(0) + ctx->needs_input_grad(1);
+      return work_of(x, weight, state.activation, gradients, gradients);
+    });
     const at::Tensor dy_RN = as_rows(gradients[0], weight.size(0));
     variable_list result(4);
     if (ctx->needs_input_grad(1)) {

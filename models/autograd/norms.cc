@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "models/autograd/row_ops.h"
+#include "parallel/tensor_buffer.h"
 
 namespace sprocket::models {
 namespace {
@@ -25,11 +26,18 @@ RowOps::Affine affine_of(const at::Tensor& scale, const at::Tensor& shift, const
   return {scale, shift, state.modulated};
 }
 
+// Of reading or writing as many elements as x has, of so many bytes each.
+Work moving_rows(const at::Tensor& x, size_t bytes) {
+  return {0, static_cast<double>(x.numel()) * static_cast<double>(bytes)};
+}
+
 class LayerNormFunction : public torch::autograd::Function<LayerNormFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& scale_view,
                             const at::Tensor& shift_view, const NormState& state) {
-    ForwardScope scope(state.op, "norm");
+    ForwardScope scope(state.op, "norm", [&] {
+      return moving_rows(x, x.element_size() + c10::elementSize(state.type));
+    });
     const at::Tensor scale = scale_view.contiguous(), shift = shift_view.contiguous();
     ctx->save_for_backward({x, scale});
     keep_state(ctx, state);
@@ -40,9 +48,11 @@ class LayerNormFunction : public torch::autograd::Function<LayerNormFunction> {
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const NormState& state = state_of<NormState>(ctx);
-    BackwardScope scope(state.op, "norm");
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &scale = saved[1];
+    BackwardScope scope(state.op, "norm", [&] {
+      return moving_rows(x, 2 * x.element_size() + c10::elementSize(state.type));
+    });
     const at::Tensor dh = gradients[0].contiguous();
     const at::Tensor dx = at::zeros_like(x);
     const at::Tensor dscale = at::empty_like(scale), dshift = at::empty_like(scale);
@@ -63,7 +73,7 @@ class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             const RmsState& state) {
-    ForwardScope scope(state.op, "qk_norm");
+    ForwardScope scope(state.op, "qk_norm", [&] { return moving_rows(x, 2 * x.element_size()); });
     ctx->save_for_backward({x, weight});
     keep_state(ctx, state);
     const at::Tensor y =
@@ -75,9 +85,9 @@ class RmsNormFunction : public torch::autograd::Function<RmsNormFunction> {
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const RmsState& state = state_of<RmsState>(ctx);
-    BackwardScope scope(state.op, "qk_norm");
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1];
+    BackwardScope scope(state.op, "qk_norm", [&] { return moving_rows(x, 3 * x.element_size()); });
     const at::Tensor dy = gradients[0].contiguous();
     const at::Tensor dx = at::empty_like(x), dweight = at::empty_like(weight);
     row_ops(x).rms_norm_rotate_backward(dy, x, weight, state.rope, state.head_dim, state.eps, dx,
@@ -96,7 +106,7 @@ class ResidualFunction : public torch::autograd::Function<ResidualFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& y,
                             const std::optional<at::Tensor>& gate_view, const OpContext& op) {
-    ForwardScope scope(op, "residual");
+    ForwardScope scope(op, "residual", [&] { return parallel::moving(x, x, y); });
     const at::Tensor gate = gate_view ? gate_view->contiguous() : at::Tensor();
     if (gate.defined()) ctx->save_for_backward({y, gate});
     keep_state(ctx, ResidualState{op, y.scalar_type()});
@@ -107,7 +117,10 @@ class ResidualFunction : public torch::autograd::Function<ResidualFunction> {
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const ResidualState& state = state_of<ResidualState>(ctx);
-    BackwardScope scope(state.op, "residual");
+    BackwardScope scope(state.op, "residual", [&] {
+      const size_t type = c10::elementSize(state.type);
+      return moving_rows(gradients[0], gradients[0].element_size() + 2 * type);
+    });
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& dsum = gradients[0];
     if (saved.empty()) return {dsum, dsum.to(state.type), {}, {}};

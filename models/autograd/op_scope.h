@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 
 #include <ATen/core/ivalue.h>
 
@@ -22,8 +23,10 @@ struct OpContext {
 // the engine does not carry over from the forward.
 class ForwardScope {
  public:
-  ForwardScope(const OpContext& op, const char* name)
-      : scope_(op.timeline, Activity::kCompute, name) {}
+  // work: see Timeline::Scope.
+  template <class WorkOf>
+  ForwardScope(const OpContext& op, const char* name, WorkOf&& work)
+      : scope_(op.timeline, Activity::kCompute, name, std::forward<WorkOf>(work)) {}
 
  private:
   Timeline::Scope scope_;
@@ -31,10 +34,11 @@ class ForwardScope {
 
 class BackwardScope {
  public:
-  BackwardScope(const OpContext& op, const char* name)
+  template <class WorkOf>
+  BackwardScope(const OpContext& op, const char* name, WorkOf&& work)
       : phase_(op.timeline, Phase::kBackward),
         layer_(op.timeline, op.layer),
-        scope_(op.timeline, Activity::kCompute, name) {}
+        scope_(op.timeline, Activity::kCompute, name, std::forward<WorkOf>(work)) {}
 
  private:
   PhaseScope phase_;

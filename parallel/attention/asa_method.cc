@@ -35,14 +35,21 @@ class AsaMethod : public FineStageMethod {
   }
 
   // A global token counts as one token.
-  double density(const Selection& selection) const override {
-    double density = selection.table->density();
-    if (global_) {
-      density += selection.global_table->density() *
-                 static_cast<double>(global_->tokens().groups()) /
-                 static_cast<double>(context_.layout.tokens());
+  std::vector<kernels::Share> head_density(const Selection& selection) const override {
+    std::vector<kernels::Share> shares = FineStageMethod::head_density(selection);
+    if (!global_) return shares;
+    const kernels::SegmentTable& table = *selection.global_table;
+    const double blocks_of_token = static_cast<double>(context_.layout.blocks()) /
+                                   static_cast<double>(context_.layout.tokens());
+    for (int64_t row = 0; row < table.rows(); ++row) {
+      int64_t tokens = 0;
+      for (int64_t i = table.row_offsets[row]; i < table.row_offsets[row + 1]; ++i) {
+        tokens += global_->tokens().segments[table.kv_block[i]].groups;
+      }
+      shares[row / table.query_blocks % table.heads].part +=
+          static_cast<double>(tokens) * blocks_of_token;
     }
-    return density;
+    return shares;
   }
 
  private:

@@ -4,6 +4,18 @@
 
 namespace sprocket::parallel {
 
+std::vector<kernels::Share> AttentionMethod::head_density(const Selection& selection) const {
+  const kernels::SegmentTable& table = *selection.table;
+  std::vector<kernels::Share> shares(table.heads);
+  for (int64_t bh = 0; bh < int64_t{table.batch} * table.heads; ++bh) {
+    const int64_t first = bh * table.query_blocks;
+    const int64_t listed = table.row_offsets[first + table.query_blocks] - table.row_offsets[first];
+    shares[bh % table.heads] +=
+        {static_cast<double>(listed), static_cast<double>(table.query_blocks) * table.kv_blocks};
+  }
+  return shares;
+}
+
 at::Tensor FineStageMethod::finish(const at::Tensor& fine) { return fine.to(dtype_); }
 
 at::Tensor FineStageMethod::finish_backward(const at::Tensor& dout, ShardGradients&) {

@@ -51,8 +51,9 @@ class AttentionMethod {
   // `saved` if it is one, else a new one. Collective.
   virtual Selection prepare(const ShardTensors& tensors, const Selection& saved) = 0;
 
-  // Executed share of the own query blocks' pairs of tokens.
-  virtual double density(const Selection& selection) const { return selection.table->density(); }
+  // By head of the call, the executed (query block, KV block) pairs of the own query blocks: where
+  // a part of a block's queries or keys is used, that part of a pair.
+  virtual std::vector<kernels::Share> head_density(const Selection& selection) const;
 
   // Attends to keys that are not in the table, before the fine stage continues the output.
   virtual void attend_first(const QuerySide&, PassOutput&) {}

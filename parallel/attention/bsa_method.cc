@@ -32,7 +32,8 @@ class BsaMethod : public FineStageMethod {
       selection.pruning = std::make_shared<kernels::QueryPruning>(pruning_of(tensors.q));
     }
     {
-      Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool");
+      Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool",
+                            [&] { return moving(tensors.k); });
       q_means = kept_means(*selection.pruning, tensors.q);
       k_means = block_means(tensors.k, context_.blocks.own_offsets(), context_.threads);
     }
@@ -63,12 +64,17 @@ class BsaMethod : public FineStageMethod {
     return selection;
   }
 
-  double density(const Selection& selection) const override {
+  // With the share of its queries that a head keeps.
+  std::vector<kernels::Share> head_density(const Selection& selection) const override {
     const kernels::QueryPruning& pruning = *selection.pruning;
-    double kept = 0;
-    for (const int32_t rows : pruning.rows) kept += rows;
-    const double all = static_cast<double>(pruning.tokens()) * pruning.batch * pruning.heads;
-    return all == 0 ? 0 : selection.table->density() * kept / all;
+    std::vector<double> kept(pruning.heads);
+    for (size_t i = 0; i < pruning.rows.size(); ++i) {
+      kept[i / pruning.query_blocks() % pruning.heads] += pruning.rows[i];
+    }
+    const double all = static_cast<double>(pruning.tokens()) * pruning.batch;
+    std::vector<kernels::Share> shares = FineStageMethod::head_density(selection);
+    for (size_t h = 0; h < shares.size(); ++h) shares[h].part *= all == 0 ? 0 : kept[h] / all;
+    return shares;
   }
 
  private:

@@ -10,6 +10,7 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include "parallel/attention/pass_work.h"
 #include "parallel/attention/remote_keys.h"
 #include "parallel/tensor_buffer.h"
 
@@ -36,7 +37,8 @@ class FetchingStrategy : public OuterStrategy {
     for (const Group& group : memory->groups) pools.push_back(fetch(call, *group.keys));
     const auto pass = [&](const char* name, size_t i, const kernels::KvBlockMap& map,
                           const std::optional<kernels::HeadRange>& heads) {
-      Timeline::Scope scope(timeline_, Activity::kCompute, name);
+      Timeline::Scope scope(timeline_, Activity::kCompute, name,
+                            [&] { return forward_pass_work(call.query, map, heads); });
       forward_pass(call.query,
                    buffers(*memory->groups[i].keys, pools[i].rows, {call.k_BLHD, call.v_BLHD},
                            call.replicated),
@@ -68,7 +70,8 @@ class FetchingStrategy : public OuterStrategy {
     at::Tensor d_rows;
     const auto pass = [&](const char* name, const Group& group, const kernels::KvBlockMap& map,
                           const std::optional<kernels::HeadRange>& heads) {
-      Timeline::Scope scope(timeline_, Activity::kCompute, name);
+      Timeline::Scope scope(timeline_, Activity::kCompute, name,
+                            [&] { return backward_pass_work(call.query, map, heads); });
       const RemoteKeys& keys = *group.keys;
       backward_pass(call.query,
                     buffers(keys, group.pool, {call.k_BLHD, call.v_BLHD}, call.replicated), map,
@@ -101,7 +104,9 @@ class FetchingStrategy : public OuterStrategy {
     }
     for (Return& part : returns) part.moving.wait(stream);
 
-    Timeline::Scope scope(timeline_, Activity::kCompute, "attention.sum");
+    Timeline::Scope scope(timeline_, Activity::kCompute, "attention.sum", [&] {
+      return moving(own_dk, dk_BLHD, dk_BLHD, own_dv, dv_BLHD, dv_BLHD);
+    });
     for (int rank = 0; rank < shards_.ranks(); ++rank) {
       if (rank == shards_.self) {
         dk_BLHD.add_(own_dk);
@@ -178,7 +183,10 @@ class FetchingStrategy : public OuterStrategy {
   Pool fetch(const OuterCall& call, const RemoteKeys& keys) {
     Pool pool;
     {
-      Timeline::Scope scope(timeline_, Activity::kCopy, "attention.pack");
+      Timeline::Scope scope(timeline_, Activity::kCopy, "attention.pack", [&] {
+        const auto bytes = static_cast<double>(call.k_BLHD.element_size());
+        return Work{0, 2 * bytes * static_cast<double>(keys.fetch().send_count)};
+      });
       pool.sent = keys.pack(call);
     }
     pool.rows = at::empty({keys.fetch().receive_count}, call.k_BLHD.options());

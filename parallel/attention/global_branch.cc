@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include "parallel/attention/pass_work.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -75,7 +76,8 @@ void GlobalBranch::gather(const at::Tensor& k_BLHD, const at::Tensor& v_BLHD) {
   const std::vector<int64_t> sizes = counts(k_BLHD);
   at::Tensor sent = at::empty({sizes[context_.blocks.self]}, options);
   {
-    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool");
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool",
+                          [&] { return moving(k_BLHD, v_BLHD); });
     const at::Tensor partial = part(sent, context_.blocks.self, context_.blocks.self, k_BLHD);
     for (int i = 0; i < 2; ++i) {
       const at::Tensor rows = video_rows(i == 0 ? k_BLHD : v_BLHD);
@@ -116,8 +118,10 @@ QuerySide GlobalBranch::query_side(
 void GlobalBranch::attend(const QuerySide& query,
                           const std::shared_ptr<const kernels::SegmentTable>& table,
                           PassOutput& output) {
-  Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.global");
-  forward_pass(query_side(query, table), {{k_, v_}}, map_, output);
+  const QuerySide side = query_side(query, table);
+  Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.global",
+                        [&] { return forward_pass_work(side, map_); });
+  forward_pass(side, {{k_, v_}}, map_, output);
 }
 
 void GlobalBranch::add_gradients(const QuerySide& query,
@@ -126,9 +130,10 @@ void GlobalBranch::add_gradients(const QuerySide& query,
   const at::Tensor d_all =
       at::zeros({2, k_.size(0), k_.size(1), k_.size(2), k_.size(3)}, gradients.dk.options());
   {
-    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.global");
-    backward_pass(query_side(query, table), {{k_, v_}}, map_, output, gradients.dq,
-                  {{d_all[0], d_all[1]}});
+    const QuerySide side = query_side(query, table);
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.global",
+                          [&] { return backward_pass_work(side, map_); });
+    backward_pass(side, {{k_, v_}}, map_, output, gradients.dq, {{d_all[0], d_all[1]}});
   }
   const std::vector<int64_t> sizes = counts(k_);
   int64_t total = 0;
@@ -143,7 +148,8 @@ void GlobalBranch::add_gradients(const QuerySide& query,
     received = at::empty({sizes[context_.blocks.self]}, gradients.dk.options());
     reduce_scatter_tensors(context_.group.tensors, sent, received, sizes);
   }
-  Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool");
+  Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool",
+                        [&] { return moving(gradients.dk, gradients.dv); });
   const GlobalShare own = share_of(context_.blocks.self);
   const at::Tensor d_own = part(received, context_.blocks.self, context_.blocks.self, k_);
   for (int i = 0; i < 2; ++i) {

@@ -1,4 +1,5 @@
 #include "parallel/attention/outer_strategy.h"
+#include "parallel/attention/pass_work.h"
 
 namespace sprocket::parallel {
 namespace {
@@ -11,14 +12,16 @@ class LocalStrategy : public OuterStrategy {
   }
 
   std::unique_ptr<Memory> forward(const OuterCall& call, PassOutput& output) override {
-    Timeline::Scope scope(timeline_, Activity::kCompute, "attention.local");
+    Timeline::Scope scope(timeline_, Activity::kCompute, "attention.local",
+                          [&] { return forward_pass_work(call.query, map_); });
     forward_pass(call.query, {{call.k_BLHD, call.v_BLHD}}, map_, output);
     return std::make_unique<Memory>();
   }
 
   void backward(const OuterCall& call, Memory&, const OutputSide& output,
                 const OuterGradients& gradients) override {
-    Timeline::Scope scope(timeline_, Activity::kCompute, "attention.local");
+    Timeline::Scope scope(timeline_, Activity::kCompute, "attention.local",
+                          [&] { return backward_pass_work(call.query, map_); });
     backward_pass(call.query, {{call.k_BLHD, call.v_BLHD}}, map_, output, gradients.dq_BLHD,
                   {{gradients.dk_BLHD, gradients.dv_BLHD}});
   }

@@ -10,6 +10,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include "parallel/attention/pass_work.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -183,8 +184,10 @@ void PrefixBranch::start_forward(const QuerySide& like, const KvTensors& video) 
   const int64_t batch = q_.size(0), heads = q_.size(2), dim = q_.size(3);
   PassOutput output = empty_output(q_);
   {
-    Timeline::Scope scope(timeline_, Activity::kCompute, "attention.prefix");
-    forward_pass(query_side(like), {video, {k_, v_}}, map_, output);
+    const QuerySide query = query_side(like);
+    Timeline::Scope scope(timeline_, Activity::kCompute, "attention.prefix",
+                          [&] { return forward_pass_work(query, map_); });
+    forward_pass(query, {video, {k_, v_}}, map_, output);
   }
   // [rows, B, H, D + 1]: the rows of an owner lie together.
   partial_ = at::cat({output.out_BLHD, output.lse_BHL.transpose(1, 2).unsqueeze(-1)}, 3)
@@ -226,8 +229,10 @@ void PrefixBranch::backward(const QuerySide& like, const KvTensors& video, const
   all.lse_BHL = rows[0].transpose(1, 2).contiguous();
   all.delta_BHL = rows[1].transpose(1, 2).contiguous();
   dq_ = at::zeros(q_.sizes(), all.lse_BHL.options());
-  Timeline::Scope scope(timeline_, Activity::kCompute, "attention.prefix");
-  backward_pass(query_side(like), {video, {k_, v_}}, map_, all, dq_, {dvideo, dprefix});
+  const QuerySide query = query_side(like);
+  Timeline::Scope scope(timeline_, Activity::kCompute, "attention.prefix",
+                        [&] { return backward_pass_work(query, map_); });
+  backward_pass(query, {video, {k_, v_}}, map_, all, dq_, {dvideo, dprefix});
 }
 
 void PrefixBranch::give_back(const KvTensors& dprefix, const at::Tensor& dq_BLHD,

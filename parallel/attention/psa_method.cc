@@ -43,8 +43,15 @@ class PsaMethod : public FineStageMethod {
     return selection;
   }
 
-  double density(const Selection& selection) const override {
-    return kernels::pyramid_density(*selection.table, pyramid_);
+  // A block at the level of width w counts as 1 / w of it.
+  std::vector<kernels::Share> head_density(const Selection& selection) const override {
+    const kernels::SegmentTable& table = *selection.table;
+    const double all = static_cast<double>(table.batch) * table.query_blocks * pyramid_.blocks();
+    std::vector<kernels::Share> shares;
+    for (const double pairs : kernels::pyramid_pairs(table, pyramid_)) {
+      shares.push_back({pairs, all});
+    }
+    return shares;
   }
 
  private:

@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "parallel/attention/outer_strategy.h"
+#include "parallel/attention/pass_work.h"
 #include "parallel/exchange_plan.h"
 #include "parallel/tensor_buffer.h"
 
@@ -28,7 +29,8 @@ class RingStrategy : public OuterStrategy {
 
   std::unique_ptr<Memory> forward(const OuterCall& call, PassOutput& output) override {
     travel(call, [&](int shard, const at::Tensor& kv) {
-      Timeline::Scope scope(timeline_, Activity::kCompute, "attention.ring_step");
+      Timeline::Scope scope(timeline_, Activity::kCompute, "attention.ring_step",
+                            [&] { return forward_pass_work(call.query, maps_[shard]); });
       forward_pass(call.query, buffers(shard, kv, call.replicated), maps_[shard], output);
     });
     return std::make_unique<Memory>();
@@ -47,7 +49,8 @@ class RingStrategy : public OuterStrategy {
     travel(call, [&](int shard, const at::Tensor& kv) {
       at::Tensor dkv = shard_tensor(call, shard, options).zero_();
       {
-        Timeline::Scope scope(timeline_, Activity::kCompute, "attention.ring_step");
+        Timeline::Scope scope(timeline_, Activity::kCompute, "attention.ring_step",
+                              [&] { return backward_pass_work(call.query, maps_[shard]); });
         backward_pass(call.query, buffers(shard, kv, call.replicated), maps_[shard], output,
                       gradients.dq_BLHD, buffers(shard, dkv, gradients.replicated));
       }

@@ -91,18 +91,21 @@ bool gathers_everything(const OuterShards& shards, const std::vector<NeedBitmap>
   return static_cast<double>(needed) > share * static_cast<double>(remote);
 }
 
-double coverage_of(const OuterShards& shards, const NeedBitmap& need) {
+std::vector<kernels::Share> head_coverage(const OuterShards& shards, const NeedBitmap& need,
+                                          int heads) {
   const int64_t own = shards.blocks[shards.self + 1] - shards.blocks[shards.self];
-  const int64_t remote = need.batch_heads * (shards.sharded_blocks() - own);
-  int64_t needed = 0;
+  std::vector<kernels::Share> shares(heads);
   for (int64_t batch_head = 0; batch_head < need.batch_heads; ++batch_head) {
+    int64_t needed = 0;
     for (int64_t block = shards.blocks.front(); block < shards.blocks.back(); ++block) {
       const bool is_own =
           block >= shards.blocks[shards.self] && block < shards.blocks[shards.self + 1];
       if (!is_own && need.get(batch_head, block)) ++needed;
     }
+    shares[batch_head % heads] +=
+        {static_cast<double>(needed), static_cast<double>(shards.sharded_blocks() - own)};
   }
-  return remote == 0 ? 0 : static_cast<double>(needed) / static_cast<double>(remote);
+  return shares;
 }
 
 }  // namespace sprocket::parallel

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/import_budget.h"
 #include "kernels/segment_table.h"
 #include "parallel/attention/outer_strategy.h"
 #include "parallel/exchange_plan.h"
@@ -61,8 +62,9 @@ SelectedPlan plan_selected_exchange(const OuterShards& shards, const std::vector
 bool gathers_everything(const OuterShards& shards, const std::vector<NeedBitmap>& needs,
                         double share);
 
-// Needed remote (batch x head, block) pairs of a rank over all its remote pairs; 0 when there are
-// none.
-double coverage_of(const OuterShards& shards, const NeedBitmap& need);
+// By head, the needed remote (batch, block) pairs of a rank, and all its remote pairs: its
+// coverage.
+std::vector<kernels::Share> head_coverage(const OuterShards& shards, const NeedBitmap& need,
+                                          int heads);
 
 }  // namespace sprocket::parallel

@@ -95,13 +95,17 @@ ShardAttention::Outcome ShardAttention::forward(const ShardTensors& inputs, cons
   const auto by_model_head = [this](const auto& values) {
     return among_all(values, heads_, model_heads_);
   };
-  outcome.statistics = {
-      method_->density(selection_),
-      coverage_of(key_side_.keys.segments, needs_of(*table)),
-      static_cast<int64_t>(selection_.table->kv_block.size()),
-      by_model_head(executed_pairs(selection_, context_.layout, spec_, first_block)),
-      by_model_head(domain_coverage(context_.layout, context_.blocks, spec_, *selection_.table)),
-      by_model_head(selection_.kept_mass)};
+  AttentionStatistics& statistics = outcome.statistics;
+  statistics.selected_pairs = static_cast<int64_t>(selection_.table->kv_block.size());
+  statistics.pairs = by_model_head(executed_pairs(selection_, context_.layout, spec_, first_block));
+  statistics.head_density = by_model_head(method_->head_density(selection_));
+  statistics.head_coverage = by_model_head(
+      head_coverage(key_side_.keys.segments, needs_of(*table), selection_.table->heads));
+  statistics.density = kernels::total_of(statistics.head_density).value();
+  statistics.coverage = kernels::total_of(statistics.head_coverage).value();
+  statistics.domain_coverage =
+      by_model_head(domain_coverage(context_.layout, context_.blocks, spec_, *selection_.table));
+  statistics.kept_mass = by_model_head(selection_.kept_mass);
 
   call_.query = {inputs.q, context_.blocks.own_offsets(), table, {}, scale, threads};
   if (context_.strategy.overlap) call_.query.progress = &context_.mesh.world();
@@ -134,7 +138,8 @@ std::vector<at::Tensor> ShardAttention::backward(const at::Tensor& dout) {
   if (selection_.pruning) dfine = recover_backward(*selection_.pruning, dfine, threads);
   OutputSide output;
   {
-    Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.delta");
+    Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.delta",
+                          [&] { return moving(fine_.out_BLHD, dfine); });
     output = output_side(fine_.out_BLHD, fine_.lse_BHL, dfine, threads);
   }
   const auto options = fine_.out_BLHD.options();

@@ -32,7 +32,8 @@ class VsaMethod : public AttentionMethod {
     tensors_ = tensors;
     Pieces q_pieces, k_pieces;
     {
-      Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool");
+      Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool",
+                            [&] { return moving(tensors.q, tensors.k, tensors.v); });
       q_own_ = block_means(tensors.q, offsets_, context_.threads);
       k_all_ = block_means(tensors.k, offsets_, context_.threads);
       v_all_ = block_means(tensors.v, offsets_, context_.threads);
@@ -87,7 +88,9 @@ class VsaMethod : public AttentionMethod {
 
   at::Tensor finish(const at::Tensor& fine) override {
     if (!has_coarse() && !spec_.fine_gate) return fine.to(tensors_.q.scalar_type());
-    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.combine");
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.combine", [&] {
+      return moving(fine, tensors_.coarse_gate, tensors_.fine_gate, tensors_.q);
+    });
     at::Tensor out = at::empty_like(tensors_.q);
     fine_ = fine;
     if (!out.is_cpu()) {
@@ -105,7 +108,10 @@ class VsaMethod : public AttentionMethod {
 
   at::Tensor finish_backward(const at::Tensor& dout, ShardGradients& gradients) override {
     if (!has_coarse() && !spec_.fine_gate) return dout;
-    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.combine");
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.combine", [&] {
+      const at::Tensor &coarse = tensors_.coarse_gate, &fine = tensors_.fine_gate;
+      return moving(dout, coarse, coarse, fine, fine, fine_);
+    });
     const auto like_gate = [](const at::Tensor& gate) {
       return gate.defined() ? at::empty_like(gate) : at::Tensor();
     };
@@ -141,7 +147,10 @@ class VsaMethod : public AttentionMethod {
     }
     const auto own =
         reduce_scatter_blocks(context_.blocks, context_.group.tensors, {dk_all, dv_all});
-    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool");
+    Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool", [&] {
+      const at::Tensor &dq = gradients.dq, &dk = gradients.dk, &dv = gradients.dv;
+      return moving(dq, dq, dk, dk, dv, dv);
+    });
     add_block_mean_gradients(dq_own, offsets_, gradients.dq, context_.threads);
     add_block_mean_gradients(own[0], offsets_, gradients.dk, context_.threads);
     add_block_mean_gradients(own[1], offsets_, gradients.dv, context_.threads);

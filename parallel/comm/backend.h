@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "parallel/comm/communicator.h"
 #include "parallel/comm/operation.h"
@@ -30,6 +31,9 @@ class Backend {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  // The members, by rank: their ranks in the world that the group was split from, by whatever many
+  // splits.
+  virtual const std::vector<int>& world_ranks() const = 0;
 
   // Why this backend cannot take such a buffer; empty when it can.
   virtual std::string refusal(OpKind op, DType dtype, StreamView stream) const = 0;

@@ -10,6 +10,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "parallel/comm/missing_peers.h"
+
 namespace sprocket::comm {
 namespace {
 
@@ -150,6 +152,7 @@ class CheckedOperation : public Operation {
       check_agreement(heard_);
       check_pairs();
       agreed_ = true;
+      if (step_) agreement_last_ = step_->last_peer();
       step_ = start_();
     }
     return !step_ || step_->poll();
@@ -163,6 +166,9 @@ class CheckedOperation : public Operation {
     step_->pause(until);
   }
   Missing missing() const override { return step_ ? step_->missing() : Missing{}; }
+  LastPeer last_peer() const override {
+    return step_ ? longer(agreement_last_, step_->last_peer()) : agreement_last_;
+  }
 
  private:
   void check_pairs() const {
@@ -185,6 +191,7 @@ class CheckedOperation : public Operation {
   const Start start_;
   std::optional<Clock::time_point> waiting_since_;
   bool agreed_ = false;
+  LastPeer agreement_last_;
   Pending step_;
 };
 
@@ -195,6 +202,7 @@ class CheckedBackend : public Backend {
 
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
+  const std::vector<int>& world_ranks() const override { return inner_->world_ranks(); }
   std::string refusal(OpKind op, DType dtype, StreamView stream) const override {
     if (!stream.is_host()) return "agreement is checked on host memory only";
     return inner_->refusal(op, dtype, stream);

@@ -21,7 +21,9 @@ auto numbered(Group& group, OpRecord record, const OperationTraffic& traffic, St
   record.bytes_sent = traffic.bytes_sent;
   record.bytes_received = traffic.bytes_received;
   record.messages_sent = traffic.messages_sent;
-  const uint64_t ticket = group.recorder_.begin(record);
+  record.volume_bytes = traffic.volume_bytes;
+  const uint64_t ticket = traffic.bytes_sent > 0 ? group.recorder_.begin(record, group.sent_to_)
+                                                 : group.recorder_.begin(record);
   const Call call{record.op, group.next_sequence_++, stream};
   const Timeline::Range range(group.options_.timeline, [&] {
     return fmt::format("{} {} #{}", group.name_, name_of(call.op), call.sequence);
@@ -79,20 +81,24 @@ int Communicator::size() const { return group_->size(); }
 const std::string& Communicator::name() const { return group_->name_; }
 const CommunicatorOptions& Communicator::options() const { return group_->options_; }
 const Recorder& Communicator::recorder() const { return group_->recorder_; }
+const std::vector<int>& Communicator::member_world_ranks() const {
+  return group_->backend_->world_ranks();
+}
 
 Work Communicator::all_reduce(Buffer inout, ReduceOp op, StreamView stream) {
   check_buffer(site(*group_, OpKind::kAllReduce), "the buffer", inout);
-  return start(group_, OpKind::kAllReduce, inout.dtype,
-               all_reduce_traffic(rank(), size(), inout.count, element_bytes(inout)), stream,
-               [&](const Call& call) { return group_->backend_->all_reduce(call, inout, op); });
+  return start(
+      group_, OpKind::kAllReduce, inout.dtype,
+      all_reduce_traffic(rank(), size(), inout.count, element_bytes(inout), group_->next_sent_to()),
+      stream, [&](const Call& call) { return group_->backend_->all_reduce(call, inout, op); });
 }
 
 Work Communicator::all_gather(Buffer in, Buffer out, std::span<const int64_t> counts,
                               StreamView stream) {
   check_counts(site(*group_, OpKind::kAllGather), in, out, counts);
   return start(
-      group_, OpKind::kAllGather, in.dtype, all_gather_traffic(rank(), counts, element_bytes(in)),
-      stream,
+      group_, OpKind::kAllGather, in.dtype,
+      all_gather_traffic(rank(), counts, element_bytes(in), group_->next_sent_to()), stream,
       [&](const Call& call) { return group_->backend_->all_gather(call, in, out, counts); });
 }
 
@@ -101,14 +107,16 @@ Work Communicator::reduce_scatter(Buffer in, Buffer out, std::span<const int64_t
   check_counts(site(*group_, OpKind::kReduceScatter), out, in, counts);
   return start(
       group_, OpKind::kReduceScatter, in.dtype,
-      reduce_scatter_traffic(rank(), counts, element_bytes(in)), stream,
+      reduce_scatter_traffic(rank(), counts, element_bytes(in), group_->next_sent_to()), stream,
       [&](const Call& call) { return group_->backend_->reduce_scatter(call, in, out, counts); });
 }
 
 Work Communicator::all_to_all(Buffer in, Buffer out, StreamView stream) {
   check_all_to_all(site(*group_, OpKind::kAllToAll), in, out);
   return start(group_, OpKind::kAllToAll, in.dtype,
-               all_to_all_traffic(size(), in.count / size(), element_bytes(in)), stream,
+               all_to_all_traffic(rank(), size(), in.count / size(), element_bytes(in),
+                                  group_->next_sent_to()),
+               stream,
                [&](const Call& call) { return group_->backend_->all_to_all(call, in, out); });
 }
 
@@ -117,7 +125,9 @@ Work Communicator::broadcast(Buffer inout, int root, StreamView stream) {
   check_buffer(here, "the buffer", inout);
   check_root(here, root);
   return start(group_, OpKind::kBroadcast, inout.dtype,
-               broadcast_traffic(rank(), size(), root, inout.count, element_bytes(inout)), stream,
+               broadcast_traffic(rank(), size(), root, inout.count, element_bytes(inout),
+                                 group_->next_sent_to()),
+               stream,
                [&](const Call& call) { return group_->backend_->broadcast(call, inout, root); });
 }
 
@@ -128,12 +138,12 @@ Work Communicator::exchange(Buffer send, std::span<const Segment> send_segments,
                                  [](const Segment& segment) { return segment.count > 0; });
   const DType dtype = sends ? send.dtype : receive.dtype;
   const auto element = static_cast<int64_t>(size_of(dtype));
-  return start(group_, OpKind::kExchange, dtype,
-               exchange_traffic(rank(), send_segments, receive_segments, element), stream,
-               [&](const Call& call) {
-                 return group_->backend_->exchange(call, send, send_segments, receive,
-                                                   receive_segments);
-               });
+  return start(
+      group_, OpKind::kExchange, dtype,
+      exchange_traffic(rank(), send_segments, receive_segments, element, group_->next_sent_to()),
+      stream, [&](const Call& call) {
+        return group_->backend_->exchange(call, send, send_segments, receive, receive_segments);
+      });
 }
 
 void Communicator::barrier() {

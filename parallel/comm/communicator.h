@@ -97,6 +97,9 @@ class Communicator {
   int size() const;
   const std::string& name() const;
   const CommunicatorOptions& options() const;
+  // The members, by rank: their ranks in the world that this group was split from, by whatever many
+  // splits; 0, 1, 2, … of a world.
+  const std::vector<int>& member_world_ranks() const;
 
   // In place.
   [[nodiscard]] Work all_reduce(Buffer inout, ReduceOp op, StreamView stream = StreamView::host());

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "parallel/comm/missing_peers.h"
 #include "parallel/comm/operation_traffic.h"
 #include "parallel/comm/rank_ordered_reduction.h"
 
@@ -94,6 +95,7 @@ class Reduction : public Operation {
       if (step_ && !step_->poll()) return false;
       reduce();
       reduced_ = true;
+      if (step_) first_last_ = step_->last_peer();
       step_ = gather_ ? gather_parts(backend_, channel_of(call_, 1), out_, in_, parts_) : nullptr;
     }
     return !step_ || step_->poll();
@@ -102,6 +104,9 @@ class Reduction : public Operation {
     if (step_) step_->pause(until);
   }
   Missing missing() const override { return step_ ? step_->missing() : Missing{}; }
+  LastPeer last_peer() const override {
+    return step_ ? longer(first_last_, step_->last_peer()) : first_last_;
+  }
 
  private:
   char* staged(int peer) {
@@ -127,6 +132,7 @@ class Reduction : public Operation {
   std::vector<char> staging_;
   Pending step_;  // destroyed before the memory that it fills
   bool reduced_ = false;
+  LastPeer first_last_;  // of the reduction
 };
 
 }  // namespace
@@ -231,6 +237,7 @@ Pending ExchangeBackend::barrier(const Call& call) {
     bool poll() override { return transfer->poll(); }
     void pause(Clock::time_point until) override { transfer->pause(until); }
     Missing missing() const override { return transfer->missing(); }
+    LastPeer last_peer() const override { return transfer->last_peer(); }
     std::vector<char> landed;
     Pending transfer;
   };

@@ -17,11 +17,15 @@ namespace {
 
 class FakeBackend : public Backend {
  public:
-  FakeBackend(int rank, int size, FakePeers peers)
-      : rank_(rank), size_(size), peers_(std::move(peers)) {}
+  FakeBackend(int rank, std::vector<int> world_ranks, FakePeers peers)
+      : rank_(rank),
+        size_(static_cast<int>(world_ranks.size())),
+        world_ranks_(std::move(world_ranks)),
+        peers_(std::move(peers)) {}
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+  const std::vector<int>& world_ranks() const override { return world_ranks_; }
 
   std::string refusal(OpKind, DType, StreamView stream) const override {
     return stream.is_host() ? "" : "expected host memory, found a device stream";
@@ -93,7 +97,9 @@ class FakeBackend : public Backend {
                       name, choices[rank_].colour, choices[rank_].key, colour, key));
     }
     const Part part = part_of(rank_, choices);
-    return std::make_unique<FakeBackend>(part.rank, static_cast<int>(part.members.size()), peers_);
+    std::vector<int> world_ranks;
+    for (const int member : part.members) world_ranks.push_back(world_ranks_[member]);
+    return std::make_unique<FakeBackend>(part.rank, std::move(world_ranks), peers_);
   }
 
   void check() override { done(); }
@@ -128,6 +134,7 @@ class FakeBackend : public Backend {
 
   const int rank_;
   const int size_;
+  const std::vector<int> world_ranks_;
   const FakePeers peers_;
   std::optional<std::string> aborted_;
 };
@@ -138,8 +145,10 @@ std::unique_ptr<Communicator> make_fake_world(int rank, int size,
                                               const CommunicatorOptions& options, FakePeers peers) {
   SPROCKET_CHECK(size >= 1 && rank >= 0 && rank < size, "expected a rank in 0..{}, found {}",
                  size - 1, rank);
-  return std::make_unique<Communicator>(std::make_unique<FakeBackend>(rank, size, std::move(peers)),
-                                        "world", options);
+  std::vector<int> ranks(size);
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return std::make_unique<Communicator>(
+      std::make_unique<FakeBackend>(rank, std::move(ranks), std::move(peers)), "world", options);
 }
 
 }  // namespace sprocket::comm

@@ -15,7 +15,8 @@ Group::Group(std::unique_ptr<Backend> backend, std::string name, CommunicatorOpt
       name_(std::move(name)),
       options_(options),
       unfinished_(std::move(unfinished)),
-      recorder_(options.recorded_operations) {}
+      recorder_(options.recorded_operations, size()),
+      sent_to_(size()) {}
 
 Group::~Group() { handed_over_.clear(); }
 
@@ -27,6 +28,11 @@ OpRecord Group::new_record(OpKind op, DType dtype) const {
   if (options_.timeline) record.position = options_.timeline->position;
   record.enqueue_ns = monotonic_ns();
   return record;
+}
+
+std::span<int64_t> Group::next_sent_to() {
+  std::fill(sent_to_.begin(), sent_to_.end(), 0);
+  return sent_to_;
 }
 
 BackendError Group::timed_out(const Operation& operation) const {
@@ -78,11 +84,12 @@ Work::Impl::~Impl() {
 
 void Work::Impl::complete() noexcept {
   const std::optional<OperationSpan> span = operation_->span();
+  const LastPeer last = operation_->last_peer();
   operation_.reset();
   if (span) {
     group_->recorder_.complete(ticket_, *span, monotonic_ns());
   } else {
-    group_->recorder_.complete(ticket_, monotonic_ns(), OpState::kCompleted);
+    group_->recorder_.complete(ticket_, monotonic_ns(), OpState::kCompleted, last);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <exception>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,8 @@ class Group {
   int size() const { return backend_->size(); }
 
   OpRecord new_record(OpKind op, DType dtype) const;
+  // Zeros, to be told what the next operation sends to whom.
+  std::span<int64_t> next_sent_to();
   BackendError timed_out(const Operation& operation) const;
   // Throws BackendError when the operation fails or the time-out passes.
   void await(Operation& operation, OpKind op, const Work::Impl* self);
@@ -51,6 +54,7 @@ class Group {
   const std::shared_ptr<Unfinished> unfinished_;
   Recorder recorder_;
   int64_t next_sequence_ = 0;
+  std::vector<int64_t> sent_to_;  // of the last operation with a payload
 
  private:
   std::vector<std::unique_ptr<Work::Impl>> handed_over_;

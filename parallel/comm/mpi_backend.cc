@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/exit_code.h"
 #include "parallel/comm/exchange_backend.h"
+#include "parallel/comm/missing_peers.h"
 #include "parallel/comm/mpi_group.h"
 
 namespace sprocket::comm {
@@ -30,6 +31,7 @@ class MpiTransfer : public Operation {
       withdraw();
       throw;
     }
+    missing_.begin();
     completed_.resize(requests_.size());
     statuses_.resize(requests_.size());
   }
@@ -43,10 +45,14 @@ class MpiTransfer : public Operation {
     if (code != MPI_SUCCESS && code != MPI_ERR_IN_STATUS) check_mpi(code, "MPI_Testsome");
     if (count == MPI_UNDEFINED) return true;
     for (int i = 0; i < count; ++i) {
-      check_completed(pieces_[completed_[i]], statuses_[i], code == MPI_ERR_IN_STATUS);
+      const Piece& piece = pieces_[completed_[i]];
+      check_completed(piece, statuses_[i], code == MPI_ERR_IN_STATUS);
+      missing_.remove(piece.peer);
     }
+    if (count > 0) missing_.look();
     unfinished_ -= count;
     if (unfinished_ == 0) return true;
+    waited_ = true;
     group_->throw_if_aborted();
     return false;
   }
@@ -62,6 +68,8 @@ class MpiTransfer : public Operation {
     }
     return missing_ranks(std::move(peers));
   }
+
+  LastPeer last_peer() const override { return waited_ ? missing_.last() : LastPeer{}; }
 
  private:
   struct Piece {
@@ -84,6 +92,7 @@ class MpiTransfer : public Operation {
       }
       requests_.push_back(request);
       pieces_.push_back({message.peer, bytes, sends});
+      missing_.add(message.peer);
       ++unfinished_;
     }
   }
@@ -136,6 +145,8 @@ class MpiTransfer : public Operation {
   std::vector<int> completed_;
   std::vector<MPI_Status> statuses_;
   int unfinished_ = 0;
+  MissingPeers missing_;
+  bool waited_ = false;  // not all was there at the first look
 };
 
 class MpiBackend : public ExchangeBackend {
@@ -145,6 +156,7 @@ class MpiBackend : public ExchangeBackend {
 
   int rank() const override { return group_->rank(); }
   int size() const override { return group_->size(); }
+  const std::vector<int>& world_ranks() const override { return group_->world_ranks(); }
 
   Pending transfer(int64_t channel, std::vector<Message> sends,
                    std::vector<Message> receives) override {

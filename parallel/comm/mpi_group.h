@@ -27,6 +27,7 @@ class MpiGroup {
   MPI_Comm comm() const { return comm_; }
   int rank() const { return rank_; }
   int size() const { return static_cast<int>(world_ranks_.size()); }
+  const std::vector<int>& world_ranks() const { return world_ranks_; }
   // The tag of a channel; channels wrap around after as many operations as MPI has tags.
   int tag_of(int64_t channel) const;
 

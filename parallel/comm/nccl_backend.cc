@@ -74,6 +74,9 @@ class NcclBackend : public Backend {
 
   int rank() const override { return comm_->host().rank(); }
   int size() const override { return comm_->host().size(); }
+  const std::vector<int>& world_ranks() const override {
+    return comm_->host().member_world_ranks();
+  }
 
   std::string refusal(OpKind op, DType dtype, StreamView stream) const override {
     if (op == OpKind::kBarrier) return "";

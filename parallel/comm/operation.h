@@ -48,6 +48,8 @@ class Operation {
   // When it took place, where the backend knows better than whoever sees that it is complete; asked
   // once poll() has returned true.
   virtual std::optional<OperationSpan> span() const { return std::nullopt; }
+  // Asked once poll() has returned true.
+  virtual LastPeer last_peer() const { return {}; }
 };
 
 // Waits for an operation with the deadline, the errors and the records of the front.

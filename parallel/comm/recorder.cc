@@ -81,7 +81,7 @@ struct Slot {
 }  // namespace
 
 struct Recorder::Ring {
-  explicit Ring(size_t capacity) : slots(capacity) {}
+  Ring(size_t capacity, int ranks) : slots(capacity), sent_to(ranks) {}
   Slot& slot(uint64_t ticket) { return slots[ticket % slots.size()]; }
 
   // Null when the ring no longer holds the ticket.
@@ -102,21 +102,35 @@ struct Recorder::Ring {
   std::atomic<uint64_t> next_ticket{0};
   std::atomic<int64_t> next_sequence{0};
   std::atomic<int64_t> bytes_sent{0}, bytes_received{0}, messages_sent{0};
+  std::vector<std::atomic<int64_t>> sent_to;
 };
 
-Recorder::Recorder(size_t capacity) {
+namespace {
+
+// Of a counter that this thread alone writes.
+void add(std::atomic<int64_t>& counter, int64_t value) {
+  counter.store(counter.load(std::memory_order_relaxed) + value, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+Recorder::Recorder(size_t capacity, int ranks) {
   SPROCKET_CHECK(capacity >= 1, "a recorder holds at least one operation, found {}", capacity);
-  ring_ = std::make_unique<Ring>(capacity);
+  ring_ = std::make_unique<Ring>(capacity, ranks);
 }
 
 Recorder::~Recorder() = default;
 
-uint64_t Recorder::begin(const OpRecord& record) {
+uint64_t Recorder::begin(const OpRecord& record, std::span<const int64_t> sent_to) {
+  SPROCKET_CHECK(sent_to.empty() || sent_to.size() == ring_->sent_to.size(),
+                 "expected the bytes for {} ranks, found {}", ring_->sent_to.size(),
+                 sent_to.size());
   const uint64_t ticket = ring_->next_ticket.load(std::memory_order_relaxed);
   ring_->slot(ticket).store(ticket, record);
-  ring_->bytes_sent.fetch_add(record.bytes_sent, std::memory_order_relaxed);
-  ring_->bytes_received.fetch_add(record.bytes_received, std::memory_order_relaxed);
-  ring_->messages_sent.fetch_add(record.messages_sent, std::memory_order_relaxed);
+  add(ring_->bytes_sent, record.bytes_sent);
+  add(ring_->bytes_received, record.bytes_received);
+  add(ring_->messages_sent, record.messages_sent);
+  for (size_t peer = 0; peer < sent_to.size(); ++peer) add(ring_->sent_to[peer], sent_to[peer]);
   ring_->next_sequence.store(record.sequence + 1, std::memory_order_relaxed);
   ring_->next_ticket.store(ticket + 1, std::memory_order_release);
   return ticket;
@@ -131,12 +145,14 @@ void Recorder::start(uint64_t ticket, int64_t start_ns) {
   slot.store(ticket, record);
 }
 
-void Recorder::complete(uint64_t ticket, int64_t end_ns, OpState state) {
+void Recorder::complete(uint64_t ticket, int64_t end_ns, OpState state, const LastPeer& last) {
   Slot& slot = ring_->slot(ticket);
   if (slot.ticket.load(std::memory_order_relaxed) != ticket) return;
   OpRecord record = slot.load();
   record.end_ns = end_ns;
   record.state = state;
+  record.last_peer = last.peer;
+  record.last_alone_ns = std::min(last.alone_ns, end_ns - record.start_ns);
   slot.store(ticket, record);
 }
 
@@ -175,6 +191,14 @@ Recorder::Totals Recorder::totals() const {
           ring_->bytes_received.load(std::memory_order_relaxed),
           ring_->messages_sent.load(std::memory_order_relaxed),
           static_cast<int64_t>(ring_->next_ticket.load(std::memory_order_acquire))};
+}
+
+std::vector<int64_t> Recorder::sent_to() const {
+  std::vector<int64_t> bytes;
+  for (const auto& counter : ring_->sent_to) {
+    bytes.push_back(counter.load(std::memory_order_relaxed));
+  }
+  return bytes;
 }
 
 }  // namespace sprocket::comm

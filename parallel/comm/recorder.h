@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,10 +35,15 @@ struct OpRecord {
   OpKind op = OpKind::kBarrier;
   DType dtype = DType::kU8;
   OpState state = OpState::kEnqueued;
+  // The member whose messages it waited for at the end, a rank of the group, and for how long they
+  // alone were missing (LastPeer, operation.h).
+  int32_t last_peer = -1;
   Position position;
   int64_t bytes_sent = 0;  // to other ranks; copies to the own rank are not traffic
   int64_t bytes_received = 0;
   int64_t messages_sent = 0;
+  int64_t volume_bytes = 0;   // what busbw divides by time (OperationTraffic)
+  int64_t last_alone_ns = 0;  // 0: unknown
   int64_t enqueue_ns = 0;
   int64_t start_ns = 0;  // the backend has it; 0: not yet
   int64_t end_ns = 0;    // completion was observed; 0: not yet
@@ -50,20 +56,33 @@ struct OperationSpan {
   int64_t end_ns = 0;
 };
 
+// Whom an operation waited for at its end. Unknown (-1) where there were no messages, where all had
+// come by the first look, where the last ones of several peers were found together, and where the
+// backend cannot know (NCCL). Of an operation of two rounds: of the one whose last peer was alone
+// for longer.
+struct LastPeer {
+  int peer = -1;         // a rank of the group
+  int64_t alone_ns = 0;  // from when it was seen to be the only one
+  bool operator==(const LastPeer&) const = default;
+};
+
 // Written by the rank's issuing thread, read by any. A reader never delays the writer: each slot
 // carries a version, and a record that changes while it is read is read again.
 class Recorder {
  public:
-  explicit Recorder(size_t capacity);
+  // Of a group of `ranks` members.
+  explicit Recorder(size_t capacity, int ranks = 1);
   ~Recorder();
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
 
   // Returns the slot's ticket for the later updates.
-  uint64_t begin(const OpRecord& record);
+  // sent_to: bytes by member, of which record.bytes_sent is the sum; empty: none.
+  uint64_t begin(const OpRecord& record, std::span<const int64_t> sent_to = {});
   // Updates of a record that the ring has meanwhile overwritten are dropped.
   void start(uint64_t ticket, int64_t start_ns);
-  void complete(uint64_t ticket, int64_t end_ns, OpState state);
+  // The last peer was alone for at most as long as the operation took.
+  void complete(uint64_t ticket, int64_t end_ns, OpState state, const LastPeer& last = {});
   // Completed, as was observed at `observed_ns`, with the times of the backend instead. Those of a
   // device may be off by microseconds: they are kept between enqueue_ns and the observation.
   void complete(uint64_t ticket, const OperationSpan& span, int64_t observed_ns);
@@ -77,6 +96,9 @@ class Recorder {
     bool operator==(const Totals&) const = default;
   };
   Totals totals() const;
+  // Bytes sent to each member since construction; they add up to Totals::bytes_sent. 0 for the own
+  // rank.
+  std::vector<int64_t> sent_to() const;
 
  private:
   struct Ring;

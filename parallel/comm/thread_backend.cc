@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "parallel/comm/exchange_backend.h"
+#include "parallel/comm/missing_peers.h"
 
 namespace sprocket::comm {
 namespace {
@@ -132,6 +133,11 @@ class Transfer : public Operation {
     return missing_ranks(std::move(peers));
   }
 
+  LastPeer last_peer() const override {
+    const std::lock_guard lock(hub_.mutex);
+    return missing_.last();
+  }
+
  private:
   int world_rank() const { return group_.world_ranks[rank_]; }
   std::tuple<int64_t, int, int> key(const Side& side) const {
@@ -148,6 +154,7 @@ class Transfer : public Operation {
         const auto it = group_.waiting.find(key(side));
         if (it == group_.waiting.end()) {
           group_.waiting.emplace(key(side), &side);
+          missing_.add(side.message.peer);
           continue;
         }
         Side& other = *it->second;
@@ -161,6 +168,7 @@ class Transfer : public Operation {
         side.state = other.state = SideState::kCopying;
         matched.emplace_back(&side, &other);
       }
+      missing_.begin();
     }
     for (const auto& [side, other] : matched) {
       const Side& from = side->sends ? *side : *other;
@@ -172,6 +180,8 @@ class Transfer : public Operation {
       side->state = other->state = SideState::kDone;
       --unfinished_;
       --other->owner->unfinished_;
+      other->owner->missing_.remove(rank_);
+      other->owner->missing_.look();
       hub_.notify(other->owner->world_rank());
     }
   }
@@ -194,6 +204,7 @@ class Transfer : public Operation {
   const int64_t channel_;
   std::vector<Side> sides_;
   size_t unfinished_ = 0;
+  MissingPeers missing_;  // those that had not come when this rank did
   uint64_t seen_ = 0;
   std::optional<BackendError> mismatch_;
 };
@@ -205,6 +216,7 @@ class ThreadBackend : public ExchangeBackend {
 
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(group_->world_ranks.size()); }
+  const std::vector<int>& world_ranks() const override { return group_->world_ranks; }
 
   Pending transfer(int64_t channel, std::vector<Message> sends,
                    std::vector<Message> receives) override {

@@ -105,6 +105,8 @@ void StepCollector::begin_step() {
   step_pairs_.assign(step_pairs_.size(), 0);
   step_domain_coverage_.clear();
   step_kept_mass_.clear();
+  step_head_density_.clear();
+  step_head_coverage_.clear();
   step_lost_ = 0;
   step_begin_ns_ = monotonic_ns();
 }
@@ -119,6 +121,8 @@ void StepCollector::collect(std::span<const parallel::AttentionSlot> slots) {
     }
     add_heads(step_domain_coverage_, layer, slots[layer].statistics.domain_coverage);
     add_heads(step_kept_mass_, layer, slots[layer].statistics.kept_mass);
+    add_heads(step_head_density_, layer, slots[layer].statistics.head_density);
+    add_heads(step_head_coverage_, layer, slots[layer].statistics.head_coverage);
   }
 }
 

@@ -40,6 +40,10 @@ class StepCollector {
   // Summed over the micro-batches; empty without domains, or without a budget.
   const LayerHeadShares& step_domain_coverage() const { return step_domain_coverage_; }
   const LayerHeadShares& step_kept_mass() const { return step_kept_mass_; }
+  // Density and coverage by layer and head: parts and wholes summed over the micro-batches; those
+  // of all ranks add up to the model's. Without layers before anything was collected.
+  const LayerHeadShares& step_head_density() const { return step_head_density_; }
+  const LayerHeadShares& step_head_coverage() const { return step_head_coverage_; }
   const RankProfile& profile() const { return profile_; }
 
  private:
@@ -56,6 +60,7 @@ class StepCollector {
   std::vector<LayerShares> step_layers_;
   std::vector<double> step_pairs_;
   LayerHeadShares step_domain_coverage_, step_kept_mass_;
+  LayerHeadShares step_head_density_, step_head_coverage_;
   int64_t step_begin_ns_ = 0;
   int64_t step_lost_ = 0;
   RankProfile profile_;

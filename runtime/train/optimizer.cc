@@ -53,6 +53,13 @@ void Optimizer::update(double learning_rate, double gradient_norm) {
                         square_.data_ptr<float>(), threads_);
 }
 
+Work Optimizer::work() const {
+  const at::Tensor &weights = parameters_.flat_parameters(),
+                   &gradients = parameters_.flat_gradients();
+  return parallel::moving(gradients, gradients, weights, weights, mean_, mean_, square_, square_,
+                          parameters_.flat_copies());
+}
+
 FlatState Optimizer::checkpoint_state() const {
   FlatState state(parameters_);
   state.add("exp_avg.", mean_);

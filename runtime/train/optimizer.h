@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "base/timeline.h"
 #include "configs/job.pb.h"
 #include "models/parameter_store.h"
 #include "parallel/comm/communicator.h"
@@ -28,6 +29,9 @@ class Optimizer {
   double gradient_norm() const;
   // Scales the gradients down to clip_norm, given their norm, and updates the weights.
   void update(double learning_rate, double gradient_norm);
+
+  // Of gradient_norm() and update() together: bytes alone.
+  Work work() const;
 
   // Updates made so far; part of a checkpoint.
   int64_t updates() const { return updates_; }

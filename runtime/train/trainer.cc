@@ -105,7 +105,8 @@ StepOutcome Trainer::step(int64_t step, const std::atomic<bool>* stop, bool repo
   const PhaseScope phase(timeline, Phase::kOptimizer);
   sum_gradients(network_.parameters(), network_.mesh().tensors().world());
   {
-    const Timeline::Scope scope(timeline, Activity::kCompute, "optimizer");
+    const Timeline::Scope scope(timeline, Activity::kCompute, "optimizer",
+                                [&] { return optimizer_.work(); });
     outcome.gradient_norm = optimizer_.gradient_norm();
     outcome.learning_rate = learning_rate(training.optimizer(), step, training.steps());
     outcome.skipped = !std::isfinite(outcome.gradient_norm);

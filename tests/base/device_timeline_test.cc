@@ -66,6 +66,26 @@ TEST_F(DeviceTimeline, NothingIsNotedUnlessItIsRecorded) {
   EXPECT_THAT(taken(), IsEmpty());
 }
 
+TEST_F(DeviceTimeline, WorkGoesWithTheLastInterval) {
+  {
+    const Timeline::Scope outer(&timeline, Activity::kCompute, "outer", [] {
+      return Work{10, 20};
+    });
+    stream.work(10);
+    const Timeline::Scope inner(&timeline, Activity::kCopy, "inner");
+    stream.work(5);
+  }
+  const auto intervals = timeline.take();
+  ASSERT_EQ(intervals.size(), 3u);
+  EXPECT_EQ(intervals[0].work, Work{});
+  EXPECT_FALSE(intervals[0].closes);
+  EXPECT_STREQ(intervals[1].name, "inner");
+  EXPECT_TRUE(intervals[1].closes);
+  EXPECT_STREQ(intervals[2].name, "outer") << "of no length, but with work";
+  EXPECT_EQ(intervals[2].work, (Work{10, 20}));
+  EXPECT_EQ(intervals[2].begin_ns, intervals[2].end_ns);
+}
+
 // Its beginning was never noted: what came before the inner scope is not made up.
 TEST_F(DeviceTimeline, RecordingMayBeTurnedOnInsideAScope) {
   timeline.set_recording(false);

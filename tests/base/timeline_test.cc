@@ -98,6 +98,53 @@ TEST(TimelineTest, IntervalsCarryTheirPosition) {
   EXPECT_EQ(intervals[1].position.phase, Phase::kRecompute);
 }
 
+TEST(TimelineTest, WorkIsCountedOnceWhereTheScopeCloses) {
+  Timeline timeline;
+  timeline.set_recording(true);
+  {
+    const Timeline::Scope outer(&timeline, Activity::kCompute, "outer", [] {
+      return Work{10, 20};
+    });
+    tick();
+    {
+      const Timeline::Scope inner(&timeline, Activity::kCompute, "inner", [] {
+        return Work{1, 2};
+      });
+      tick();
+    }
+    tick();
+    const Timeline::Scope uncounted(&timeline, Activity::kCopy, "uncounted");
+    tick();
+  }
+  std::vector<Work> work;
+  std::vector<bool> closes;
+  for (const Interval& interval : timeline.take()) {
+    work.push_back(interval.work);
+    closes.push_back(interval.closes);
+  }
+  // outer, inner, outer, uncounted, outer
+  EXPECT_EQ(work, (std::vector<Work>{{}, {1, 2}, {}, {}, {10, 20}}));
+  EXPECT_EQ(closes, (std::vector<bool>{false, true, false, true, true}));
+}
+
+TEST(TimelineTest, WorkIsAskedForOnlyWhenItIsRecorded) {
+  int asked = 0;
+  const auto work = [&] {
+    ++asked;
+    return Work{1, 1};
+  };
+  Timeline timeline;
+  { const Timeline::Scope scope(&timeline, Activity::kCompute, "unrecorded", work); }
+  { const Timeline::Scope scope(nullptr, Activity::kCompute, "nothing", work); }
+  EXPECT_EQ(asked, 0);
+  timeline.set_recording(true);
+  { const Timeline::Scope scope(&timeline, Activity::kCompute, "recorded", work); }
+  EXPECT_EQ(asked, 1);
+  const auto intervals = timeline.take();
+  ASSERT_EQ(intervals.size(), 1u) << "with work it is kept however short it was";
+  EXPECT_EQ(intervals[0].work, (Work{1, 1}));
+}
+
 TEST(TimelineTest, AScopeEndsWhenAnExceptionPasses) {
   Timeline timeline;
   timeline.set_recording(true);

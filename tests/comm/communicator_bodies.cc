@@ -369,6 +369,10 @@ void split_into_alternating_groups(Communicator& group, TestMemory& memory) {
   ASSERT_EQ(part->size(), members);
   ASSERT_EQ(part->rank(), members - 1 - group.rank() / 2) << "keys reverse the order";
   EXPECT_EQ(part->name(), "parity");
+  for (int i = 0; i < members; ++i) {
+    EXPECT_EQ(part->member_world_ranks()[i],
+              group.member_world_ranks()[2 * (members - 1 - i) + group.rank() % 2]);
+  }
   expect_gathered(*part, memory, group.rank(), [&](const auto& all) {
     for (int i = 0; i < members; ++i) {
       EXPECT_EQ(all[i], 2 * (members - 1 - i) + group.rank() % 2);
@@ -388,6 +392,11 @@ void nested_splits(Communicator& group, TestMemory& memory) {
   auto outer = group.split(group.rank() % 3, 0, "outer");
   auto inner = outer->split(outer->rank() % 2, 0, "inner");
   outer.reset();
+  for (const int rank : inner->member_world_ranks()) {
+    EXPECT_EQ(rank % 3, group.rank() % 3);
+    EXPECT_EQ(rank / 3 % 2, group.rank() / 3 % 2);
+  }
+  EXPECT_EQ(inner->member_world_ranks()[inner->rank()], group.rank());
   expect_gathered(*inner, memory, group.rank(), [&](const auto& all) {
     for (int i = 0; i < inner->size(); ++i) {
       EXPECT_EQ(all[i] % 3, group.rank() % 3);
@@ -419,13 +428,14 @@ void traffic_equals_closed_forms(Communicator& group, TestMemory& memory) {
   own->broadcast(values.buffer(), size - 1, stream).wait_host();
   UnevenExchange(*own, memory).start().wait_host();
   own->barrier();
+  std::vector<int64_t> sent_to(size);
   const std::vector<std::pair<OpKind, OperationTraffic>> expected{
-      {OpKind::kAllReduce, all_reduce_traffic(rank, size, 10, 4)},
-      {OpKind::kAllGather, all_gather_traffic(rank, counts, 4)},
-      {OpKind::kReduceScatter, reduce_scatter_traffic(rank, counts, 4)},
-      {OpKind::kAllToAll, all_to_all_traffic(size, 3, 4)},
-      {OpKind::kBroadcast, broadcast_traffic(rank, size, size - 1, 10, 4)},
-      {OpKind::kExchange, exchange_traffic(rank, plan.send, plan.receive, 4)},
+      {OpKind::kAllReduce, all_reduce_traffic(rank, size, 10, 4, sent_to)},
+      {OpKind::kAllGather, all_gather_traffic(rank, counts, 4, sent_to)},
+      {OpKind::kReduceScatter, reduce_scatter_traffic(rank, counts, 4, sent_to)},
+      {OpKind::kAllToAll, all_to_all_traffic(rank, size, 3, 4, sent_to)},
+      {OpKind::kBroadcast, broadcast_traffic(rank, size, size - 1, 10, 4, sent_to)},
+      {OpKind::kExchange, exchange_traffic(rank, plan.send, plan.receive, 4, sent_to)},
       {OpKind::kBarrier, {}}};
   const auto records = own->recorder().since(0);
   ASSERT_EQ(records.size(), expected.size());
@@ -434,7 +444,8 @@ void traffic_equals_closed_forms(Communicator& group, TestMemory& memory) {
     const auto& record = records[i];
     EXPECT_EQ(record.sequence, static_cast<int64_t>(i));
     EXPECT_EQ(record.op, expected[i].first);
-    EXPECT_EQ((OperationTraffic{record.bytes_sent, record.bytes_received, record.messages_sent}),
+    EXPECT_EQ((OperationTraffic{record.bytes_sent, record.bytes_received, record.messages_sent,
+                                record.volume_bytes}),
               expected[i].second)
         << name_of(record.op);
     EXPECT_EQ(record.state, OpState::kCompleted);
@@ -443,9 +454,50 @@ void traffic_equals_closed_forms(Communicator& group, TestMemory& memory) {
     EXPECT_LE(record.start_ns, record.end_ns);
     before = record.end_ns;
   }
+  EXPECT_EQ(own->recorder().sent_to(), sent_to);
+  EXPECT_EQ(sum(sent_to), own->recorder().totals().bytes_sent);
+  EXPECT_EQ(sent_to[rank], 0);
 }
 
 }  // namespace
+
+void the_last_peer_is_known(Communicator& group) {
+  const int late = group.size() - 1, rank = group.rank();
+  const auto measured = group.split(0, rank, "measured");
+  const auto prompt = group.split(rank == late, rank, "prompt");
+  const std::vector<int64_t> ones(group.size(), 1);
+  float own = 1;
+  std::vector<float> all(group.size());
+  const auto gather = [&] {
+    return measured->all_gather(Buffer::of(std::span(&own, 1)), Buffer::of(std::span(all)), ones);
+  };
+  const auto last = [&] { return measured->recorder().since(0).back(); };
+  if (rank == late) {
+    group.barrier();
+    gather().wait_host();
+  } else {
+    Work work = gather();
+    prompt->barrier();
+    EXPECT_FALSE(work.done()) << "one rank has not come";
+    group.barrier();
+    work.wait_host();
+    EXPECT_EQ(last().last_peer, late);
+    EXPECT_GT(last().last_alone_ns, 0);
+    EXPECT_LE(last().last_alone_ns, last().end_ns - last().start_ns);
+  }
+  // A root waits for nobody but those that take what it sends, which is small.
+  group.barrier();
+  measured->broadcast(Buffer::of(std::span(all)), 0).wait_host();
+  if (rank > 0) {
+    EXPECT_TRUE(last().last_peer == 0 || last().last_peer == -1) << last().last_peer;
+  }
+  // No messages, no peer.
+  const Work nothing =
+      measured->all_gather(Buffer::of(std::span(&own, 0)), Buffer::of(std::span(all).first(0)),
+                           std::vector<int64_t>(group.size(), 0));
+  EXPECT_EQ(last().last_peer, -1);
+  EXPECT_EQ(last().last_alone_ns, 0);
+}
 
 std::vector<CommunicatorBody> communicator_bodies(TestMemory& memory) {
   const std::pair<const char*, void (*)(Communicator&, TestMemory&)> bodies[] = {

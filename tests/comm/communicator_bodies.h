@@ -29,4 +29,8 @@ struct AbortingBody {
 };
 std::vector<AbortingBody> aborting_bodies(TestMemory& memory = host_memory());
 
+// For backends of host memory whose operations are one round each: the last rank comes late, and
+// the others' recorders say so.
+void the_last_peer_is_known(Communicator& group);
+
 }  // namespace sprocket::comm::testing

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "base/error.h"
 #include "parallel/comm/operation_traffic.h"
 #include "parallel/comm/recorder.h"
@@ -18,14 +20,26 @@ Counted counted(const Communicator& group) {
   Counted result;
   for (const auto& record : group.recorder().since(0)) {
     EXPECT_EQ(record.state, OpState::kCompleted);
-    result.push_back({record.op, {record.bytes_sent, record.bytes_received, record.messages_sent}});
+    result.push_back(
+        {record.op,
+         {record.bytes_sent, record.bytes_received, record.messages_sent, record.volume_bytes}});
   }
   return result;
 }
 
+// By peer, which is more than the totals say.
+using SentTo = std::vector<std::vector<int64_t>>;
+
+void note(const Communicator& group, SentTo& sent_to) {
+  sent_to.push_back(group.recorder().sent_to());
+  EXPECT_EQ(std::accumulate(sent_to.back().begin(), sent_to.back().end(), int64_t{0}),
+            group.recorder().totals().bytes_sent);
+  sent_to.push_back({group.member_world_ranks().begin(), group.member_world_ranks().end()});
+}
+
 // The same calls on a real and on a fake rank: everything there is, on the group and on a part of
 // it.
-std::vector<Counted> calls(Communicator& group) {
+std::vector<Counted> calls(Communicator& group, SentTo& sent_to) {
   const int n = group.size();
   std::vector<int64_t> counts(n);
   for (int r = 0; r < n; ++r) counts[r] = (3 * r + 1) % 5;
@@ -45,6 +59,7 @@ std::vector<Counted> calls(Communicator& group) {
   part->all_reduce(of(values), ReduceOp::kSum).wait_host();
   const auto inner = part->split(0, part->rank(), "inner");
   inner->broadcast(of(values), 0).wait_host();
+  for (const Communicator* each : {&group, part.get(), inner.get()}) note(*each, sent_to);
   return {counted(group), counted(*part), counted(*inner)};
 }
 
@@ -55,10 +70,14 @@ SplitChoice choice(const std::string& name, int rank) {
 TEST(FakeBackend, CountsAsThreadsDo) {
   for (const int n : {1, 2, 3, 5}) {
     std::vector<std::vector<Counted>> real(n);
-    testing::run_ranks(n, [&](Communicator& group) { real[group.rank()] = calls(group); });
+    std::vector<SentTo> sent_to(n);
+    testing::run_ranks(
+        n, [&](Communicator& group) { real[group.rank()] = calls(group, sent_to[group.rank()]); });
     for (int r = 0; r < n; ++r) {
       const auto fake = make_fake_world(r, n, {}, choice);
-      EXPECT_EQ(calls(*fake), real[r]) << "rank " << r << " of " << n;
+      SentTo faked;
+      EXPECT_EQ(calls(*fake, faked), real[r]) << "rank " << r << " of " << n;
+      EXPECT_EQ(faked, sent_to[r]) << "rank " << r << " of " << n;
     }
   }
 }
@@ -67,19 +86,38 @@ TEST(FakeBackend, CountsAsThreadsDo) {
 TEST(OperationTraffic, EqualsCountsMadeByHand) {
   using Traffic = OperationTraffic;
   const std::vector<int64_t> parts{3, 0, 5, 2};
-  EXPECT_EQ(all_gather_traffic(0, parts, 4), (Traffic{3 * 3 * 4, (0 + 5 + 2) * 4, 3}));
-  EXPECT_EQ(all_gather_traffic(1, parts, 4), (Traffic{0, (3 + 5 + 2) * 4, 0}));
-  EXPECT_EQ(reduce_scatter_traffic(0, parts, 4), (Traffic{(0 + 5 + 2) * 4, 3 * 3 * 4, 2}));
-  EXPECT_EQ(reduce_scatter_traffic(1, parts, 4), (Traffic{(3 + 5 + 2) * 4, 0, 3}));
+  // What the call sends to each rank is compared, too.
+  std::vector<int64_t> to(4);
+  const auto fresh = [&] {
+    to.assign(4, 0);
+    return std::span(to);
+  };
+  using Bytes = std::vector<int64_t>;
+  EXPECT_EQ(all_gather_traffic(0, parts, 4, fresh()),
+            (Traffic{3 * 3 * 4, (0 + 5 + 2) * 4, 3, 10 * 4}));
+  EXPECT_EQ(to, (Bytes{0, 12, 12, 12}));
+  EXPECT_EQ(all_gather_traffic(1, parts, 4, fresh()), (Traffic{0, (3 + 5 + 2) * 4, 0, 10 * 4}));
+  EXPECT_EQ(to, (Bytes{0, 0, 0, 0}));
+  EXPECT_EQ(reduce_scatter_traffic(0, parts, 4, fresh()),
+            (Traffic{(0 + 5 + 2) * 4, 3 * 3 * 4, 2, 10 * 4}));
+  EXPECT_EQ(to, (Bytes{0, 0, 20, 8}));
+  EXPECT_EQ(reduce_scatter_traffic(1, parts, 4), (Traffic{(3 + 5 + 2) * 4, 0, 3, 10 * 4}));
   EXPECT_EQ(near_equal_parts(10, 4), (std::vector<int64_t>{3, 3, 2, 2}));
-  EXPECT_EQ(all_reduce_traffic(0, 4, 10, 4),
-            (Traffic{(3 + 2 + 2 + 3 * 3) * 4, (3 * 3 + 3 + 2 + 2) * 4, 6}));
-  EXPECT_EQ(all_reduce_traffic(3, 4, 2, 4), (Traffic{2 * 4, 2 * 4, 2}));
-  EXPECT_EQ(all_to_all_traffic(4, 5, 4), (Traffic{60, 60, 3}));
-  EXPECT_EQ(broadcast_traffic(2, 4, 2, 7, 4), (Traffic{84, 0, 3}));
-  EXPECT_EQ(broadcast_traffic(1, 4, 2, 7, 4), (Traffic{0, 28, 0}));
+  EXPECT_EQ(all_reduce_traffic(0, 4, 10, 4, fresh()),
+            (Traffic{(3 + 2 + 2 + 3 * 3) * 4, (3 * 3 + 3 + 2 + 2) * 4, 6, 10 * 4}));
+  EXPECT_EQ(to, (Bytes{0, 6 * 4, 5 * 4, 5 * 4}));
+  EXPECT_EQ(all_reduce_traffic(3, 4, 2, 4, fresh()), (Traffic{2 * 4, 2 * 4, 2, 2 * 4}));
+  EXPECT_EQ(to, (Bytes{4, 4, 0, 0}));
+  EXPECT_EQ(all_to_all_traffic(2, 4, 5, 4, fresh()), (Traffic{60, 60, 3, 80}));
+  EXPECT_EQ(to, (Bytes{20, 20, 0, 20}));
+  EXPECT_EQ(broadcast_traffic(2, 4, 2, 7, 4, fresh()), (Traffic{84, 0, 3, 28}));
+  EXPECT_EQ(to, (Bytes{28, 28, 0, 28}));
+  EXPECT_EQ(broadcast_traffic(1, 4, 2, 7, 4, fresh()), (Traffic{0, 28, 0, 28}));
+  EXPECT_EQ(to, (Bytes{0, 0, 0, 0}));
   const std::vector<Segment> sends{{0, 0, 9}, {1, 0, 2}, {3, 0, 0}}, receives{{0, 0, 9}, {2, 9, 4}};
-  EXPECT_EQ(exchange_traffic(0, sends, receives, 4), (Traffic{8, 16, 1}));
+  EXPECT_EQ(exchange_traffic(0, sends, receives, 4, fresh()), (Traffic{8, 16, 1, 16}));
+  EXPECT_EQ(to, (Bytes{0, 8, 0, 0}));
+  EXPECT_EQ(exchange_traffic(0, receives, sends, 4).volume_bytes, 16) << "whichever is more";
 }
 
 TEST(FakeBackend, ReceivesZerosAndOwnParts) {

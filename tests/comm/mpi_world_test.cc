@@ -36,6 +36,8 @@ TEST(MpiWorld, EveryBody) {
   }
 }
 
+TEST(MpiWorld, KnowsWhoCameLast) { the_last_peer_is_known(*make_mpi_world(options())); }
+
 // Counts above those of an MPI call are cut; the cut is made short here.
 TEST(MpiWorld, CutsLongMessages) {
   const auto world = make_mpi_world(options(), {.max_message_bytes = 7});

@@ -5,6 +5,8 @@
 #include <thread>
 #include <utility>
 
+#include "parallel/comm/missing_peers.h"
+
 namespace sprocket::comm {
 namespace {
 
@@ -19,6 +21,7 @@ OpRecord record_of(int64_t sequence) {
   record.bytes_sent = sequence * 5;
   record.bytes_received = sequence * 7;
   record.messages_sent = sequence % 4;
+  record.volume_bytes = sequence * 17;
   record.enqueue_ns = sequence * 11;
   return record;
 }
@@ -33,6 +36,8 @@ bool consistent(const OpRecord& record) {
          record.bytes_sent == expected.bytes_sent &&
          record.bytes_received == expected.bytes_received &&
          record.messages_sent == expected.messages_sent &&
+         record.volume_bytes == expected.volume_bytes &&
+         record.last_alone_ns == (open ? 0 : record.sequence) &&
          record.enqueue_ns == expected.enqueue_ns &&
          (open ? record.state != OpState::kCompleted
                : record.end_ns == record.sequence * 13 && record.state == OpState::kCompleted);
@@ -79,6 +84,72 @@ TEST(Recorder, TakesTheTimesOfABackendsOwnClock) {
   for (const auto& record : recorder.since(0)) EXPECT_EQ(record.state, OpState::kEnqueued);
 }
 
+TEST(Recorder, KnowsTheLastPeerOfACompletedOperation) {
+  Recorder recorder(2);
+  const uint64_t ticket = recorder.begin(record_of(0));
+  EXPECT_EQ(recorder.since(0).front().last_peer, -1);
+  recorder.complete(ticket, 19, OpState::kCompleted, {3, 7});
+  EXPECT_EQ(recorder.since(0).front().last_peer, 3);
+  EXPECT_EQ(recorder.since(0).front().last_alone_ns, 7);
+}
+
+TEST(Recorder, CountsBytesByMember) {
+  Recorder recorder(1, 3);
+  EXPECT_EQ(recorder.sent_to(), (std::vector<int64_t>{0, 0, 0}));
+  recorder.begin(record_of(0), std::vector<int64_t>{5, 0, 2});
+  recorder.begin(record_of(1));
+  recorder.begin(record_of(2), std::vector<int64_t>{1, 0, 40});
+  EXPECT_EQ(recorder.sent_to(), (std::vector<int64_t>{6, 0, 42}));
+}
+
+TEST(MissingPeers, TheLastOneIsWhoeverIsLeftAlone) {
+  MissingPeers missing;
+  for (const int peer : {2, 4, 3, 4}) missing.add(peer);  // 4 sends and receives
+  missing.begin();
+  missing.remove(2);
+  missing.look();
+  missing.remove(3);
+  missing.look();
+  missing.remove(4);
+  missing.look();
+  EXPECT_EQ(missing.last(), LastPeer{}) << "not yet";
+  missing.remove(4);
+  missing.look();
+  EXPECT_EQ(missing.last().peer, 4);
+  EXPECT_GE(missing.last().alone_ns, 0);
+}
+
+TEST(MissingPeers, OfTwoThatAreSeenTogetherNoneIsTheLast) {
+  MissingPeers missing;
+  for (const int peer : {0, 2, 1}) missing.add(peer);  // 1 is their mean
+  missing.begin();
+  missing.remove(1);
+  missing.look();
+  missing.remove(0);
+  missing.remove(2);
+  missing.look();
+  EXPECT_EQ(missing.last(), LastPeer{});
+}
+
+TEST(MissingPeers, AnOnlyPeerIsAloneFromTheBeginning) {
+  MissingPeers missing;
+  missing.add(0);
+  missing.begin();
+  missing.remove(0);
+  missing.look();
+  EXPECT_EQ(missing.last().peer, 0);
+  MissingPeers nobody;
+  nobody.begin();
+  EXPECT_EQ(nobody.last(), LastPeer{});
+}
+
+TEST(MissingPeers, OfTwoRoundsTheLongerWaitCounts) {
+  EXPECT_EQ(longer({}, {2, 5}), (LastPeer{2, 5}));
+  EXPECT_EQ(longer({1, 9}, {2, 5}), (LastPeer{1, 9}));
+  EXPECT_EQ(longer({1, 4}, {2, 5}), (LastPeer{2, 5}));
+  EXPECT_EQ(longer({1, 4}, {}), (LastPeer{1, 4}));
+}
+
 TEST(Recorder, WrapsAroundAndKeepsTotals) {
   Recorder recorder(4);
   std::vector<uint64_t> tickets;
@@ -117,7 +188,7 @@ TEST(Recorder, IsReadWhileItIsWritten) {
     for (int64_t s = 0; !stop.stop_requested(); ++s) {
       const uint64_t ticket = recorder.begin(record_of(s));
       recorder.start(ticket, s * 12);
-      recorder.complete(ticket, s * 13, OpState::kCompleted);
+      recorder.complete(ticket, s * 13, OpState::kCompleted, {static_cast<int>(s % 5), s * 19});
     }
   });
   int64_t seen = 0, last = -1;

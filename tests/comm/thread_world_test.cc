@@ -19,6 +19,8 @@ TEST_P(ThreadWorld, EveryBody) {
   }
 }
 
+TEST_P(ThreadWorld, KnowsWhoCameLast) { run_ranks(GetParam(), the_last_peer_is_known); }
+
 INSTANTIATE_TEST_SUITE_P(Worlds, ThreadWorld, ::testing::Values(1, 2, 3, 4, 5, 7, 8));
 
 class ThreadAborts : public ::testing::TestWithParam<int> {};

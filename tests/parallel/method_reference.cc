@@ -336,6 +336,56 @@ void check_domain_statistics(const AttentionCase& c, const TokenLayout& layout,
   }
 }
 
+// Density and coverage of query blocks [first, first + count), the outer rank's, and of heads from
+// first_head on.
+void check_head_statistics(const AttentionCase& c, const TokenLayout& layout,
+                           const MethodChoice& choice, const AttentionStatistics& statistics,
+                           int64_t first, int64_t count, int64_t first_head, int64_t heads) {
+  const int64_t n = layout.blocks(), prefix = layout.prefix_blocks();
+  const int64_t levels = c.spec.method == MethodKind::kPsa ? 4 : 1;
+  std::vector<double> weights;  // of a column
+  for (int64_t column = 0; column < choice.selected.size(3); ++column) {
+    const double of_token = static_cast<double>(n) / static_cast<double>(layout.tokens());
+    const auto width = static_cast<double>(1 << column % levels);
+    weights.push_back(column < n * levels ? 1 / width : of_token);
+  }
+  const at::Tensor weight = at::tensor(weights, at::kDouble);
+  const bool merges_prefix = c.mesh.outer > 1 && prefix > 0 && !c.strategy.single_pass;
+  const int64_t skipped = merges_prefix ? std::clamp<int64_t>(prefix - first, 0, count) : 0;
+  std::vector<int64_t> remote;  // columns of the ids of remote blocks
+  for (const int64_t column : columns_of_ids(c, layout)) {
+    const int64_t block = column / levels;
+    if (block >= prefix && (block < first || block >= first + count)) remote.push_back(column);
+  }
+  kernels::Share density, coverage;
+  for (int64_t h = first_head; h < first_head + heads; ++h) {
+    const at::Tensor selected = choice.selected.select(1, h).narrow(1, first, count);
+    double part = (selected.to(at::kDouble) * weight).sum().item<double>();
+    if (choice.source.defined()) {
+      const int64_t from = layout.block_offsets[first], to = layout.block_offsets[first + count];
+      const at::Tensor source = choice.source.select(1, h).narrow(1, from, to - from);
+      const at::Tensor kept = source == at::arange(from, to, at::kLong);
+      part *= kept.to(at::kDouble).mean().item<double>();
+    }
+    const at::Tensor needed = selected.narrow(1, skipped, count - skipped).any(1);
+    const double listed =
+        needed.index_select(1, at::tensor(remote, at::kLong)).sum().item<double>();
+    const auto head = static_cast<size_t>(h);
+    check_share(c, "density", statistics.head_density, head, part,
+                static_cast<double>(c.batch * count * n));
+    check_share(c, "coverage", statistics.head_coverage, head, listed,
+                static_cast<double>(c.batch * std::ssize(remote)));
+    density += statistics.head_density[head];
+    coverage += statistics.head_coverage[head];
+  }
+  if (density != kernels::total_of(statistics.head_density) ||
+      density.value() != statistics.density ||
+      coverage != kernels::total_of(statistics.head_coverage) ||
+      coverage.value() != statistics.coverage) {
+    throw std::runtime_error(c.name() + ": density or coverage is not that of the heads here");
+  }
+}
+
 }  // namespace
 
 MethodChoice choice_of(const AttentionCase& c, const Selection& selection) {
@@ -384,6 +434,8 @@ void check_case(const AttentionCase& c, const AttentionTensors& inputs, const Re
   const int domains = c.layout.domains / c.mesh.outer;
   check_domain_statistics(c, layout, reference.choice, part.statistics, outer * domains,
                           (outer + 1) * domains, ulysses * heads, heads);
+  check_head_statistics(c, layout, reference.choice, part.statistics, first, count, ulysses * heads,
+                        heads);
   const double difference =
       largest_difference(reference.result, part, plan, mesh.sequence().rank());
   if (!(difference <= tolerance)) {

@@ -346,7 +346,8 @@ void expect_coverage(const Problem& p, int rank) {
   const double expected =
       all == own ? 0
                  : static_cast<double>(remote) / static_cast<double>(p.batch_heads() * (all - own));
-  EXPECT_DOUBLE_EQ(coverage_of(keys, needs_of(p.tables[rank])), expected) << "rank " << rank;
+  const auto shares = head_coverage(keys, needs_of(p.tables[rank]), p.tables[rank].heads);
+  EXPECT_DOUBLE_EQ(kernels::total_of(shares).value(), expected) << "rank " << rank;
 }
 
 // The rows that travel, of those that might: every rank comes to the same decision.

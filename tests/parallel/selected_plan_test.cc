@@ -42,10 +42,11 @@ TEST(SelectedPlan, OrdersEntriesByHeadThenBlockAndCountsKAndV) {
 
 TEST(SelectedPlan, CoverageCountsRemotePairsOnly) {
   const auto needs = some_needs();
-  EXPECT_DOUBLE_EQ(coverage_of(shards_of(0), needs[0]),
-                   2.0 / 4);  // (0,2) and (1,3) of 2 heads x 2 blocks
-  EXPECT_DOUBLE_EQ(coverage_of(shards_of(1), needs[1]), 3.0 / 6);
-  EXPECT_DOUBLE_EQ(coverage_of(shards_of(2), needs[2]), 0);
+  using Shares = std::vector<kernels::Share>;
+  EXPECT_EQ(head_coverage(shards_of(0), needs[0], 2), (Shares{{1, 2}, {1, 2}}));  // (0,2), (1,3)
+  EXPECT_EQ(head_coverage(shards_of(0), needs[0], 1), (Shares{{2, 4}})) << "2 samples";
+  EXPECT_EQ(kernels::total_of(head_coverage(shards_of(1), needs[1], 2)), (kernels::Share{3, 6}));
+  EXPECT_EQ(kernels::total_of(head_coverage(shards_of(2), needs[2], 2)).part, 0);
 }
 
 // The formulas of the header's table, on even shards.

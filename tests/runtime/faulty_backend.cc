@@ -37,6 +37,7 @@ class FaultyBackend : public comm::Backend {
 
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
+  const std::vector<int>& world_ranks() const override { return inner_->world_ranks(); }
   std::string refusal(comm::OpKind op, DType dtype, StreamView stream) const override {
     return inner_->refusal(op, dtype, stream);
   }

@@ -164,8 +164,11 @@ TEST(StepCollector, CountsWhatTheCommunicatorsRecorded) {
         values[0] += 1;
       }
       std::vector<parallel::AttentionSlot> slots(1);
-      slots[0].statistics = {0.5, 0.25, 10};
+      slots[0].statistics = {0.5, 0.25, 10, {}, {{1, 4}, {3, 4}}, {{0, 2}, {1, 2}}, {}, {}};
       collector.collect(slots);
+      collector.collect(slots);
+      EXPECT_EQ(collector.step_head_density(), (LayerHeadShares{{{2, 8}, {6, 8}}}));
+      EXPECT_EQ(collector.step_head_coverage(), (LayerHeadShares{{{0, 4}, {2, 4}}}));
       collector.end_step(60, step > 0);
     }
     const RankProfile& p = collector.profile();
@@ -177,7 +180,7 @@ TEST(StepCollector, CountsWhatTheCommunicatorsRecorded) {
     EXPECT_EQ(totals.operations, 2);
     EXPECT_GT(totals.bytes_sent, 0);
     EXPECT_EQ(p.layers[0].density.mean(), 0.5);
-    EXPECT_EQ(p.layers[0].coverage.count, 2);
+    EXPECT_EQ(p.layers[0].coverage.count, 4);
     EXPECT_GT(p.compute_by_name_ns.at("work"), 0);
     EXPECT_GT(p.communication_ns, 0);
   });
