@@ -280,7 +280,13 @@ class Checker {
     findings_.at_least("output.keep_checkpoints", output.keep_checkpoints(), 0);
     findings_.at_least("output.sample_interval", output.sample_interval(), 0);
     findings_.at_least("output.log_interval", output.log_interval(), 1);
-    findings_.at_least("output.report_warmup_steps", output.report_warmup_steps(), 0);
+    const Profile& profile = job_.profile();
+    findings_.at_least("profile.steps", profile.steps(), 0);
+    findings_.at_least("profile.warmup", profile.warmup(), 0);
+    findings_.at_least("profile.trace_events", profile.trace_events(), 0);
+    if (profile.interval() != 0) {
+      findings_.at_least("profile.interval", profile.interval(), std::max<int64_t>(profile.steps(), 1));
+    }
   }
 
   void check_device() {

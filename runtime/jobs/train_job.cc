@@ -23,7 +23,9 @@
 #include "runtime/metrics/metrics_file.h"
 #include "runtime/metrics/progress.h"
 #include "runtime/plan/job_specs.h"
-#include "runtime/profile/report.h"
+#include "runtime/profile/report_text.h"
+#include "runtime/recording/curves.h"
+#include "runtime/recording/profile_window.h"
 #include "runtime/sample/sample_set.h"
 #include "runtime/train/data_check.h"
 #include "runtime/train/trainer.h"
@@ -64,7 +66,11 @@ class TrainJob {
       check_same_latents(*data_, *held_out_);
       held_out_->normalise_by(*data_);
     });
-    claim_folder();
+    if (options_.profile_only) {
+      find_start();
+    } else {
+      claim_folder();
+    }
     config::Job decided = job_;
     remote_kv_ = agree_on_remote_kv(decided, largest_shape(*data_),
                                     {options_.threads, options_.memory}, world_);
@@ -73,7 +79,7 @@ class TrainJob {
                        start_path_.empty() ? Network::Start::kFresh : Network::Start::kCheckpoint);
       optimizer_.emplace(job_.training().optimizer(), network_->parameters(), options_.threads);
       if (!start_path_.empty()) load(start_path_);
-      if (first()) {
+      if (first() && !options_.profile_only) {
         metrics_.emplace(path_of("metrics.jsonl"), state_.step(), mesh_.device());
         if (held_out_) validation_.emplace(path_of("validation.jsonl"), state_.step());
         progress_.emplace(options_.terminal, job_.training().steps(), job_.output().log_interval());
@@ -82,16 +88,18 @@ class TrainJob {
     prepare_state();
     StepCollector collector(mesh_, network_->layers());
     Trainer trainer(*network_, *optimizer_, *data_, collector);
+    make_window(collector);
     result_.first_step = state_.step();
     saved_step_ = start_path_.empty() ? -1 : state_.step();
-    if (state_.step() == 0 && job_.training().validation().interval() > 0) validate();
-    while (state_.step() < job_.training().steps() && result_.exit_code == ExitCode::kOk) {
-      one_step(trainer);
+    if (options_.profile_only) {
+      profile(trainer);
+    } else {
+      train(trainer);
     }
-    if (saved_step_ != state_.step()) save();
     progress_.reset();
     result_.last_step = state_.step();
-    report(collector);
+    if (window_->open()) finish_window();
+    print_report();
     return result_;
   }
 
@@ -99,6 +107,51 @@ class TrainJob {
   bool first() const { return world_.rank() == 0; }
   std::string path_of(const std::string& name) const {
     return (fs::path(job_.output().directory()) / name).string();
+  }
+
+  void train(Trainer& trainer) {
+    if (state_.step() == 0 && job_.training().validation().interval() > 0) validate();
+    while (state_.step() < job_.training().steps() && result_.exit_code == ExitCode::kOk) {
+      one_step(trainer);
+    }
+    if (saved_step_ != state_.step()) save();
+  }
+
+  // Steps after training.steps are as good as any.
+  void profile(Trainer& trainer) {
+    while (!report_done_ && result_.exit_code == ExitCode::kOk) {
+      const StepOutcome outcome = recorded_step(trainer);
+      if (outcome.stop_requested) result_.exit_code = ExitCode::kInterrupted;
+    }
+  }
+
+  void make_window(const StepCollector& collector) {
+    WindowPlan plan;
+    std::string folder, json;
+    if (const auto& only = options_.profile_only) {
+      plan = {only->steps, only->warmup, 0, /*alternate=*/true, job_.profile().trace_events()};
+      folder = only->folder;
+      json = (fs::path(folder) / "profile.json").string();
+    } else {
+      const config::Profile& profile = job_.profile();
+      plan = {profile.steps(), profile.warmup(), profile.interval(), /*alternate=*/false,
+              profile.trace_events()};
+      folder = path_of("profile");
+      json = path_of("profile.json");
+    }
+    asked_steps_ = plan.steps;
+    window_.emplace(plan, mesh_, collector, folder, json);
+  }
+
+  void find_start() {
+    std::string path;
+    run_on_all(world_, [&] {
+      if (!first() || options_.resume == "none") return;
+      path = open_checkpoint(options_.resume == "latest" ? job_.output().directory()
+                                                         : options_.resume)
+                 .path;
+    });
+    start_path_ = broadcast_text(world_, path, 0);
   }
 
   void claim_folder() {
@@ -124,7 +177,7 @@ class TrainJob {
     weights.write_back();
     moments.write_back();
     optimizer_->set_updates(state_.updates());
-    if (state_.step() > job_.training().steps()) {
+    if (state_.step() > job_.training().steps() && !options_.profile_only) {
       throw ConfigError(fmt::format("training.steps: {}, but {} already has {} steps",
                                     job_.training().steps(), path, state_.step()));
     }
@@ -136,13 +189,25 @@ class TrainJob {
     *state_.mutable_latent() = describe_latents(data_->index());
   }
 
-  void one_step(Trainer& trainer) {
-    const bool reported = state_.step() - result_.first_step >= job_.output().report_warmup_steps();
-    const StepOutcome outcome = trainer.step(state_.step(), options_.stop, reported);
-    state_.set_step(state_.step() + 1);
+  StepOutcome recorded_step(Trainer& trainer) {
+    const int64_t step = state_.step();
+    const StepOutcome outcome = trainer.step(step, options_.stop, window_->records_next());
+    state_.set_step(step + 1);
     result_.losses.push_back(outcome.loss);
     count_skipped(outcome);
+    const StepFlops flops = flops_of(outcome);
+    window_->append(
+        {step, outcome.own_tokens, outcome.tokens, flops.dense_equivalent, flops.executed}, [&] {
+          return job_header(job_, latent_shape(outcome.shape), mesh_,
+                            {"train", options_.threads, step, asked_steps_});
+        });
+    return outcome;
+  }
+
+  void one_step(Trainer& trainer) {
+    const StepOutcome outcome = recorded_step(trainer);
     log(outcome);
+    if (window_->full()) finish_window();
     const bool last = state_.step() == job_.training().steps();
     const auto due = [&](int64_t interval) {
       return interval > 0 && state_.step() % interval == 0;
@@ -187,13 +252,21 @@ class TrainJob {
     if (state_.step() % std::max<int64_t>(job_.output().log_interval(), 1) != 0) return;
     run_on_all(world_, [&] {
       if (!metrics_) return;
-      double density = 0;
-      for (const double layer : outcome.density) density += layer / outcome.density.size();
-      const int64_t samples = job_.training().global_batch();
-      metrics_->write(state_.step(), outcome,
-                      step_flops(job_, samples, outcome.tokens / samples, density),
-                      state_.skipped_steps(), data_->bad_samples());
+      metrics_->write(state_.step(), outcome, flops_of(outcome), state_.skipped_steps(),
+                      data_->bad_samples());
     });
+  }
+
+  StepFlops flops_of(const StepOutcome& outcome) const {
+    double density = 0;
+    for (const double layer : outcome.density) density += layer / outcome.density.size();
+    const int64_t samples = job_.training().global_batch();
+    return step_flops(job_, samples, outcome.tokens / samples, density);
+  }
+
+  static config::LatentShape latent_shape(const data::LatentShape& shape) {
+    return {static_cast<int>(shape.channels), static_cast<int>(shape.t), static_cast<int>(shape.h),
+            static_cast<int>(shape.w)};
   }
 
   // With the attention of the last step done, like sampling.
@@ -241,35 +314,51 @@ class TrainJob {
                  sample.psnr ? fmt::format(", {:.1f} dB against the real clip", *sample.psnr) : "");
   }
 
-  MemoryUse memory_use() {
+  profile::events::End memory_use() {
     const models::ParameterStore& parameters = network_->parameters();
-    MemoryUse use;
-    use.peak = peak_memory_bytes(mesh_.device());
+    profile::events::End use;
+    use.set_peak_bytes(peak_memory_bytes(mesh_.device()));
     if (!mesh_.device().is_cpu()) {
-      use.tensor_peak = parallel::device_memory(mesh_.device()).peak_allocated;
+      use.set_tensors_peak_bytes(parallel::device_memory(mesh_.device()).peak_allocated);
     }
     const auto masters = static_cast<int64_t>(parameters.flat_parameters().nbytes());
     const at::Tensor& copies = parameters.flat_copies();
-    use.parameters = masters + (copies.defined() ? static_cast<int64_t>(copies.nbytes()) : 0);
-    use.gradients = static_cast<int64_t>(parameters.flat_gradients().nbytes());
-    use.moments = 2 * masters;
+    use.set_parameters_bytes(masters +
+                             (copies.defined() ? static_cast<int64_t>(copies.nbytes()) : 0));
+    use.set_gradients_bytes(static_cast<int64_t>(parameters.flat_gradients().nbytes()));
+    use.set_moments_bytes(2 * masters);
     return use;
   }
 
-  void report(const StepCollector& collector) {
-    RankProfile own = collector.profile();
-    own.memory = memory_use();
-    const std::vector<std::string> packed = gather_text(world_, pack(own));
-    run_on_all(world_, [&] {
-      if (!first()) return;
-      std::vector<RankProfile> profiles;
-      for (const std::string& bytes : packed) profiles.push_back(unpack_rank_profile(bytes));
-      Report report = make_report(mesh_.shape(), profiles);
-      if (receives_remote_kv(job_)) report.remote_kv = remote_kv_;
-      const std::string json = report_json(report);
-      media::write_output_file(path_of("profile.json"), std::as_bytes(std::span(json)));
-      if (options_.print_report) fmt::print("{}", report_text(report));
+  void finish_window() {
+    if (progress_) progress_->pause();
+    report_ = window_->finish(memory_use(), [&](profile::Report& report) {
+      if (receives_remote_kv(job_)) report.remote_kv = remote_kv_row(remote_kv_);
+      if (!options_.profile_only) report.curves = read_curves(path_of("metrics.jsonl"));
     });
+    report_done_ = true;
+  }
+
+  static profile::RemoteKvRow remote_kv_row(const RemoteKvChoice& choice) {
+    profile::RemoteKvRow row;
+    row.value = config::Parallel::RemoteKv_Name(choice.value);
+    if (!choice.by_memory) return row;
+    row.rank = choice.rank;
+    row.kept_bytes = choice.room.kept;
+    row.fetched_bytes = choice.room.fetched;
+    row.at_hand_bytes = choice.room.at_hand;
+    return row;
+  }
+
+  void print_report() const {
+    if (!first() || !options_.print_report) return;
+    if (report_) {
+      fmt::print("{}", profile::report_text(*report_));
+    } else if (asked_steps_ > 0) {
+      fmt::print("\nNo report: the run ended within the {} steps before its window "
+                 "(profile.warmup).\n",
+                 job_.profile().warmup());
+    }
   }
 
   const config::Job& job_;  // as the user wrote it: what checkpoints record
@@ -283,6 +372,10 @@ class TrainJob {
   std::optional<MetricsFile> metrics_;   // rank 0
   std::optional<JsonLines> validation_;  // rank 0
   std::optional<Progress> progress_;     // rank 0
+  std::optional<ProfileWindow> window_;
+  std::optional<profile::Report> report_;  // of the newest window; rank 0
+  int64_t asked_steps_ = 0;                // of a window
+  bool report_done_ = false;
   RemoteKvChoice remote_kv_;
   std::string start_path_;  // empty: from step 0
   CheckpointState state_;

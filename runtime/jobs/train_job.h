@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,12 @@ struct TrainOptions {
   const std::atomic<bool>* stop = nullptr;
   // Rank 0 prints the report to stdout at the end. profile.json is written in any case.
   bool print_report = true;
+  // Instead of a run: one window of steps is made and thrown away but for its records.
+  struct ProfileOnly {
+    int64_t steps = 20, warmup = 5;
+    std::string folder;  // of the files
+  };
+  std::optional<ProfileOnly> profile_only;
 };
 
 struct TrainResult {

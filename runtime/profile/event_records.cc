@@ -9,6 +9,7 @@ namespace {
 
 // An enumerator and a phase share a number.
 constexpr uint32_t kPhaseUnit = 16;
+constexpr uint32_t kClosesUnit = 256;
 constexpr uint32_t kActivities = static_cast<uint32_t>(Activity::kOther) + 1;
 constexpr uint32_t kOperations = static_cast<uint32_t>(comm::OpKind::kSplit) + 1;
 constexpr uint32_t kPhases = static_cast<uint32_t>(Phase::kSample) + 1;
@@ -45,7 +46,8 @@ void pack_intervals(const RecordedStep& step, events::Intervals& columns) {
     columns.add_begin(interval.begin_ns - former);
     columns.add_length(interval.end_ns - interval.begin_ns);
     columns.add_name(interval.name);
-    columns.add_kind(kind_of(interval.activity, interval.phase));
+    columns.add_kind(kind_of(interval.activity, interval.phase) +
+                     (interval.closes ? kClosesUnit : 0));
     columns.add_layer(interval.layer);
     former = interval.begin_ns;
   }
@@ -96,7 +98,7 @@ void unpack_intervals(const events::Intervals& columns, size_t names, RecordedSt
   int64_t begin = step.begin_ns;
   for (int i = 0; i < count; ++i) {
     begin += columns.begin(i);
-    const uint32_t kind = columns.kind(i);
+    const uint32_t kind = columns.kind(i) % kClosesUnit;
     check(columns.name(i) < names, "an interval with a name that there is not");
     check(kind % kPhaseUnit < kActivities && kind / kPhaseUnit < kPhases,
           "an interval of an unknown kind");
@@ -106,7 +108,8 @@ void unpack_intervals(const events::Intervals& columns, size_t names, RecordedSt
                          static_cast<int16_t>(columns.layer(i)),
                          columns.name(i),
                          begin,
-                         begin + columns.length(i)};
+                         begin + columns.length(i),
+                         columns.kind(i) >= kClosesUnit};
   }
 }
 
@@ -169,6 +172,7 @@ events::Step pack(const RecordedStep& step) {
   for (const KernelWork& work : step.work) {
     events::KernelWork& to = *message.add_work();
     to.set_name(work.name);
+    to.set_phase(static_cast<uint32_t>(work.phase));
     to.set_flops(work.flops);
     to.set_bytes(work.bytes);
   }
@@ -200,8 +204,9 @@ RecordedStep unpack(const events::Step& message, size_t names, int groups) {
                            unpacked(layer.needed(), layer.remote())});
   }
   for (const events::KernelWork& work : message.work()) {
-    check(work.name() < names, "work of a name that there is not");
-    step.work.push_back({work.name(), work.flops(), work.bytes()});
+    check(work.name() < names && work.phase() < kPhases, "work of a name or phase that there is not");
+    step.work.push_back(
+        {work.name(), static_cast<Phase>(work.phase()), work.flops(), work.bytes()});
   }
   check_lengths({message.sent_to_size(), message.sent_bytes_size(), message.sent_group_size()},
                 "columns of sent bytes of unequal lengths");

@@ -7,15 +7,17 @@ namespace {
 
 double ms(int64_t ns) { return 1e-6 * static_cast<double>(ns); }
 
-// That members waited for messages of one peer alone, which is not the one that came last itself:
-// what is slow is the way to it.
+// That members waited for messages of one peer alone for longer than it was late: what is slow is
+// the way to it.
 void blame_links(const MatchedOperation& operation, std::span<RankSums> rank_sums) {
   const int late_rank = operation.members[operation.late].rank;
   for (const OperationMember& member : operation.members) {
     const RecordedOperation& op = *member.operation;
-    if (op.last_peer < 0 || op.last_peer == late_rank) continue;
+    const int64_t explained = op.last_peer == late_rank ? operation.wait_ns(member) : 0;
+    if (op.last_peer < 0 || op.last_alone_ns <= explained) continue;
     for (const OperationMember& peer : operation.members) {
-      if (peer.rank == op.last_peer) rank_sums[peer.rank_step].alone_ns += op.last_alone_ns;
+      if (peer.rank != op.last_peer) continue;
+      rank_sums[peer.rank_step].alone_ns += op.last_alone_ns - explained;
     }
   }
 }

@@ -53,19 +53,20 @@ StepParts RankSums::add(const RankStep& rank, const std::vector<std::string>& ho
   tokens += step.tokens;
   records += static_cast<int64_t>(step.intervals.size() + step.operations.size());
   lost_records += step.lost_records;
+  recording_ns += step.recording_ns;
   for (const RecordedInterval& interval : step.intervals) {
     const int64_t ns = interval.end_ns - interval.begin_ns;
     if (interval.activity == Activity::kCompute && interval.layer >= 0) {
       layer_of(layers, interval.layer).compute_ns += ns;
     }
     if (interval.activity != Activity::kCompute && interval.activity != Activity::kCopy) continue;
-    KernelSums& kernel = kernels[(*rank.names)[interval.name]];
+    KernelSums& kernel = kernels[{(*rank.names)[interval.name], interval.phase}];
     kernel.activity = interval.activity;
-    ++kernel.intervals;
+    kernel.calls += interval.closes;
     kernel.ns += ns;
   }
   for (const KernelWork& work : step.work) {
-    KernelSums& kernel = kernels[(*rank.names)[work.name]];
+    KernelSums& kernel = kernels[{(*rank.names)[work.name], work.phase}];
     kernel.flops += work.flops;
     kernel.bytes += work.bytes;
   }

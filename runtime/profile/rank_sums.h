@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,7 +13,7 @@ namespace sprocket::profile {
 
 struct KernelSums {
   Activity activity = Activity::kCompute;
-  int64_t intervals = 0, ns = 0;
+  int64_t calls = 0, ns = 0;
   double flops = 0, bytes = 0;
 };
 
@@ -32,7 +31,7 @@ struct RankSums {
   int64_t alone_ns = 0;        // that others waited for its messages alone, when it was not late
   int64_t tokens = 0, sent_bytes = 0;
   int64_t records = 0, recording_ns = 0, lost_records = 0;
-  std::map<std::string, KernelSums> kernels;
+  std::map<std::pair<std::string, Phase>, KernelSums> kernels;
   std::vector<LayerSums> layers;
   // By the job's groups of a name: bytes to ranks of other hosts, and to all.
   struct Sent {
@@ -40,7 +39,6 @@ struct RankSums {
   };
   std::map<std::string, Sent> sent_by_group;
   std::map<int, int64_t> sent_to;  // by world rank
-  std::optional<events::End> end;
 
   // hosts: of every world rank. Returns the step's parts.
   StepParts add(const RankStep& rank, const std::vector<std::string>& hosts);

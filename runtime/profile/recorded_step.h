@@ -16,6 +16,7 @@ struct RecordedInterval {
   int16_t layer = -1;  // -1: outside the blocks
   uint32_t name = 0;   // of the file's names
   int64_t begin_ns = 0, end_ns = 0;
+  bool closes = true;  // its scope's last one
   bool operator==(const RecordedInterval&) const = default;
 };
 
@@ -56,8 +57,10 @@ struct RecordedLayer {
   bool operator==(const RecordedLayer&) const = default;
 };
 
+// Of all scopes of a name and phase.
 struct KernelWork {
   uint32_t name = 0;
+  Phase phase = Phase::kOther;
   double flops = 0, bytes = 0;
   bool operator==(const KernelWork&) const = default;
 };

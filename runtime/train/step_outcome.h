@@ -5,18 +5,9 @@
 #include <vector>
 
 #include "runtime/data/index.h"
+#include "runtime/profile/step_parts.h"
 
 namespace sprocket::runtime {
-
-// One step of this rank in nanoseconds; the terms are those of runtime/profile/rank_profile.h.
-struct StepTimes {
-  int64_t wall_ns = 0;
-  int64_t compute_ns = 0;
-  int64_t communication_ns = 0;
-  int64_t exposed_ns = 0;
-  int64_t overlapped_ns = 0;
-  int64_t data_wait_ns = 0;
-};
 
 struct StepOutcome {
   double loss = 0;  // mean squared error over all samples of the step; the same on all ranks
@@ -27,7 +18,7 @@ struct StepOutcome {
   int64_t own_tokens = 0;       // of this rank, over the step's samples
   int64_t tokens = 0;           // of the whole job
   data::LatentShape shape;      // of the step's videos
-  StepTimes times;
+  profile::StepParts times;     // of this rank
   // By layer, means over ranks and micro-batches.
   std::vector<double> density;
   std::vector<double> coverage;

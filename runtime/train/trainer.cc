@@ -74,13 +74,13 @@ bool Trainer::reduce(StepOutcome& outcome, double local_loss, bool stop) {
   return std::isfinite(outcome.loss);
 }
 
-StepOutcome Trainer::step(int64_t step, const std::atomic<bool>* stop, bool reported) {
+StepOutcome Trainer::step(int64_t step, const std::atomic<bool>* stop, bool recorded) {
   const config::Training& training = network_.job().training();
   const int64_t micro_batches =
       training.global_batch() / (training.micro_batch() * network_.job().parallel().data());
   Timeline* const timeline = network_.mesh().timeline();
   if (timeline) timeline->position.step = step;
-  collector_.begin_step();
+  collector_.begin_step(recorded);
 
   StepOutcome outcome;
   double local_loss = 0;
@@ -112,7 +112,7 @@ StepOutcome Trainer::step(int64_t step, const std::atomic<bool>* stop, bool repo
     outcome.skipped = !std::isfinite(outcome.gradient_norm);
     if (!outcome.skipped) optimizer_.update(outcome.learning_rate, outcome.gradient_norm);
   }
-  outcome.times = collector_.end_step(outcome.own_tokens, reported);
+  outcome.times = collector_.end_step();
   return outcome;
 }
 

@@ -7,7 +7,7 @@
 
 #include "runtime/data/latent_dataset.h"
 #include "runtime/data/sample_order.h"
-#include "runtime/profile/step_collector.h"
+#include "runtime/recording/step_collector.h"
 #include "runtime/train/micro_batch.h"
 #include "runtime/train/network.h"
 #include "runtime/train/optimizer.h"
@@ -21,10 +21,11 @@ class Trainer {
   Trainer(Network& network, Optimizer& optimizer, data::LatentDataset& data,
           StepCollector& collector);
 
-  // Step `step` (from 0) of the job. Collective over the world. `stop` may be null. Samples, noise
+  // Step `step` (from 0) of the job, which the collector records or not. Collective over the world.
+  // `stop` may be null. Samples, noise
   // and noise levels are functions of the seeds, the step and the sample's number alone. Throws
   // NonFiniteError (an AgreedError) when the loss is not finite: the weights are those before.
-  StepOutcome step(int64_t step, const std::atomic<bool>* stop, bool reported);
+  StepOutcome step(int64_t step, const std::atomic<bool>* stop, bool recorded);
 
  private:
   MicroBatch load(int64_t step, int64_t micro);

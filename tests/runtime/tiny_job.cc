@@ -25,7 +25,8 @@ training {
   optimizer { learning_rate: 2e-3 warmup_steps: 1 decay: COSINE }
 }
 sampling { steps: 3 guidance: 2 }
-output { log_interval: 1 report_warmup_steps: 1 }
+output { log_interval: 1 }
+profile { warmup: 1 }
 )";
 
 }  // namespace

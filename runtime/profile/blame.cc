@@ -1,0 +1,137 @@
+#include "runtime/profile/blame.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace sprocket::profile {
+namespace {
+
+constexpr double kLeastShare = 0.01;
+constexpr double kLayerShare = 0.5;  // of the largest layer's excess, to be named with it
+
+double as_double(int64_t value) { return static_cast<double>(value); }
+
+// One rank against the mean of the others.
+class Against {
+ public:
+  Against(const WindowSums& sums, size_t rank) : sums_(sums), rank_(rank) {}
+
+  struct Found {
+    double own = 0, others = 0;
+    double excess() const { return own - others; }
+    double factor() const { return others > 0 ? own / others : 0; }
+  };
+  template <class Of>
+  Found compare(Of&& of) const {
+    Found found;
+    for (size_t r = 0; r < sums_.ranks.size(); ++r) {
+      const double value = of(sums_.ranks[r]);
+      if (r == rank_) {
+        found.own = value;
+      } else {
+        found.others += value / static_cast<double>(sums_.ranks.size() - 1);
+      }
+    }
+    return found;
+  }
+  Found layer(size_t layer) const {
+    return compare([layer](const RankSums& rank) {
+      return layer < rank.layers.size() ? as_double(rank.layers[layer].compute_ns) : 0.0;
+    });
+  }
+
+ private:
+  const WindowSums& sums_;
+  const size_t rank_;
+};
+
+void name_kernel(const WindowSums& sums, size_t rank, const Against& against, Blame& blame) {
+  double most = 0;
+  for (const auto& [key, own] : sums.ranks[rank].kernels) {
+    const auto found = against.compare([&key = key](const RankSums& other) {
+      const auto kernel = other.kernels.find(key);
+      return kernel == other.kernels.end() ? 0.0 : as_double(kernel->second.ns);
+    });
+    if (found.excess() <= most) continue;
+    most = found.excess();
+    blame.kernel = key.first;
+  }
+}
+
+// The layers around the one with the largest excess that have much of it too; the kernel where the
+// layers have less than half of the rank's excess.
+void name_layers(const WindowSums& sums, size_t rank, const Against& against, Blame& blame) {
+  std::vector<Against::Found> layers(sums.ranks[rank].layers.size());
+  double all = 0;
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    layers[layer] = against.layer(layer);
+    all += layers[layer].excess();
+  }
+  const double rank_excess =
+      against.compare([](const RankSums& r) { return as_double(r.parts.compute_ns); }).excess();
+  name_kernel(sums, rank, against, blame);
+  if (layers.empty() || all < rank_excess / 2) return;
+  const auto worst = std::max_element(layers.begin(), layers.end(), [](const auto& a, const auto& b) {
+    return a.excess() < b.excess();
+  });
+  const double least = kLayerShare * worst->excess();
+  auto first = worst, last = worst;
+  while (first != layers.begin() && std::prev(first)->excess() >= least) --first;
+  while (std::next(last) != layers.end() && std::next(last)->excess() >= least) ++last;
+  blame.first_layer = static_cast<int>(first - layers.begin());
+  blame.last_layer = static_cast<int>(last - layers.begin());
+  Against::Found sum;
+  double density = 0, others_density = 0;
+  for (int layer = blame.first_layer; layer <= blame.last_layer; ++layer) {
+    sum.own += layers[layer].own;
+    sum.others += layers[layer].others;
+    const auto found = against.compare([layer](const RankSums& r) {
+      return static_cast<size_t>(layer) < r.layers.size() ? r.layers[layer].density.mean() : 0.0;
+    });
+    density += found.own;
+    others_density += found.others;
+  }
+  blame.factor = sum.factor();
+  blame.excess_ms = 1e-6 * sum.excess() / as_double(sums.steps());
+  if (others_density > 0) blame.density_factor = density / others_density;
+}
+
+}  // namespace
+
+std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ranks) {
+  if (sums.ranks.size() < 2) return std::nullopt;
+  const auto waited = [](const RankSums& rank) { return rank.caused_wait_ns + rank.alone_ns; };
+  const auto worst = std::max_element(
+      sums.ranks.begin(), sums.ranks.end(),
+      [&](const RankSums& a, const RankSums& b) { return waited(a) < waited(b); });
+  double wall = 0;
+  for (const RankSums& rank : sums.ranks) wall += as_double(rank.parts.wall_ns);
+  const size_t index = worst - sums.ranks.begin();
+  Blame blame;
+  blame.rank = ranks[index];
+  blame.waited_share = wall > 0 ? as_double(waited(*worst)) / wall : 0;
+  if (blame.waited_share < kLeastShare) return std::nullopt;
+
+  const Against against(sums, index);
+  const auto part = [&](int64_t StepParts::*member) {
+    return against.compare([member](const RankSums& r) { return as_double(r.parts.*member); });
+  };
+  const std::pair<Cause, Against::Found> causes[] = {
+      {Cause::kCompute, part(&StepParts::compute_ns)},
+      {Cause::kDataWait, part(&StepParts::data_wait_ns)},
+      {Cause::kCopies, part(&StepParts::copies_ns)},
+      {Cause::kOther, part(&StepParts::other_ns)},
+      {Cause::kLink, against.compare([&](const RankSums& r) { return as_double(r.alone_ns); })}};
+  const auto& largest = *std::max_element(
+      std::begin(causes), std::end(causes),
+      [](const auto& a, const auto& b) { return a.second.excess() < b.second.excess(); });
+  if (largest.second.excess() <= 0) return blame;
+  blame.cause = largest.first;
+  blame.excess_ms = 1e-6 * largest.second.excess() / as_double(sums.steps());
+  blame.factor = largest.second.factor();
+  if (blame.cause == Cause::kCompute) name_layers(sums, index, against, blame);
+  return blame;
+}
+
+}  // namespace sprocket::profile

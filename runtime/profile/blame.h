@@ -1,0 +1,39 @@
+// Which rank the others wait for most, and where its time goes beyond theirs.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+
+#include "runtime/profile/window_sums.h"
+
+namespace sprocket::profile {
+
+enum class Cause {
+  kCompute,
+  kDataWait,
+  kCopies,
+  kOther,    // its own work between scopes
+  kLink,     // it is not late: its messages arrive last
+  kUnknown,  // it is late, and spends no more time than the others on anything
+};
+
+struct Blame {
+  int rank = 0;             // of the world
+  double waited_share = 0;  // of all ranks' time, that they waited for it
+  Cause cause = Cause::kUnknown;
+  double excess_ms = 0;  // per step, what the cause takes beyond the mean of the others
+  double factor = 0;     // what it takes over the mean of the others; 0: they have none of it
+  // kCompute: the layers, from and to, or the kernel that has most of the excess.
+  int first_layer = -1, last_layer = -1;
+  std::string kernel;
+  double density_factor = 0;  // of these layers, over the mean of the others; 0: unknown
+};
+
+// None where no rank makes the others wait for at least a hundredth of the time.
+//
+// A rank is waited for where it is the late one of a matched operation, and where its messages are
+// the last ones that a member waits for beyond that (RecordedOperation::last_alone_ns).
+std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ranks);
+
+}  // namespace sprocket::profile
