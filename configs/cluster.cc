@@ -99,6 +99,7 @@ class Checker {
          rates.attention_backward_row_ns());
     positive(at + "linear_tflops", rates.has_linear_tflops(), rates.linear_tflops());
     positive(at + "selection_tflops", rates.has_selection_tflops(), rates.selection_tflops());
+    if (rates.has_peak_tflops()) positive(at + "peak_tflops", true, rates.peak_tflops());
   }
 
   void check_precisions() {

@@ -128,6 +128,15 @@ void add_flags(CLI::App& command, PlanFlags& flags) {
           "it the selection is synthetic.")
       ->option_text("C")
       ->needs(density);
+  CLI::Option* const from =
+      command
+          .add_option(
+              "--from", flags.options.from,
+              "Plans with the rates, links, density and coverage that a profile measured, in "
+              "place of the cluster's and the method's; says where each figure is from.")
+          ->option_text("profile.json")
+          ->excludes(file)
+          ->excludes(density);
   command
       .add_option("--width", selection.synthetic.width,
                   "Synthetic selection: standard deviation of the distance, in edges of a block.")
@@ -145,7 +154,8 @@ void add_flags(CLI::App& command, PlanFlags& flags) {
               "Simulates strong and weak scaling instead, on FIRST, 2 FIRST, 4 FIRST … LAST "
               "ranks of nodes like the cluster's. --coverage is the budget.")
           ->option_text("FIRST:LAST")
-          ->excludes(file);
+          ->excludes(file)
+          ->excludes(from);
   command.add_option("--picture", flags.picture, "With --scale: draws the curves.")
       ->option_text("PNG")
       ->needs(scale);
@@ -154,7 +164,8 @@ void add_flags(CLI::App& command, PlanFlags& flags) {
           .add_flag("--measure", flags.measure,
                     "Measures this machine for the job instead: kernels and copies, and under "
                     "mpirun the links. Prints a cluster description.")
-          ->excludes(scale);
+          ->excludes(scale)
+          ->excludes(from);
   command.add_option("--output", flags.output, "With --measure: writes it there.")
       ->option_text("FILE")
       ->needs(measure);
@@ -188,6 +199,7 @@ void add_plan_command(CLI::App& parent, Action& action) {
       "  sprocket plan --config configs/wan2.1_14b_vsa.txtpb --cluster "
       "configs/cluster_h200_nvlink_400g.txtpb \\\n"
       "    --density 0.1 --coverage 0.25\n"
+      "  sprocket plan --config JOB.txtpb --cluster CLUSTER.txtpb --from outputs/run/profile.json\n"
       "  sprocket plan --config configs/wan2.1_14b_vsa.txtpb --cluster "
       "configs/cluster_h200_nvlink_400g.txtpb \\\n"
       "    --scale 8:4096 --csv scaling.csv --picture scaling.png\n"

@@ -265,7 +265,7 @@ class TrainJob {
   }
 
   static config::LatentShape latent_shape(const data::LatentShape& shape) {
-    return {static_cast<int>(shape.channels), static_cast<int>(shape.t), static_cast<int>(shape.h),
+    return {static_cast<int>(shape.c), static_cast<int>(shape.t), static_cast<int>(shape.h),
             static_cast<int>(shape.w)};
   }
 

@@ -9,6 +9,8 @@
 #include "runtime/plan/job_specs.h"
 #include "runtime/plan/plan_report.h"
 #include "runtime/plan/units.h"
+#include "runtime/planner/measured_cluster.h"
+#include "runtime/profile/report.h"
 
 namespace sprocket::runtime {
 namespace {
@@ -43,13 +45,88 @@ std::string head_text(const config::LoadedJob& loaded, const config::LatentShape
   return text + '\n';
 }
 
+// What of a profile is used in a plan.
+struct FromProfile {
+  MeasuredCluster cluster;
+  std::string heading;  // of the plan
+};
+
+config::Job profiled_job(const profile::Report& report, const std::string& path) {
+  try {
+    return config::parse_job(report.job.description, path).job;
+  } catch (const ConfigError& error) {
+    throw InputError(fmt::format("{}: job.description: {}", path, error.what()));
+  }
+}
+
+// Whether the selection depends on data, so that a measured one is worth more than the method's.
+bool is_measured(const config::Attention& attention) {
+  switch (attention.method()) {
+    case config::Attention::DENSE:
+    case config::Attention::SLIDING_TILE:
+      return false;
+    case config::Attention::VSA:
+    case config::Attention::BSA:
+    case config::Attention::PSA:
+    case config::Attention::ASA:
+      return true;
+  }
+  return false;
+}
+
+// Replaces the selection in `options` where the profile's is the job's.
+FromProfile from_profile(const config::Job& job, const config::Cluster& cluster,
+                         PlanOptions& options) {
+  const profile::Report report = profile::read_report(options.from);
+  const config::Job profiled = profiled_job(report, options.from);
+  const int precision = job.compute().precision();
+  if (profiled.compute().precision() != precision) {
+    throw ConfigError(fmt::format("--from: {} was measured in {}, the job computes in {}",
+                                  options.from,
+                                  config::Compute::Precision_Name(profiled.compute().precision()),
+                                  config::Compute::Precision_Name(job.compute().precision())));
+  }
+  FromProfile from{measured_cluster(cluster, precision, report), {}};
+  from.heading = figures_text(from.cluster, options.from);
+  const auto line = [&](const char* what, const std::string& value) {
+    from.heading += fmt::format("  {:<29}{}\n", what, value);
+  };
+  const bool same = profiled.attention().SerializeAsString() == job.attention().SerializeAsString();
+  const MeasuredSelection measured = measured_selection(report);
+  if (!is_measured(job.attention())) {
+    line("selection", "the method's own, which needs no data");
+  } else if (!same) {
+    line("selection", "not the profile's: its job has another attention");
+  } else if (!measured.density) {
+    line("selection", "the method's: the profile has no density");
+  } else {
+    options.selection.density = measured.density;
+    options.selection.coverage = measured.coverage;
+    line("selection",
+         fmt::format("density {:.4g}{}, mean of the layers", *measured.density,
+                     measured.coverage ? fmt::format(", coverage {:.4g} on {} outer ranks",
+                                                     *measured.coverage, report.mesh.outer)
+                                       : "; of one outer rank there is no coverage: synthetic"));
+  }
+  from.heading += '\n';
+  return from;
+}
+
 }  // namespace
 
 std::string run_plan(const config::LoadedJob& loaded, const config::LatentShape& shape,
-                     const std::string& shape_source, const config::Cluster& cluster,
-                     const PlanOptions& options) {
+                     const std::string& shape_source, const config::Cluster& described,
+                     const PlanOptions& given) {
   const config::Job& job = loaded.job;
   config::check_latent_shape(loaded, shape, shape_source);
+  PlanOptions options = given;
+  config::Cluster cluster = described;
+  std::string heading;
+  if (!options.from.empty()) {
+    const FromProfile from = from_profile(job, described, options);
+    cluster = from.cluster.cluster;
+    heading = from.heading;
+  }
   // Schedules have reached their end.
   const int64_t step = job.training().steps() - 1;
   const parallel::TokenLayout layout = parallel::make_token_layout(token_layout_spec(job, shape));
@@ -68,7 +145,7 @@ std::string run_plan(const config::LoadedJob& loaded, const config::LatentShape&
     report.of_job.set_outer(planner.cluster().world() /
                             (job.parallel().data() * job.parallel().ulysses()));
   }
-  std::string text = head_text(loaded, shape, shape_source, planner, step);
+  std::string text = head_text(loaded, shape, shape_source, planner, step) + heading;
   text += candidates_text(candidates, planner.cluster(), report);
   if (const auto& table = planner.source().unbudgeted) {
     text +=
