@@ -57,7 +57,7 @@ class RingStrategy : public OuterStrategy {
       moving.wait(stream);
       if (sum.defined()) {
         Timeline::Scope scope(timeline_, Activity::kCompute, "attention.sum",
-                              [&] { return moving(dkv, dkv, sum); });
+                              [&] { return parallel::moving(dkv, dkv, sum); });
         dkv.add_(sum);
       }
       former = dkv;
