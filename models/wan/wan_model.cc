@@ -77,9 +77,15 @@ at::Tensor WanModel::forward(const at::Tensor& patches, const at::Tensor& timest
 
   at::Tensor e_BD, e0_B6D;
   {
-    Timeline::Scope scope(timeline, Activity::kCompute, "time_embedding");
     const Affine in = affine("time_embedding.0"), out = affine("time_embedding.2");
     const Affine projection = affine("time_projection.1");
+    Timeline::Scope scope(timeline, Activity::kCompute, "time_embedding", [&] {
+      Work work = parallel::moving(in.weight, out.weight, projection.weight);
+      for (const Affine* layer : {&in, &out, &projection}) {
+        work.flops += 2 * static_cast<double>(batch * layer->weight.numel());
+      }
+      return work;
+    });
     const at::Tensor wave = sinusoid(timestep, config_.frequency_dim, accumulator);
     e_BD = at::linear(at::silu(at::linear(wave, in.weight, in.bias)), out.weight, out.bias);
     e0_B6D = at::linear(at::silu(e_BD), projection.weight, projection.bias)
@@ -92,10 +98,14 @@ at::Tensor WanModel::forward(const at::Tensor& patches, const at::Tensor& timest
   const Affine patch = affine("patch_embedding");
   at::Tensor x = linear(patches.to(accumulator), {patch.weight.flatten(1), patch.bias}, outside);
 
-  const RopeTables host_rope =
-      make_rope_tables(attention.layout(), attention.shards().rank_tokens[rank], rows,
-                       config_.head_dim(), accumulator);
-  const RopeTables rope{host_rope.cos.to(x.device()), host_rope.sin.to(x.device())};
+  RopeTables rope;
+  {
+    Timeline::Scope scope(timeline, Activity::kCompute, "rope");
+    const RopeTables host_rope =
+        make_rope_tables(attention.layout(), attention.shards().rank_tokens[rank], rows,
+                         config_.head_dim(), accumulator);
+    rope = {host_rope.cos.to(x.device()), host_rope.sin.to(x.device())};
+  }
   for (int layer = 0; layer < config_.layers; ++layer) {
     LayerScope layer_scope(timeline, layer);
     slots[layer].layer = layer;

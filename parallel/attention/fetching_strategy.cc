@@ -66,8 +66,12 @@ class FetchingStrategy : public OuterStrategy {
     auto& fetched = static_cast<Fetched&>(memory);
     const StreamView stream = stream_of(call.k_BLHD);
     const at::Tensor &dk_BLHD = gradients.dk_BLHD, &dv_BLHD = gradients.dv_BLHD;
-    const at::Tensor own_dk = at::zeros_like(dk_BLHD), own_dv = at::zeros_like(dv_BLHD);
-    at::Tensor d_rows;
+    at::Tensor own_dk, own_dv, d_rows;
+    {
+      Timeline::Scope scope(timeline_, Activity::kCompute, "attention.rows");
+      own_dk = at::zeros_like(dk_BLHD);
+      own_dv = at::zeros_like(dv_BLHD);
+    }
     const auto pass = [&](const char* name, const Group& group, const kernels::KvBlockMap& map,
                           const std::optional<kernels::HeadRange>& heads) {
       Timeline::Scope scope(timeline_, Activity::kCompute, name,
@@ -90,7 +94,10 @@ class FetchingStrategy : public OuterStrategy {
         again[i].moving.wait(stream);
         group.pool = again[i].rows;
       }
-      d_rows = at::zeros({group.keys->fetch().receive_count}, dk_BLHD.options());
+      {
+        Timeline::Scope scope(timeline_, Activity::kCompute, "attention.rows");
+        d_rows = at::zeros({group.keys->fetch().receive_count}, dk_BLHD.options());
+      }
       if (spec_.single_pass) {
         pass("attention.local", group, whole_map(*group.keys), {});
       } else {
@@ -196,7 +203,10 @@ class FetchingStrategy : public OuterStrategy {
 
   Return give_back(const RemoteKeys& keys, const at::Tensor& d_rows, at::ScalarType dtype) {
     Return part;
-    part.sent = spec_.wide_gradients ? d_rows : d_rows.to(dtype);
+    {
+      Timeline::Scope scope(timeline_, Activity::kCopy, "attention.pack");
+      part.sent = spec_.wide_gradients ? d_rows : d_rows.to(dtype);
+    }
     part.contributions = at::empty({keys.give_back().receive_count}, part.sent.options());
     part.moving = exchange_tensors(group_.tensors, keys.give_back(), part.sent, part.contributions);
     return part;

@@ -55,7 +55,11 @@ class RingStrategy : public OuterStrategy {
                       gradients.dq_BLHD, buffers(shard, dkv, gradients.replicated));
       }
       moving.wait(stream);
-      if (sum.defined()) dkv.add_(sum);
+      if (sum.defined()) {
+        Timeline::Scope scope(timeline_, Activity::kCompute, "attention.sum",
+                              [&] { return parallel::moving(dkv, dkv, sum); });
+        dkv.add_(sum);
+      }
       former = dkv;
       const ExchangePlan plan = ring_step_plan(counts, shards_.self, step++);
       sum = shard_tensor(call, shard_before(shard), options);

@@ -107,14 +107,16 @@ ShardAttention::Outcome ShardAttention::forward(const ShardTensors& inputs, cons
       by_model_head(domain_coverage(context_.layout, context_.blocks, spec_, *selection_.table));
   statistics.kept_mass = by_model_head(selection_.kept_mass);
 
-  call_.query = {inputs.q, context_.blocks.own_offsets(), table, {}, scale, threads};
-  if (context_.strategy.overlap) call_.query.progress = &context_.mesh.world();
-  if (selection_.pruning) prune(*selection_.pruning, call_.query);
-  attach_device_form(call_.query);
-  call_.k_BLHD = expand_rows(key_side_.keys, video_rows(inputs.k), threads);
-  call_.v_BLHD = expand_rows(key_side_.keys, video_rows(inputs.v), threads);
-
-  fine_ = empty_output(call_.query.q_BLHD);
+  {
+    Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.rows");
+    call_.query = {inputs.q, context_.blocks.own_offsets(), table, {}, scale, threads};
+    if (context_.strategy.overlap) call_.query.progress = &context_.mesh.world();
+    if (selection_.pruning) prune(*selection_.pruning, call_.query);
+    attach_device_form(call_.query);
+    call_.k_BLHD = expand_rows(key_side_.keys, video_rows(inputs.k), threads);
+    call_.v_BLHD = expand_rows(key_side_.keys, video_rows(inputs.v), threads);
+    fine_ = empty_output(call_.query.q_BLHD);
+  }
   method_->attend_first(call_.query, fine_);
   if (merges_prefix()) prefix_->start_forward(call_.query, {call_.k_BLHD, call_.v_BLHD});
   memory_ = key_side_.outer->forward(call_, fine_);
@@ -122,6 +124,7 @@ ShardAttention::Outcome ShardAttention::forward(const ShardTensors& inputs, cons
 
   at::Tensor fine = fine_.out_BLHD, lse = fine_.lse_BHL;
   if (selection_.pruning) {
+    Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.recover");
     fine = recover(*selection_.pruning, fine, threads);
     if (keep_lse) lse = recover_lse(*selection_.pruning, lse, threads);
   }
@@ -135,21 +138,27 @@ std::vector<at::Tensor> ShardAttention::backward(const at::Tensor& dout) {
   const QuerySide& query = call_.query;
   ShardGradients gradients;
   at::Tensor dfine = method_->finish_backward(dout, gradients);
-  if (selection_.pruning) dfine = recover_backward(*selection_.pruning, dfine, threads);
+  if (selection_.pruning) {
+    Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.recover");
+    dfine = recover_backward(*selection_.pruning, dfine, threads);
+  }
   OutputSide output;
   {
     Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.delta",
                           [&] { return moving(fine_.out_BLHD, dfine); });
     output = output_side(fine_.out_BLHD, fine_.lse_BHL, dfine, threads);
   }
-  const auto options = fine_.out_BLHD.options();
-  OuterGradients outer{at::zeros_like(fine_.out_BLHD),
-                       at::zeros(call_.k_BLHD.sizes(), options),
-                       at::zeros(call_.v_BLHD.sizes(), options),
-                       {}};
-  if (prefix_) {
-    const at::IntArrayRef sizes = call_.replicated.k.sizes();
-    outer.replicated = {at::zeros(sizes, options), at::zeros(sizes, options)};
+  OuterGradients outer;
+  {
+    Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.rows");
+    const auto options = fine_.out_BLHD.options();
+    outer.dq_BLHD = at::zeros_like(fine_.out_BLHD);
+    outer.dk_BLHD = at::zeros(call_.k_BLHD.sizes(), options);
+    outer.dv_BLHD = at::zeros(call_.v_BLHD.sizes(), options);
+    if (prefix_) {
+      const at::IntArrayRef sizes = call_.replicated.k.sizes();
+      outer.replicated = {at::zeros(sizes, options), at::zeros(sizes, options)};
+    }
   }
   if (merges_prefix()) {
     prefix_->backward(query, {call_.k_BLHD, call_.v_BLHD}, output, {outer.dk_BLHD, outer.dv_BLHD},
@@ -157,15 +166,19 @@ std::vector<at::Tensor> ShardAttention::backward(const at::Tensor& dout) {
   }
   key_side_.outer->backward(call_, *memory_, output, outer);
 
-  gradients.dq = outer.dq_BLHD;
-  gradients.dk = gather_row_gradients(key_side_.keys, outer.dk_BLHD, threads);
-  gradients.dv = gather_row_gradients(key_side_.keys, outer.dv_BLHD, threads);
+  {
+    Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.rows");
+    gradients.dq = outer.dq_BLHD;
+    gradients.dk = gather_row_gradients(key_side_.keys, outer.dk_BLHD, threads);
+    gradients.dv = gather_row_gradients(key_side_.keys, outer.dv_BLHD, threads);
+  }
   if (prefix_) {
     gradients.dk = with_prefix_rows(gradients.dk, prefix_->own_rows());
     gradients.dv = with_prefix_rows(gradients.dv, prefix_->own_rows());
     prefix_->give_back(outer.replicated, gradients.dq, gradients.dk, gradients.dv);
   }
   method_->add_gradients(query, output, gradients);
+  Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.rows");
   if (selection_.pruning) {
     gradients.dq = scatter_gradients(*selection_.pruning, gradients.dq, threads);
   }

@@ -44,8 +44,13 @@ Work start(const std::shared_ptr<Group>& group, OpKind op, DType dtype,
   return numbered(
       *group, group->new_record(op, dtype), traffic, stream,
       [&](const Call& call, uint64_t ticket) {
-        Pending pending = run(call);
         group->recorder_.start(ticket, monotonic_ns());
+        Pending pending = [&] {
+          // A transport of the host may move all of it here; a device's only takes note.
+          const Timeline::Scope scope(stream.is_host() ? group->options_.timeline : nullptr,
+                                      Activity::kCommunicationWait, name_of(op));
+          return run(call);
+        }();
         if (!pending) {
           group->recorder_.complete(ticket, monotonic_ns(), OpState::kCompleted);
           return Work();

@@ -45,7 +45,7 @@ struct OpRecord {
   int64_t volume_bytes = 0;   // what busbw divides by time (OperationTraffic)
   int64_t last_alone_ns = 0;  // 0: unknown
   int64_t enqueue_ns = 0;
-  int64_t start_ns = 0;  // the backend has it; 0: not yet
+  int64_t start_ns = 0;  // given to the backend; 0: not yet
   int64_t end_ns = 0;    // completion was observed; 0: not yet
   // Of a completed operation whose backend knows when it took place, both are that.
 };

@@ -61,7 +61,14 @@ PassOutcome forward_backward(Network& network, const MicroBatch& batch, int64_t 
     error.mul_(2 / elements);
   }
   const PhaseScope phase(timeline, Phase::kBackward);
-  velocity.backward(error);
+  {
+    // What LibTorch does between the functions of this project: it sums the gradients of what is
+    // used several times, and adds those of parameters to the flat buffer. Not on a device, whose
+    // stream stands still where the host is late: that is not to be taken for compute.
+    const bool on_host = network.mesh().device().is_cpu();
+    const Timeline::Scope scope(on_host ? timeline : nullptr, Activity::kCompute, "autograd");
+    velocity.backward(error);
+  }
   network.settle(batch.shape);
   return outcome;
 }

@@ -109,6 +109,8 @@ Network::OwnTokens Network::own_tokens(const data::LatentShape& shape) {
 at::Tensor Network::own_patches(const at::Tensor& latent_BCTHW, const data::LatentShape& shape,
                                 models::FeatureOrder order) {
   const auto [first, count] = own_tokens(shape);
+  const Timeline::Scope scope(mesh_.timeline(), Activity::kCopy, "patchify",
+                              [&] { return parallel::moving(latent_BCTHW, latent_BCTHW); });
   return models::patchify_tokens(latent_BCTHW, layout(shape), model_.config().patch, first, count,
                                  order)
       .to(mesh_.device());

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "parallel/tensor_buffer.h"
 #include "runtime/jobs/rank_agreement.h"
 #include "runtime/metrics/imbalance.h"
 #include "runtime/train/flow.h"
@@ -84,7 +85,12 @@ StepOutcome Trainer::step(int64_t step, const std::atomic<bool>* stop, bool reco
 
   StepOutcome outcome;
   double local_loss = 0;
-  network_.parameters().zero_gradients();
+  {
+    const Timeline::Scope scope(timeline, Activity::kCompute, "gradients.zero", [&] {
+      return parallel::moving(network_.parameters().flat_gradients());
+    });
+    network_.parameters().zero_gradients();
+  }
   for (int64_t micro = 0; micro < micro_batches; ++micro) {
     MicroBatch batch;
     run_on_all(network_.mesh().world(), [&] { batch = load(step, micro); });
