@@ -277,7 +277,7 @@ def profile(ranks=4, layers=12, heads=12, bare=False, hostile=False):
                         "tokens_per_second": [[s, rounded(17000 * data * (0.93 + 0.08 * wave(s, 15)), 1)] for s in range(27)]}
     result["timeline"] = timeline(ranks, layers, text)
     if hostile:
-        result["window"].update(complete=False, missing_ranks=[5, 9], lost_records=17, notes=[text("rank 5 recorded nothing")])
+        result["window"].update(complete=False, asked=24, missing_ranks=[5, 9], lost_records=17, notes=[text("rank 5 recorded nothing")])
     return result
 
 

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
 """report.html in a headless Chromium: report_test.py RENDER_PROFILE [unittest arguments]. Exits with 77 without Chromium."""
-import io
 import json
 import os
 import subprocess
@@ -19,12 +18,14 @@ SECTIONS = ["timeline", "ranks", "coverage", "bytes", "kernels", "prediction", "
             "overhead", "job", "definitions"]
 CHARTS = """[...document.querySelectorAll('.chart')].map((element) => {
   const made = echarts.getInstanceByDom(element), canvas = element.querySelector('canvas');
-  const pixels = canvas ? canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data : [];
+  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {willReadFrequently: true});
+  copy.drawImage(canvas, 0, 0);
+  const pixels = copy.getImageData(0, 0, canvas.width, canvas.height).data;
   const seen = new Set();
   for (let i = 0; i < pixels.length; i += 4) if (pixels[i + 3] > 128) seen.add((pixels[i] << 16) | (pixels[i + 1] << 8) | pixels[i + 2]);
   return {name: element.getAttribute('aria-label'), made: !!made, colours: seen.size, wide: element.clientWidth};
 })"""
-# The name of a page's chart by what it is about.
+# Every chart of a page, by the name that a screen reader says.
 NAMES = ["Timeline of the step on all ranks", "Step of each rank by its parts", "Each step of the window by its parts",
          "Transfer and wait by group of ranks and operation", "Coverage or density by layer and head", "Bytes sent from rank to rank",
          "Roofline of the kernels", "Compute and exposed communication of each layer", "Memory of each rank by category",
@@ -94,7 +95,8 @@ class Report(unittest.TestCase):
     def picture(self):
         path = os.path.join(self.folder.name, "shot.png")
         self.page.screenshot(path)
-        return np.asarray(Image.open(io.BytesIO(open(path, "rb").read())).convert("RGB")).astype(int)
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB")).astype(int)
 
     def assert_fits(self):
         """Nothing sticks out to the right, and no heading lies over another one."""

@@ -10,7 +10,7 @@ const LIGHT = {
   forward: '#4477aa', backward: '#228833', recompute: '#ccbb44', optimizer: '#5a4fa8', sample: '#66ccee',
   parameters: '#4477aa', gradients: '#66ccee', moments: '#228833', rest: '#bbbbb6', transfer: '#ee6677', wait: '#f6bcc3',
   memory: ['#eef0ef', '#c9dbe8', '#8fb9d6', '#4f8fbf', '#24619a', '#0d2f57'],
-  ink: '#22262b', soft: '#5d636b', faint: '#8b9098', line: '#e2dfd8', rule: '#cbc7be', sheet: '#fdfcfa', paper: '#f6f5f1', accent: '#2f6690',
+  ink: '#22262b', soft: '#5d636b', faint: '#7c8189', line: '#e2dfd8', rule: '#cbc7be', sheet: '#fdfcfa', paper: '#f6f5f1', accent: '#2f6690',
 };
 const DARK = {
   ...LIGHT,

@@ -79,7 +79,7 @@ function curves_section({curves}) {
     pair.append(box);
     chart(box, `Curve of ${name}`, 240, () => ({
       grid: {left: 8, right: 16, top: 28, bottom: 36, containLabel: true},
-      xAxis: value_axis('step', {min: 'dataMin', max: 'dataMax', minInterval: 1, nameLocation: 'middle', nameGap: 26, nameTextStyle: {align: 'center'}, splitLine: {show: false}}),
+      xAxis: value_axis('step', {min: 'dataMin', max: 'dataMax', minInterval: 1, nameLocation: 'middle', nameGap: 26, nameTextStyle: {align: 'center'}, axisLabel: {hideOverlap: true, showMaxLabel: false}, splitLine: {show: false}}),
       yAxis: value_axis(unit, {scale: true}),
       tooltip: tooltip((p) => tip(`step ${p[0].value[0]}`, [[undefined, name, `${digits(p[0].value[1], 5)} ${unit}`]]), {trigger: 'axis', axisPointer: {lineStyle: {color: colours.rule}}}),
       series: [{type: 'line', data: points, showSymbol: points.length < 2, lineStyle: {color: colours.accent, width: 1.8}, itemStyle: {color: colours.accent}, sampling: 'lttb'}],

@@ -80,7 +80,7 @@ function bytes_section({bytes, bytes_block: block = 1, ranks}) {
     values: () => bytes, zeros: false, zoom: bytes.length > 64, ramp: () => colours.memory.slice(1), x_name: 'to rank', y_name: 'from rank', x_label: name, y_label: name, show: bytes_text,
     title: (to, from) => `rank ${name(from)} to rank ${name(to)}`, largest: () => Math.max(...bytes.map((row) => Math.max(...row))),
   });
-  held.element.style.maxWidth = `${side + 130}px`;
+  held.element.style.maxWidth = `${side + 100}px`;
 }
 
 function roofline_section({kernels, flops, ranks}) {

@@ -77,7 +77,7 @@ function timeline_section(profile) {
   const tools = make('div.tools');
   part.append(tools);
   const held = chart(part, 'Timeline of the step on all ranks', tall, () => ({
-    grid: {left: 62, right: ranks.length > 24 ? 36 : 12, top: 24, bottom: 62},
+    grid: {left: 62, right: ranks.length > 24 ? 44 : 26, top: 24, bottom: 62},
     xAxis: value_axis('', {min: first, max: last, axisLabel: {formatter: (v) => `${tick(v)} ms`, hideOverlap: true, showMaxLabel: false}, splitLine: {lineStyle: {color: colours.line}}}),
     yAxis: category_axis(ranks.map((r) => `rank ${r.rank}`), '', {inverse: true, splitLine: {show: ranks.length <= 16, lineStyle: {color: colours.line}, interval: 0}}),
     dataZoom: [
