@@ -283,6 +283,45 @@ class Report(unittest.TestCase):
         self.page.evaluate("[...document.querySelectorAll('#timeline .plain')].at(-1).click()")
         self.assertAlmostEqual(self.page.evaluate(span), 100)
 
+    def test_the_wheel_scrolls_the_page_and_zooms_with_control(self):
+        self.open(profile(ranks=4))
+        self.hover(NAMES[0], 0.5, 0.3)
+        middle = self.page.evaluate("(() => { const b = document.querySelector('.chart').getBoundingClientRect(); return [b.left + b.width / 2, b.top + 60]; })()")
+        zoom = "(() => { const z = echarts.getInstanceByDom(document.querySelector('.chart')).getOption().dataZoom[0]; return z.end - z.start; })()"
+        before = self.page.evaluate("scrollY")
+        self.page.evaluate("window.scrolled = new Promise((done) => addEventListener('scroll', done, {once: true})); 0")
+        self.page.wheel(*middle, 100)
+        self.page.evaluate("Promise.race([window.scrolled, new Promise((done) => setTimeout(done, 5000))]).then(() => 0)")
+        self.assertGreater(self.page.evaluate("scrollY"), before)
+        self.assertAlmostEqual(self.page.evaluate(zoom), 100)
+        self.page.evaluate("document.querySelector('.chart').scrollIntoView({block: 'center', behavior: 'instant'})")
+        self.page.evaluate("""window.zoomed = new Promise((done) => {
+            const made = echarts.getInstanceByDom(document.querySelector('.chart')); made.on('datazoom', () => done(0)); setTimeout(done, 5000); }); 0""")
+        middle = self.page.evaluate("(() => { const b = document.querySelector('.chart').getBoundingClientRect(); return [b.left + b.width / 2, b.top + 60]; })()")
+        self.page.wheel(*middle, -100, control=True)
+        self.page.evaluate("window.zoomed.then(() => 0)")
+        self.assertLess(self.page.evaluate(zoom), 99)
+
+    def test_a_large_matrix_is_an_image_and_says_its_cells(self):
+        data = profile(ranks=256)
+        data["bytes"] = [[1e6 * (i + 2 * j) for j in range(256)] for i in range(256)]
+        self.open(data)
+        self.assertGreater(self.charts()[NAMES[5]]["colours"], 100)
+        place = self.page.evaluate("""(() => { const made = echarts.getInstanceByDom(document.querySelector('#bytes .chart'));
+            const at = made.convertToPixel({gridIndex: 0}, [100, 40]); return [at[0] / made.getWidth(), at[1] / made.getHeight()]; })()""")
+        self.hover(NAMES[5], *place)
+        self.assertIn("rank 40 to rank 100", self.text("#hint"))
+        self.assertIn("240 MB", self.text("#hint"))
+
+    def test_ranks_in_the_order_of_what_they_took(self):
+        data = profile(ranks=64)
+        self.open(data)
+        first = "echarts.getInstanceByDom(document.querySelector('#ranks .chart')).getOption().xAxis[0].data.slice(0, 3)"
+        self.assertEqual(self.page.evaluate(first), ["0", "1", "2"])
+        self.page.evaluate("document.querySelectorAll('#ranks .choice button')[1].click()")
+        largest = sorted(data["ranks"], key=lambda row: -row["compute_ms"])[:3]
+        self.assertEqual(self.page.evaluate(first), [str(row["rank"]) for row in largest])
+
     def test_density_instead_of_coverage(self):
         data = profile(ranks=4)
         self.open(data)

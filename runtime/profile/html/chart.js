@@ -3,6 +3,10 @@ function chart(parent, name, height, option) {
   const element = make('div.chart', {role: 'img', 'aria-label': name});
   element.style.height = `${height}px`;
   parent.append(element);
+  // ECharts takes every wheel over a chart that zooms, also where it then does nothing: the page could not be scrolled.
+  for (const event of ['wheel', 'mousewheel']) {
+    element.addEventListener(event, (e) => { if (!e.ctrlKey) e.stopPropagation(); }, {capture: true, passive: true});
+  }
   const made = echarts.init(element);
   const draw = () => made.setOption({...common(), ...option()}, {notMerge: true});
   draw();
@@ -56,25 +60,35 @@ const slider_look = () => ({
 });
 
 // Bars stacked over categories. parts: [name, values]; show: text of a value.
-function stacked_bars(parent, name, {categories, axis_name, unit, parts, title, show, height = 300, after}) {
-  return chart(parent, name, height, () => ({
+// `order`, if given, is asked for the places of the bars whenever the chart is drawn. `line`: [name, values], over the bars.
+function stacked_bars(parent, name, {categories, axis_name, unit, parts, line, title, show, height = 300, order}) {
+  const every = [...categories.keys()];
+  let places = every;
+  return chart(parent, name, height, () => {
+    places = order?.() ?? every;
+    return bars();
+  });
+  function bars() { return {
     legend: legend(), grid: {left: 8, right: 10, top: 54, bottom: categories.length > zoom_from ? 62 : 34, containLabel: true},
-    xAxis: category_axis(categories, axis_name), yAxis: value_axis(unit),
+    xAxis: category_axis(places.map((i) => categories[i]), axis_name), yAxis: value_axis(unit),
     dataZoom: category_zoom(categories.length),
-    tooltip: tooltip((points) => tip(title(points[0].dataIndex), points.map((p) => [p.color, p.seriesName, show(p.value)]), after?.(points[0].dataIndex)),
+    tooltip: tooltip((points) => tip(title(places[points[0].dataIndex]), points.map((p) => [p.color, p.seriesName, show(p.value)])),
                      {trigger: 'axis', axisPointer: {type: 'shadow', shadowStyle: {color: colours.ink, opacity: .06}}}),
-    series: parts.map(([part, values, stack = 'all']) => ({
-      type: 'bar', stack, name: part, data: values, itemStyle: {color: colours[part]}, barMaxWidth: 44, barCategoryGap: '22%',
+    series: [...parts.map(([part, values, stack = 'all']) => ({
+      type: 'bar', stack, name: part, data: places.map((i) => values[i]), itemStyle: {color: colours[part]}, barMaxWidth: 44, barCategoryGap: '22%',
       emphasis: {disabled: true}})),
-  }));
+    ...(line ? [{type: 'line', name: line[0], data: places.map((i) => line[1][i]), symbol: 'none', itemStyle: {color: colours.ink},
+                 lineStyle: {color: colours.ink, width: 1.4, type: [4, 3]}}] : [])],
+  }; }
 }
 
 // A field of cells: values[row][column], undefined where there is none.
 function heat_map(parent, name, height, {values, x_name, y_name, title, show, largest, ramp, zeros = true, zoom = false, x_label, y_label}) {
-  return chart(parent, name, height, () => {
+  const large = values().reduce((sum, row) => sum + row.length, 0) > image_from;
+  const held = chart(parent, name, height, () => {
     const rows = values();
     const cells = [];
-    rows.forEach((row, y) => row.forEach((value, x) => { if (zeros || value > 0) cells.push([x, y, value]); }));
+    if (!large) rows.forEach((row, y) => row.forEach((value, x) => { if (zeros || value > 0) cells.push([x, y, value]); }));
     const most = largest();
     const columns = Math.max(0, ...rows.map((row) => row.length));
     return {
@@ -83,15 +97,17 @@ function heat_map(parent, name, height, {values, x_name, y_name, title, show, la
       yAxis: category_axis([...rows.keys()].map(y_label ?? String), y_name, {inverse: true, nameLocation: 'start', nameGap: 12, nameTextStyle: {align: 'left', color: colours.faint}}),
       dataZoom: zoom ? [{xAxisIndex: 0}, {yAxisIndex: 0}].map((which) => ({type: 'inside', filterMode: 'none', zoomOnMouseWheel: 'ctrl', moveOnMouseWheel: false, ...which})) : [],
       visualMap: {
-        type: 'continuous', min: 0, max: most, calculable: true, right: 0, top: 26, itemHeight: Math.min(180, height - 110), itemWidth: 12,
+        type: 'continuous', min: 0, max: most, calculable: !large, hoverLink: !large, text: large ? [show(most), '0'] : undefined, right: 0, top: 26, itemHeight: Math.min(180, height - 110), itemWidth: 12,
         inRange: {color: ramp()}, textStyle: {color: colours.soft, fontSize: 11}, formatter: show, precision: 3,
         handleStyle: {borderColor: colours.rule}, indicatorStyle: {borderColor: colours.rule},
       },
       tooltip: tooltip((p) => tip(title(p.value[0], p.value[1]), [[undefined, '', show(p.value[2])]])),
-      series: [{type: 'heatmap', progressive: 0,
+      series: large ? [image_series(rows, most, ramp())] : [{type: 'heatmap', progressive: 0,
                 data: cells.map((value) => ({value, label: {color: value[2] > most / 2 === (colours === LIGHT) ? LIGHT.paper : DARK.paper}})),
                 label: {show: cells.length <= 64, formatter: (p) => show(p.value[2]), fontSize: 11.5}, itemStyle: cells.length < 3000 ? {borderColor: colours.paper, borderWidth: 1} : {},
                 emphasis: {itemStyle: {borderColor: colours.ink, borderWidth: 1}}}],
     };
   });
+  if (large) image_hints(held, values, title, show);
+  return held;
 }

@@ -1,18 +1,24 @@
 // Charts and tables of the measurements, top to bottom.
 function ranks_section({ranks, each, step, window: seen, operations}) {
-  const part = section('ranks', 'Ranks and steps', 'Where the time of a step goes: by rank (means over the steps), and by step (means over the ranks).', undefined);
+  const part = section('ranks', 'Ranks and steps', 'Where the time of a step goes: by rank (means over the steps), and by step (means over the ranks). Waiting for other ranks is a part of communication.', undefined);
   const pair = make('div.pair');
   part.append(pair);
   const by_rank = make('div', make('h3', 'By rank')), by_step = make('div', make('h3', 'By step'));
   pair.append(by_rank, by_step);
-  stacked_bars(by_rank, 'Step of each rank by its parts', {
+  let sorted = '';
+  if (ranks.length > 2) {
+    const orders = [['', 'rank'], ['compute_ms', 'compute'], ['exposed_ms', 'exposed'], ['caused_wait_ms', 'caused wait']];
+    by_rank.firstChild.append(make('span.beside', 'order by ', choice('Order', orders, sorted, (key) => { sorted = key; bars.draw(); })));
+  }
+  const bars = stacked_bars(by_rank, 'Step of each rank by its parts', {
+    order: () => (sorted ? [...ranks.keys()].sort((a, b) => ranks[b][sorted] - ranks[a][sorted]) : undefined),
     categories: ranks.map((r) => String(r.rank)), axis_name: 'rank', unit: 'ms',
     parts: PARTS.map(([name, key]) => [name, ranks.map((r) => r[key])]), show: time_text,
     title: (i) => `rank ${ranks[i].rank} on ${ranks[i].host}: ${time_text(ranks[i].step_ms)}`,
   });
   stacked_bars(by_step, 'Each step of the window by its parts', {
     categories: step.each_seconds.map((_, i) => String(seen.first_step + i)), axis_name: 'step', unit: 'ms',
-    parts: PARTS.map(([name, , key]) => [name, each[key]]), show: time_text,
+    parts: PARTS.map(([name, , key]) => [name, each[key]]), line: ranks.length > 1 ? ['waiting', each.waiting] : undefined, show: time_text,
     title: (i) => `step ${seen.first_step + i}: ${time_text(step.each_seconds[i] * 1e3)}`,
   });
   part.append(data_table('Ranks', [
@@ -83,11 +89,11 @@ function bytes_section({bytes, bytes_block: block = 1, ranks}) {
   held.element.style.maxWidth = `${side + 100}px`;
 }
 
-function roofline_section({kernels, flops, ranks}) {
+function roofline_section({kernels, flops, ranks, window: seen}) {
   const counted = kernels.filter((k) => k.flops && k.bytes && k.ms > 0);
   const part = section('kernels', 'Kernels', 'Time of a rank and step by scope.', kernels.length ? undefined : 'No scope was recorded.', counted.length ? ['roofline'] : []);
   if (!kernels.length) return;
-  if (counted.length) roofline(part, counted, flops, ranks.length);
+  if (counted.length) roofline(part, counted, flops, ranks.length + seen.missing_ranks.length);
   else part.append(make('p.absent-why', 'No roofline: no kernel of this job counts both its floating-point operations and its bytes.'));
   const total = kernels.reduce((sum, k) => sum + k.ms, 0);
   part.append(data_table('Kernels', with_values([
