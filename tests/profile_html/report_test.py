@@ -121,6 +121,30 @@ class Report(unittest.TestCase):
         self.assertIn(f"{data['step']['seconds']:.2f}s", figures.replace("\n", "").replace(" ", ""))
         self.assertIn("17\u2009063", figures)
 
+    def test_charts_hold_the_profiles_numbers(self):
+        data = profile(ranks=4)
+        self.open(data)
+        held = self.page.evaluate("""Object.fromEntries([...document.querySelectorAll('.chart')].map((e) => [e.getAttribute('aria-label'),
+            echarts.getInstanceByDom(e).getOption().series.map((s) => [s.name, s.data.map((d) => d.value ?? d)])]))""")
+        parts = {"compute": "compute", "exposed communication": "exposed", "copies": "copies", "data wait": "data_wait", "other": "other"}
+        self.assertEqual(dict(held[NAMES[1]]), {name: [row[f"{key}_ms"] for row in data["ranks"]] for name, key in parts.items()})
+        for name, values in held[NAMES[2]]:
+            key = {"exposed communication": "exposed_communication", "data wait": "data_wait"}.get(name, name)
+            self.assertEqual(values, data["each"][key], name)
+        for name, key in (("compute", "compute_ms"), ("exposed communication", "exposed_ms"), ("wait", "wait_ms")):
+            self.assertEqual(dict(held[NAMES[7]])[name], [row[key] for row in data["layers"]])
+        moved = {tuple(cell[:2]): cell[2] for cell in held[NAMES[5]][0][1]}
+        self.assertEqual(moved, {(j, i): v for i, row in enumerate(data["bytes"]) for j, v in enumerate(row) if v})
+        needed = {tuple(cell[:2]): cell[2] for cell in held[NAMES[4]][0][1]}
+        self.assertEqual(needed, {(h, l): v for l, row in enumerate(data["heads"]["coverage"]) for h, v in enumerate(row)})
+        self.assertEqual(held[NAMES[9]][0][1], data["curves"]["loss"])
+        waited = {(row["op"], row["phase"]): row["wait_ms"] for row in data["operations"]}
+        self.assertEqual(sorted(dict(held[NAMES[3]])["wait"]), sorted(waited.values()))
+        for name, values in held[NAMES[8]]:
+            np.testing.assert_allclose(values, [row["memory"][f"{name}_bytes"] / 1e9 for row in data["ranks"]])
+        counted = [k for k in data["kernels"] if "flops" in k]
+        np.testing.assert_allclose([v for v in held[NAMES[6]][1][1]], [[k["flops"] / k["bytes"], k["flops"] / k["ms"] / 1e6] for k in counted])
+
     def test_all_ranks_are_in_the_table(self):
         data = profile(ranks=64)
         self.open(data)
@@ -180,10 +204,12 @@ class Report(unittest.TestCase):
         dark = self.picture()
         self.assertLess(dark[5, 5].max(), 60)
         self.assert_drawn(NAMES)
+        ink = "[...new Set([...document.querySelectorAll('.chart')].map((e) => echarts.getInstanceByDom(e).getOption().legend?.[0]?.textStyle.color))].filter(Boolean)"
+        self.assertEqual(self.page.evaluate(ink), ["#e4e2dc"], "the charts follow")
         self.page.evaluate("document.querySelector('[data-theme-choice=light]').click()")
         self.page.settle()
         self.assertGreater(self.picture()[5, 5].min(), 200)
-        self.assertEqual(self.page.evaluate("echarts.getInstanceByDom(document.querySelectorAll('.chart')[1]).getOption().legend[0].textStyle.color"), "#22262b")
+        self.assertEqual(self.page.evaluate(ink), ["#22262b"])
 
     def test_text_stands_out_from_its_ground(self):
         """Contrast of 4.5 and more for text that is read, 3 for what stands beside."""
@@ -209,6 +235,7 @@ class Report(unittest.TestCase):
             self.assertIn(reason, self.text(f"#{section}"))
             self.assertTrue(self.page.evaluate(f"document.querySelector('#contents a[href=\"#{section}\"]').classList.contains('absent')"))
         self.assertIn("No roofline", self.text("#kernels"))
+        self.assertIn("Rates of the links", self.text("#operations"))
         self.assertGreaterEqual(len(reasons), 7)
         self.assertNotIn("undefined", self.text("main"))
         self.assertNotIn("NaN", self.text("main"))

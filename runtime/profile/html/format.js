@@ -44,4 +44,5 @@ const column_decimals = (values) => {
   const largest = Math.max(0, ...values.filter(Number.isFinite).map(Math.abs));
   return largest >= 1000 ? 0 : largest >= 100 ? 1 : largest >= 10 ? 2 : 3;
 };
-const fixed = (value, decimals) => grouped(value.toFixed(decimals)).replace('-', '−');
+// What would be rounded to nothing keeps a digit.
+const fixed = (value, decimals) => (value !== 0 && Math.abs(value) < 0.5 / 10 ** decimals ? digits(value, 1) : grouped(value.toFixed(decimals)).replace('-', '−'));
