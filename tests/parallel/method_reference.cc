@@ -365,7 +365,7 @@ void check_head_statistics(const AttentionCase& c, const TokenLayout& layout,
       const int64_t from = layout.block_offsets[first], to = layout.block_offsets[first + count];
       const at::Tensor source = choice.source.select(1, h).narrow(1, from, to - from);
       const at::Tensor kept = source == at::arange(from, to, at::kLong);
-      part *= kept.to(at::kDouble).mean().item<double>();
+      if (to > from) part *= kept.to(at::kDouble).mean().item<double>();
     }
     const at::Tensor needed = selected.narrow(1, skipped, count - skipped).any(1);
     const double listed =
