@@ -8,8 +8,9 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "example_report.h"
+#include "runtime/profile/job_difference.h"
 #include "tests/data/temporary_folder.h"
+#include "tests/profile/example_report.h"
 
 namespace sprocket::profile {
 namespace {
