@@ -28,7 +28,7 @@ Sum sum_of(const Report& report, std::optional<double> KernelRow::*work,
            const std::function<bool(const KernelRow&)>& wanted) {
   Sum sum;
   for (const KernelRow& kernel : report.kernels) {
-    if (!(kernel.*work) || kernel.ms <= 0 || !wanted(kernel)) continue;
+    if ((kernel.*work).value_or(0) <= 0 || kernel.ms <= 0 || !wanted(kernel)) continue;
     sum.work += *(kernel.*work);
     sum.seconds += kMilli * kernel.ms;
     if (std::find(sum.names.begin(), sum.names.end(), kernel.name) == sum.names.end()) {

@@ -64,7 +64,4 @@ std::string comparison_text(const Comparison& comparison, bool all);
 // 0..1.
 double parse_max_regression(const std::string& text);
 
-// What differs between two jobs in text format, a field a line: "parallel.ulysses: 2 | 4".
-std::vector<std::string> differing_fields(const std::string& a, const std::string& b);
-
 }  // namespace sprocket::profile

@@ -80,6 +80,15 @@ TEST(Cluster, MissingFieldsAreNamedWhereTheyBelong) {
             "c.txtpb: rates: not given; expected one for each precision");
 }
 
+TEST(Cluster, ThePeakMayBeLeftOut) {
+  EXPECT_FALSE(parse_cluster(whole(), "c.txtpb").rates(0).has_peak_tflops());
+  const std::string with_peak =
+      replaced(whole(), "linear_tflops: 1", "linear_tflops: 1 peak_tflops: 4");
+  EXPECT_EQ(parse_cluster(with_peak, "c.txtpb").rates(0).peak_tflops(), 4);
+  EXPECT_EQ(problems(replaced(with_peak, "peak_tflops: 4", "peak_tflops: 0")),
+            "c.txtpb:5:20: rates[0].peak_tflops: 0; legal: above 0, at most 1000000000");
+}
+
 TEST(Cluster, TheSecondOfTwoLinksIsToldApart) {
   EXPECT_EQ(problems(whole() + replaced(kLink, "bandwidth_gb_s: 1", "bandwidth_gb_s: 0")),
             "c.txtpb:6:8: link[1].class: BETWEEN_NODES is given by link[0] already; expected each "

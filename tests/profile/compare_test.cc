@@ -8,8 +8,9 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "example_report.h"
+#include "runtime/profile/job_difference.h"
 #include "tests/data/temporary_folder.h"
+#include "tests/profile/example_report.h"
 
 namespace sprocket::profile {
 namespace {
@@ -99,6 +100,9 @@ TEST(Compare, NamesWhatBecameSlower) {
   b.operations[0].transfer_ms += 9;
   b.operations[0].wait_ms += 1;
   b.operations[2].transfer_ms += 2;
+  // Less than the noise of compute and of waiting.
+  b.kernels[2].ms += 0.5;
+  b.operations[3].wait_ms += 0.01;
   const Comparison slower = compare(a, b, {});
   EXPECT_THAT(slower.verdict,
               ::testing::MatchesRegex("B is [56]\\.. % slower \\(.* ms -> .* ms, beyond noise of "

@@ -1,4 +1,4 @@
-#include "example_report.h"
+#include "tests/profile/example_report.h"
 
 namespace sprocket::testing {
 namespace {

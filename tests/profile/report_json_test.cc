@@ -7,10 +7,10 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "example_report.h"
 #include "runtime/profile/report.h"
 #include "runtime/profile/report_fields.h"
 #include "tests/data/temporary_folder.h"
+#include "tests/profile/example_report.h"
 
 namespace sprocket::profile {
 namespace {

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/planner/plan_job.h"
+#include "runtime/profile/report.h"
 
 namespace sprocket::runtime {
 namespace {
@@ -91,6 +92,73 @@ TEST(PlanReport, SaysWhenNothingFitsOrIsLegal) {
   const std::string none =
       plan_text("model { dim: 256 heads: 1 } attention { domains: 3 }", options);
   EXPECT_THAT(none, HasSubstr("Nothing is legal on 4 ranks; --all says why."));
+}
+
+// A profile of the job with a rate, a density and a coverage that it would not have by itself.
+profile::Report profile_of(const std::string& job) {
+  profile::Report report;
+  report.job = {"train", "", job, ""};
+  report.mesh.outer = 2;
+  report.kernels = {{"linear", "compute", "forward", 1, 1000, 0.125e12, {}}};
+  profile::LayerRow layer;
+  layer.density = profile::Range{0.25, 0.25, 0.25};
+  layer.coverage = profile::Range{0.375, 0.375, 0.375};
+  report.layers = {layer};
+  return report;
+}
+
+std::string plan_from(const std::string& job, const profile::Report& report,
+                      PlanOptions options = {}) {
+  options.from = ::testing::TempDir() + "/plan_report_test_profile.json";
+  std::ofstream(options.from) << profile::report_json(report);
+  const std::string text = plan_text(job, options);
+  std::filesystem::remove(options.from);
+  return text;
+}
+
+TEST(PlanReport, FromAProfile) {
+  const std::string text = plan_from(kJob, profile_of(kJob));
+  EXPECT_THAT(text, HasSubstr("profile.json, in place of the cluster's\n"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("linear_tflops +0.125  linear \\(cluster: 0.2\\)"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("copy_gb_s +8  the cluster's: no kernel"));
+  EXPECT_THAT(text, ::testing::ContainsRegex(
+                        "selection +density 0.25, coverage 0.375 on 2 outer ranks, mean of"));
+  EXPECT_THAT(text, HasSubstr("density 0.25 and coverage 0.375, as given"));
+  // The same as with the figures given, and slower linear layers.
+  PlanOptions given;
+  given.selection.density = 0.25;
+  given.selection.coverage = 0.375;
+  const auto table = [](const std::string& plan) { return plan.substr(plan.find("Sent: by")); };
+  EXPECT_NE(table(text), table(plan_text(kJob, given)));
+  profile::Report no_rate = profile_of(kJob);
+  no_rate.kernels.clear();
+  EXPECT_EQ(table(plan_from(kJob, no_rate)), table(plan_text(kJob, given)));
+}
+
+TEST(PlanReport, FromAProfileOfAnotherSelection) {
+  const std::string other =
+      "model { dim: 256 heads: 4 layers: 4 ffn_dim: 1024 }\n"
+      "attention { method: VSA vsa { sparsity { start: 0.5 } } }\n";
+  EXPECT_THAT(plan_from(kJob, profile_of(other)),
+              HasSubstr("not the profile's: its job has another attention"));
+  const std::string dense = "model { dim: 256 heads: 4 layers: 4 ffn_dim: 1024 }\n";
+  EXPECT_THAT(plan_from(dense, profile_of(dense)),
+              HasSubstr("the method's own, which needs no data"));
+  profile::Report one_rank = profile_of(other);
+  one_rank.layers[0].coverage.reset();
+  EXPECT_THAT(plan_from(other, one_rank),
+              HasSubstr("density 0.25; of one outer rank there is no coverage: synthetic"));
+  one_rank.layers.clear();
+  EXPECT_THAT(plan_from(other, one_rank), HasSubstr("the profile has no density"));
+}
+
+TEST(PlanReport, RefusesProfilesOfOtherPrecisionsAndForeignFiles) {
+  EXPECT_THROW(plan_from(kJob, profile_of(std::string(kJob) + "compute { precision: BF16 }")),
+               ConfigError);
+  EXPECT_THROW(plan_from(kJob, profile_of("model { dim: 1 ")), InputError);
+  PlanOptions options;
+  options.from = "/nowhere/profile.json";
+  EXPECT_THROW(plan_text(kJob, options), InputError);
 }
 
 SelectionSource source_of(const std::string& attention, const SelectionOptions& options) {
