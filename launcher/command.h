@@ -24,6 +24,7 @@ void add_check_parity_command(CLI::App& parent, Action& action);
 void add_data_command(CLI::App& parent, Action& action);
 void add_plan_command(CLI::App& parent, Action& action);
 void add_profile_compare_command(CLI::App& parent, Action& action);  // parent: `profile`
+void add_profile_command(CLI::App& parent, Action& action);
 void add_doctor_command(CLI::App& parent, Action& action);
 
 // The whole command line, without what main does around it.

@@ -122,6 +122,7 @@ class TrainJob {
     while (!report_done_ && result_.exit_code == ExitCode::kOk) {
       const StepOutcome outcome = recorded_step(trainer);
       if (outcome.stop_requested) result_.exit_code = ExitCode::kInterrupted;
+      if (window_->full()) finish_window();
     }
   }
 

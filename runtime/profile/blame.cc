@@ -7,7 +7,7 @@
 namespace sprocket::profile {
 namespace {
 
-constexpr double kLeastShare = 0.01;
+constexpr double kLeastShare = 0.02;
 constexpr double kLayerShare = 0.5;  // of the largest layer's excess, to be named with it
 
 double as_double(int64_t value) { return static_cast<double>(value); }
@@ -108,12 +108,13 @@ std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ran
   double wall = 0;
   for (const RankSums& rank : sums.ranks) wall += as_double(rank.parts.wall_ns);
   const size_t index = worst - sums.ranks.begin();
+  const Against against(sums, index);
   Blame blame;
   blame.rank = ranks[index];
-  blame.waited_share = wall > 0 ? as_double(waited(*worst)) / wall : 0;
+  const double more = against.compare([&](const RankSums& r) { return as_double(waited(r)); }).excess();
+  blame.waited_share = wall > 0 ? more / wall : 0;
   if (blame.waited_share < kLeastShare) return std::nullopt;
 
-  const Against against(sums, index);
   const auto part = [&](int64_t StepParts::*member) {
     return against.compare([member](const RankSums& r) { return as_double(r.parts.*member); });
   };

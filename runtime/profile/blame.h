@@ -20,7 +20,7 @@ enum class Cause {
 
 struct Blame {
   int rank = 0;             // of the world
-  double waited_share = 0;  // of all ranks' time, that they waited for it
+  double waited_share = 0;  // of all ranks' time, that they waited for it more than for others
   Cause cause = Cause::kUnknown;
   double excess_ms = 0;  // per step, what the cause takes beyond the mean of the others
   double factor = 0;     // what it takes over the mean of the others; 0: they have none of it
@@ -30,7 +30,8 @@ struct Blame {
   double density_factor = 0;  // of these layers, over the mean of the others; 0: unknown
 };
 
-// None where no rank makes the others wait for at least a hundredth of the time.
+// None where no rank makes the others wait for a fiftieth of the time more than other ranks do on
+// average: ranks that are late by turns are nobody's fault.
 //
 // A rank is waited for where it is the late one of a matched operation, and where its messages are
 // the last ones that a member waits for beyond that (RecordedOperation::last_alone_ns).

@@ -15,9 +15,9 @@ void Spread::add(const Spread& other) {
 }
 
 uint32_t NameTable::number_of(const std::string& name) {
-  const auto found = std::find(names_.begin(), names_.end(), name);
-  if (found == names_.end()) names_.push_back(name);
-  return static_cast<uint32_t>(found - names_.begin());
+  const auto number = std::find(names_.begin(), names_.end(), name) - names_.begin();
+  if (number == std::ssize(names_)) names_.push_back(name);
+  return static_cast<uint32_t>(number);
 }
 
 }  // namespace sprocket::profile

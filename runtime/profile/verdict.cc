@@ -19,8 +19,9 @@ double attention_share(const Report& r) {
 
 std::string parts_line(const Report& r) {
   std::string line =
-      fmt::format("step {} ({} of {} {}): compute {} (attention {})", seconds_text(r.step.seconds),
-                  r.window.steps, r.ranks.size(), r.ranks.size() == 1 ? "rank" : "ranks",
+      fmt::format("step {} ({} {}, {} {}): compute {} (attention {})", seconds_text(r.step.seconds),
+                  r.ranks.size(), r.ranks.size() == 1 ? "rank" : "ranks", r.window.steps,
+                  r.window.steps == 1 ? "step" : "steps",
                   percent(r.shares.compute), percent(attention_share(r)));
   if (r.mesh.world() > 1) {
     line += fmt::format(", exposed communication {}", percent(r.shares.exposed_communication));
@@ -37,7 +38,8 @@ std::string layers_text(const Blame& blame) {
 }
 
 std::string against(const Blame& blame) {
-  return blame.factor > 0 && blame.factor < 100
+  constexpr double kTellingFactor = 1.05;
+  return blame.factor >= kTellingFactor && blame.factor < 100
              ? fmt::format("{:.1f} times the mean of the others, {} more a step", blame.factor,
                            ms_text(blame.excess_ms))
              : fmt::format("{} more a step than the others", ms_text(blame.excess_ms));
@@ -88,16 +90,17 @@ std::vector<std::string> verdict(const Report& r, const std::optional<Blame>& bl
   if (!r.operations.empty() && r.operations.front().transfer_ms > 0) {
     lines.push_back(operation_line(r.operations.front()));
   }
-  if (r.prediction && r.prediction->advice) {
-    const Advice& advice = *r.prediction->advice;
-    lines.push_back(fmt::format("{} is predicted to save {} a step: {}", advice.change,
-                                ms_text(advice.saves_ms), advice.command));
-  }
   if (!r.window.complete && !r.window.notes.empty()) {
     lines.push_back("incomplete: " + r.window.notes.front());
   }
-  if (lines.size() > kVerdictLines) lines.resize(kVerdictLines);
   return lines;
+}
+
+void add_advice_line(Report& report) {
+  if (!report.prediction || !report.prediction->advice) return;
+  const Advice& advice = *report.prediction->advice;
+  report.verdict.push_back(fmt::format("{} is predicted to save {} a step: {}", advice.change,
+                                       ms_text(advice.saves_ms), advice.command));
 }
 
 }  // namespace sprocket::profile

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "runtime/jobs/rank_agreement.h"
 #include "runtime/media/output_file.h"
+#include "runtime/profile/html_report.h"
 #include "runtime/profile/merge.h"
 
 namespace sprocket::runtime {
@@ -87,9 +88,14 @@ std::optional<profile::Report> ProfileWindow::finish(
   return report;
 }
 
-void write_report(const profile::Report& report, const std::string&, const std::string& json) {
+void write_report(const profile::Report& report, const std::string& folder,
+                  const std::string& json) {
+  const auto write = [](const std::string& path, const std::string& text) {
+    media::write_output_file(path, std::as_bytes(std::span(text)));
+  };
   const std::string text = profile::report_json(report);
-  media::write_output_file(json, std::as_bytes(std::span(text)));
+  write(json, text);
+  write(folder + "/report.html", profile::html_report(text));
 }
 
 }  // namespace sprocket::runtime

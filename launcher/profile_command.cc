@@ -1,0 +1,179 @@
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "launcher/command.h"
+#include "launcher/profile_files.h"
+#include "launcher/session.h"
+#include "launcher/terminal.h"
+#include "runtime/jobs/stop_signal.h"
+#include "runtime/jobs/train_job.h"
+#include "runtime/profile/merge.h"
+#include "runtime/profile/report_text.h"
+#include "runtime/recording/profile_window.h"
+
+namespace sprocket::launcher {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ProfileFlags {
+  std::string config;
+  std::vector<std::string> sets;
+  std::string output, cluster;
+  std::string resume = "none";
+  int64_t steps = 20, warmup = 5;
+  bool verbose = false;
+};
+
+struct ReportFlags {
+  std::string folder, cluster;
+};
+
+std::string json_in(const std::string& folder) {
+  return (fs::path(folder) / "profile.json").string();
+}
+
+void predict_and_print(const std::string& folder, const std::string& cluster,
+                       profile::Report report) {
+  if (!cluster.empty()) add_prediction(cluster, json_in(folder), report);
+  runtime::write_report(report, folder, json_in(folder));
+  fmt::print("{}\n  {}/profile.json, report.html, trace.json, events\n",
+             profile::report_text(report), folder);
+}
+
+ExitCode profile_job(const ProfileFlags& flags, const Session& session) {
+  config::Job job;
+  std::string folder = flags.output;
+  session.run_on_all([&] {
+    config::LoadOptions options;
+    options.purpose = config::Purpose::kTrain;
+    options.world = session.size();
+    job = config::load_job(flags.config, flags.sets, options).job;
+    if (folder.empty()) folder = job.output().directory() + "_profile";
+    std::error_code error;
+    fs::create_directories(folder, error);
+    if (error) throw OutputError(fmt::format("{}: cannot be created: {}", folder, error.message()));
+  });
+  Timeline timeline;
+  std::unique_ptr<comm::Communicator> world = session.make_world(job.parallel(), &timeline);
+  runtime::TrainOptions options;
+  options.resume = flags.resume;
+  options.threads = resolve_threads(job.compute(), *world);
+  const parallel::TensorDevice device = take_device(job.compute(), *world);
+  options.device = device.device();
+  options.memory = resolve_memory(job.compute(), device, *world);
+  options.print_report = false;
+  options.profile_only = {flags.steps, flags.warmup, folder};
+  const runtime::StopSignal stop;
+  options.stop = stop.flag();
+  const ExitCode code = runtime::run_training(job, std::move(world), options).exit_code;
+  session.run_on_all([&] {
+    if (session.first()) {
+      predict_and_print(folder, flags.cluster, profile::read_report(json_in(folder)));
+    }
+  });
+  return code;
+}
+
+ExitCode report_again(const ReportFlags& flags) {
+  const fs::path folder = flags.folder;
+  const fs::path events = fs::exists(folder / "events") ? folder / "events" : folder;
+  predict_and_print(flags.folder, flags.cluster,
+                    profile::merge_events(events.string(), {(folder / "trace.json").string()}));
+  return ExitCode::kOk;
+}
+
+void add_cluster_flag(CLI::App& command, std::string& cluster) {
+  command
+      .add_option("--cluster", cluster,
+                  "A cluster description (docs/plan.md): predictions beside what was measured, "
+                  "links' shares, and what another mesh is predicted to save.")
+      ->option_text("FILE");
+}
+
+void add_report_command(CLI::App& parent, Action& action) {
+  CLI::App& command = add_command(
+      parent, "report",
+      "Makes the report again from what the ranks recorded, or from what is left of it.\n"
+      "Ranks and steps that are missing are named.",
+      "sprocket profile report FOLDER [flags]",
+      "\nExamples:\n"
+      "  sprocket profile report runs/quickstart/profile\n" +
+          exit_codes_text({ExitCode::kOk, ExitCode::kInternal, ExitCode::kConfig, ExitCode::kInput,
+                           ExitCode::kOutput}));
+  auto flags = std::make_shared<ReportFlags>();
+  command
+      .add_option("folder", flags->folder,
+                  "The profile's folder, or one with rank_NNNNNN.events of its ranks.")
+      ->option_text("FOLDER")
+      ->required();
+  add_cluster_flag(command, flags->cluster);
+  command.callback([flags, &action] { action = [flags] { return report_again(*flags); }; });
+}
+
+}  // namespace
+
+void add_profile_command(CLI::App& parent, Action& action) {
+  CLI::App& command = add_command(
+      parent, "profile",
+      "Says where a training step goes: compute, communication, waiting, and for whom.\n"
+      "Runs the job for some steps without touching its folder, and writes profile.json, "
+      "report.html\nand trace.json. docs/profile.md has every definition.",
+      "mpirun -np N sprocket profile --config FILE [flags]\n"
+      "       sprocket profile report FOLDER\n"
+      "       sprocket profile compare A.json B.json",
+      "\nExamples:\n"
+      "  mpirun -np 2 sprocket profile --config configs/quickstart.txtpb --steps 10\n"
+      "  mpirun -np 4 sprocket profile --config job.txtpb --cluster cluster.txtpb --output "
+      "profiles/before\n" +
+          exit_codes_text({ExitCode::kOk, ExitCode::kInternal, ExitCode::kConfig, ExitCode::kInput,
+                           ExitCode::kOutput, ExitCode::kComm, ExitCode::kCuda,
+                           ExitCode::kNonFinite, ExitCode::kInterrupted}));
+  auto flags = std::make_shared<ProfileFlags>();
+  command.add_option("--config", flags->config, "The job description: docs/config.md.")
+      ->option_text("FILE");
+  command
+      .add_option("--set", flags->sets,
+                  "Changes a field of the job, for example --set 'parallel.ulysses: 2'.")
+      ->option_text("'PATH: VALUE'")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command
+      .add_option("--steps", flags->steps,
+                  "Steps that are recorded; as many others, between them, show what recording "
+                  "costs. 20.")
+      ->option_text("N")
+      ->check(CLI::Range(1, 1'000'000));
+  command.add_option("--warmup", flags->warmup, "Steps before them. 5.")
+      ->option_text("N")
+      ->check(CLI::Range(0, 1'000'000));
+  command
+      .add_option("--output", flags->output,
+                  "Folder of the files, which all ranks see; output.directory with _profile by "
+                  "default.")
+      ->option_text("DIR");
+  command
+      .add_option("--resume", flags->resume,
+                  "The weights: none (random, or model.weights), latest (the newest checkpoint of "
+                  "output.directory), or the path of a checkpoint or a run.")
+      ->option_text("latest|none|PATH");
+  add_cluster_flag(command, flags->cluster);
+  command.add_flag("--verbose", flags->verbose, "Logs more, from every rank.");
+  command.require_subcommand(0, 1);
+  command.callback([flags, &action, &command] {
+    if (!command.get_subcommands().empty()) return;
+    if (flags->config.empty()) throw CLI::RequiredError("--config");
+    action = [flags] {
+      return run_on_ranks(flags->verbose ? LogLevel::kVerbose : LogLevel::kNormal,
+                          [&](const Session& session) { return profile_job(*flags, session); });
+    };
+  });
+  add_report_command(command, action);
+  add_profile_compare_command(command, action);
+}
+
+}  // namespace sprocket::launcher
