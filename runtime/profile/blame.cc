@@ -123,7 +123,7 @@ std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ran
       {Cause::kDataWait, part(&StepParts::data_wait_ns)},
       {Cause::kCopies, part(&StepParts::copies_ns)},
       {Cause::kOther, part(&StepParts::other_ns)},
-      {Cause::kLink, against.compare([&](const RankSums& r) { return as_double(r.alone_ns); })}};
+      {Cause::kLink, against.compare([](const RankSums& r) { return as_double(r.link_ns); })}};
   const auto& largest = *std::max_element(
       std::begin(causes), std::end(causes),
       [](const auto& a, const auto& b) { return a.second.excess() < b.second.excess(); });
