@@ -72,9 +72,9 @@ void name_layers(const WindowSums& sums, size_t rank, const Against& against, Bl
       against.compare([](const RankSums& r) { return as_double(r.parts.compute_ns); }).excess();
   name_kernel(sums, rank, against, blame);
   if (layers.empty() || all < rank_excess / 2) return;
-  const auto worst = std::max_element(layers.begin(), layers.end(), [](const auto& a, const auto& b) {
-    return a.excess() < b.excess();
-  });
+  const auto worst =
+      std::max_element(layers.begin(), layers.end(),
+                       [](const auto& a, const auto& b) { return a.excess() < b.excess(); });
   const double least = kLayerShare * worst->excess();
   auto first = worst, last = worst;
   while (first != layers.begin() && std::prev(first)->excess() >= least) --first;
@@ -97,21 +97,39 @@ void name_layers(const WindowSums& sums, size_t rank, const Against& against, Bl
   if (others_density > 0) blame.density_factor = density / others_density;
 }
 
+// What the way to the rank takes: its messages came last by so much more than it was late, or than
+// its own work can have made it late.
+double link_ns(const WindowSums& sums, const Against& against) {
+  const auto excess = [&](auto&& of) {
+    return against.compare([&](const RankSums& r) { return as_double(of(r)); }).excess();
+  };
+  const double others = static_cast<double>(sums.ranks.size() - 1);
+  const double late = excess([](const RankSums& r) { return r.caused_wait_ns; }) / others;
+  const double work = excess([](const RankSums& r) {
+    const StepParts& parts = r.parts;
+    return parts.compute_ns + parts.data_wait_ns + parts.copies_ns + parts.other_ns;
+  });
+  const double unexplained = std::max(0.0, late - std::max(0.0, work));
+  return std::min(excess([](const RankSums& r) { return r.last_ns; }),
+                  excess([](const RankSums& r) { return r.link_ns; }) + unexplained);
+}
+
 }  // namespace
 
 std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ranks) {
   if (sums.ranks.size() < 2) return std::nullopt;
   const auto waited = [](const RankSums& rank) { return rank.caused_wait_ns + rank.alone_ns; };
-  const auto worst = std::max_element(
-      sums.ranks.begin(), sums.ranks.end(),
-      [&](const RankSums& a, const RankSums& b) { return waited(a) < waited(b); });
+  const auto worst =
+      std::max_element(sums.ranks.begin(), sums.ranks.end(),
+                       [&](const RankSums& a, const RankSums& b) { return waited(a) < waited(b); });
   double wall = 0;
   for (const RankSums& rank : sums.ranks) wall += as_double(rank.parts.wall_ns);
   const size_t index = worst - sums.ranks.begin();
   const Against against(sums, index);
   Blame blame;
   blame.rank = ranks[index];
-  const double more = against.compare([&](const RankSums& r) { return as_double(waited(r)); }).excess();
+  const double more =
+      against.compare([&](const RankSums& r) { return as_double(waited(r)); }).excess();
   blame.waited_share = wall > 0 ? more / wall : 0;
   if (blame.waited_share < kLeastShare) return std::nullopt;
 
@@ -123,7 +141,7 @@ std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ran
       {Cause::kDataWait, part(&StepParts::data_wait_ns)},
       {Cause::kCopies, part(&StepParts::copies_ns)},
       {Cause::kOther, part(&StepParts::other_ns)},
-      {Cause::kLink, against.compare([](const RankSums& r) { return as_double(r.link_ns); })}};
+      {Cause::kLink, {link_ns(sums, against), 0}}};
   const auto& largest = *std::max_element(
       std::begin(causes), std::end(causes),
       [](const auto& a, const auto& b) { return a.second.excess() < b.second.excess(); });

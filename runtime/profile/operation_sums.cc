@@ -36,16 +36,24 @@ void blame_late_ranks(const MatchedOperation& operation, std::span<RankSums> ran
 // That members waited for messages of one peer alone for longer than it was late: what is slow is
 // the way to it.
 void blame_links(const MatchedOperation& operation, std::span<RankSums> rank_sums) {
-  std::map<int, int64_t> longest;  // by rank_step
+  struct Longest {
+    int64_t last_ns = 0, link_ns = 0;
+  };
+  std::map<int, Longest> by_rank_step;
   for (const OperationMember& member : operation.members) {
     const LastPeer last = last_peer(operation, member);
-    const int64_t alone = member.operation->last_alone_ns - last.late_ns;
-    if (!last.peer || alone <= 0) continue;
-    rank_sums[last.peer->rank_step].alone_ns += alone;
-    int64_t& of_peer = longest[last.peer->rank_step];
-    of_peer = std::max(of_peer, alone);
+    if (!last.peer) continue;
+    const int64_t last_ns = member.operation->last_alone_ns;
+    const int64_t link_ns = std::max<int64_t>(0, last_ns - last.late_ns);
+    rank_sums[last.peer->rank_step].alone_ns += link_ns;
+    Longest& longest = by_rank_step[last.peer->rank_step];
+    longest.last_ns = std::max(longest.last_ns, last_ns);
+    longest.link_ns = std::max(longest.link_ns, link_ns);
   }
-  for (const auto& [rank_step, ns] : longest) rank_sums[rank_step].link_ns += ns;
+  for (const auto& [rank_step, longest] : by_rank_step) {
+    rank_sums[rank_step].last_ns += longest.last_ns;
+    rank_sums[rank_step].link_ns += longest.link_ns;
+  }
 }
 
 }  // namespace

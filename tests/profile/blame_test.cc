@@ -158,6 +158,26 @@ TEST(Blame, ASlowLinkIsNoLateness) {
   EXPECT_THAT(line(*blame), HasSubstr("rank 1: its messages arrive last"));
 }
 
+// The slow rank is done early, so that it looks late, and waits for the others at the next
+// operation.
+TEST(Blame, ASlowLinkBehindBuffersIsNoLateness) {
+  SyntheticWindow w(4, kClocks);
+  for (int step = 0; step < kSteps; ++step) {
+    for (int layer = 0; layer < 2; ++layer) {
+      for (const int rank : w.ranks()) w.compute(rank, layer, 10 * kMs);
+      if (layer == 0) w.collective(kMs, /*slow_rank=*/1, /*slow_ns=*/9 * kMs, /*buffered=*/true);
+      if (layer == 1) w.collective(kMs);
+    }
+    w.end_step();
+  }
+  const auto blame = blame_of(w);
+  ASSERT_TRUE(blame);
+  EXPECT_EQ(blame->rank, 1);
+  EXPECT_EQ(blame->cause, Cause::kLink);
+  // The others waited 3 x 9 ms for it, and it 9 ms for one of them.
+  EXPECT_DOUBLE_EQ(blame->excess_ms, (27.0 - 9.0 / 3) / 3);
+}
+
 // Rank 1's messages arrive last because it came last.
 TEST(Blame, LatenessIsNoSlowLink) {
   const auto blame = blame_of(window([](SyntheticWindow& w, int, int layer, int rank) {

@@ -65,7 +65,8 @@ void SyntheticWindow::operation(int rank, comm::OpKind op, int64_t end, int last
   steps_[rank].step.operations.push_back(record);
 }
 
-void SyntheticWindow::collective(int64_t transfer_ns, int slow_rank, int64_t slow_ns) {
+void SyntheticWindow::collective(int64_t transfer_ns, int slow_rank, int64_t slow_ns,
+                                 bool buffered) {
   std::vector<int64_t> came = now_;
   std::sort(came.begin(), came.end());
   const auto last = std::max_element(now_.begin(), now_.end());
@@ -76,14 +77,15 @@ void SyntheticWindow::collective(int64_t transfer_ns, int slow_rank, int64_t slo
   for (const int rank : ranks_) {
     if (slow_rank >= 0) {
       const bool own = rank == slow_rank;
-      operation(rank, comm::OpKind::kAllToAll, end, own ? -1 : slow_rank,
-                own ? 0 : slow_ns + (slow_rank == late ? late_alone : 0));
+      operation(rank, comm::OpKind::kAllToAll, own && buffered ? end - slow_ns : end,
+                own ? -1 : slow_rank, own ? 0 : slow_ns + (slow_rank == late ? late_alone : 0));
     } else {
       const bool waits = rank != late && late_alone > 0;
       operation(rank, comm::OpKind::kAllToAll, end, waits ? late : -1, waits ? late_alone : 0);
     }
   }
   std::fill(now_.begin(), now_.end(), end);
+  if (buffered) now_[slow_rank] -= slow_ns;
   ++sequence_;
 }
 

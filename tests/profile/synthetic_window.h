@@ -23,8 +23,10 @@ class SyntheticWindow {
   void density(int rank, int layer, double density);
 
   // A collective of all ranks: it ends `transfer_ns` after the last one came, or where
-  // `slow_rank` is one, `slow_ns` later, its messages alone being missing then.
-  void collective(int64_t transfer_ns, int slow_rank = -1, int64_t slow_ns = 0);
+  // `slow_rank` is one, `slow_ns` later, its messages alone being missing then. `buffered`: for
+  // itself it ends without them.
+  void collective(int64_t transfer_ns, int slow_rank = -1, int64_t slow_ns = 0,
+                  bool buffered = false);
   // Every rank sends to the next one and receives from the one before; nobody waits for others.
   void shift(int64_t transfer_ns);
 
