@@ -189,6 +189,7 @@ TEST(Blame, LatenessIsNoSlowLink) {
   EXPECT_EQ(blame->first_layer, 0);
   EXPECT_EQ(blame->last_layer, kLayers - 1);
   EXPECT_DOUBLE_EQ(blame->factor, 1.3);
+  EXPECT_DOUBLE_EQ(blame->waited_share, 3.0 * 18 / (4 * 86));
 }
 
 // In a ring only the next rank waits for the slow one; the others' operations are as short as its
