@@ -4,11 +4,17 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
-#include <array>
+#include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <iostream>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
 
 #include "parallel/comm/mpi_backend.h"
+#include "runtime/jobs/train_job.h"
 #include "runtime/profile/report.h"
 #include "tests/profile/slow_rank.h"
 #include "tests/runtime/tiny_job.h"
@@ -26,15 +32,11 @@ constexpr int kRanks = 4;
 class SharedFolder {
  public:
   SharedFolder() : world_(comm::make_mpi_world({})) {
-    std::array<char, 256> path{};
-    if (world_->rank() == 0) {
-      const std::string text = std::filesystem::temp_directory_path() / "sprocket_causes.XXXXXX";
-      std::copy(text.begin(), text.end(), path.begin());
-      if (!mkdtemp(path.data())) path[0] = 0;
-    }
-    world_->broadcast(comm::Buffer::of(std::span(path)), 0).wait_host();
-    path_ = path.data();
-    EXPECT_NE(path_, "");
+    path_ = std::filesystem::temp_directory_path() / "sprocket_causes.XXXXXX";
+    if (world_->rank() == 0) EXPECT_TRUE(mkdtemp(path_.data()));
+    std::vector<uint8_t> bytes(path_.begin(), path_.end());
+    world_->broadcast(comm::Buffer::of(std::span(bytes)), 0).wait_host();
+    path_.assign(bytes.begin(), bytes.end());
   }
   ~SharedFolder() {
     world_->barrier();
@@ -53,7 +55,12 @@ class SharedFolder {
   std::string path_;
 };
 
-class Causes : public ::testing::TestWithParam<const char*> {
+struct MeshCase {
+  const char* name;
+  const char* parallel;
+};
+
+class Causes : public ::testing::TestWithParam<MeshCase> {
  protected:
   void SetUp() override {
     comm::CommunicatorOptions options;
@@ -116,13 +123,12 @@ TEST_P(Causes, ARankWhoseLinkIsSlow) {
   EXPECT_THAT(verdict_line(slowness), AllOf(HasSubstr("waiting for rank 1"), HasSubstr("link")));
 }
 
-INSTANTIATE_TEST_SUITE_P(Meshes, Causes,
-                         ::testing::Values("parallel { ulysses: 2 }",
-                                           "parallel { ulysses: 1 strategy: RING }",
-                                           "parallel { data: 2 strategy: SELECTED }"),
-                         [](const auto& param_info) {
-                           return std::array{"Ulysses", "Ring", "Replicas"}[param_info.index];
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Meshes, Causes,
+    ::testing::Values(MeshCase{"Ulysses", "parallel { ulysses: 2 }"},
+                      MeshCase{"Ring", "parallel { ulysses: 1 strategy: RING }"},
+                      MeshCase{"Replicas", "parallel { data: 2 strategy: SELECTED }"}),
+    [](const auto& mesh) { return mesh.param.name; });
 
 }  // namespace
 }  // namespace sprocket::testing
