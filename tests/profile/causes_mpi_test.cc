@@ -33,7 +33,9 @@ class SharedFolder {
  public:
   SharedFolder() : world_(comm::make_mpi_world({})) {
     path_ = std::filesystem::temp_directory_path() / "sprocket_causes.XXXXXX";
-    if (world_->rank() == 0) EXPECT_TRUE(mkdtemp(path_.data()));
+    if (world_->rank() == 0) {
+      EXPECT_TRUE(mkdtemp(path_.data()));
+    }
     std::vector<uint8_t> bytes(path_.begin(), path_.end());
     world_->broadcast(comm::Buffer::of(std::span(bytes)), 0).wait_host();
     path_.assign(bytes.begin(), bytes.end());
@@ -74,7 +76,7 @@ class Causes : public ::testing::TestWithParam<MeshCase> {
     folder.first([&] { write_tiny_data(folder.path() + "/data"); });
     const config::Job job = tiny_job(folder.path(), kRanks,
                                      {"model.layers: 4", "training { steps: 11 }",
-                                      "profile { steps: 8 warmup: 2 }", GetParam()});
+                                      "profile { steps: 8 warmup: 2 }", GetParam().parallel});
     comm::CommunicatorOptions options;
     options.timeline = &timeline_;
     options.timeout = 60s;
