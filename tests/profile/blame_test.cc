@@ -4,7 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "runtime/profile/merge.h"
 #include "runtime/profile/verdict.h"
+#include "tests/data/temporary_folder.h"
 #include "tests/profile/example_report.h"
 #include "tests/profile/synthetic_window.h"
 
@@ -206,6 +208,32 @@ TEST(Blame, ARingWaitsForTheRankBefore) {
   EXPECT_EQ(blame->rank, 2);
   EXPECT_EQ(blame->cause, Cause::kCompute);
   EXPECT_DOUBLE_EQ(blame->excess_ms, 10);
+}
+
+// The same through the ranks' files, whose clocks are hours apart.
+TEST(Verdict, OfRecordedFiles) {
+  const testing::TemporaryFolder folder;
+  window([](SyntheticWindow& w, int, int layer, int rank) {
+    if (layer == 4 && rank == 2) w.compute(rank, layer, 12 * kMs);
+  }).write(folder.path().string());
+  const Report report = merge_events(folder.path().string(), {});
+  EXPECT_TRUE(report.window.complete);
+  EXPECT_EQ(report.window.steps, kSteps);
+  ASSERT_THAT(report.ranks, SizeIs(4));
+  for (const RankRow& rank : report.ranks) {
+    const bool late = rank.rank == 2;
+    EXPECT_DOUBLE_EQ(rank.step_ms, 80);
+    EXPECT_DOUBLE_EQ(rank.compute_ms, late ? 72 : 60);
+    EXPECT_DOUBLE_EQ(rank.exposed_ms, late ? 6 : 18);
+    EXPECT_DOUBLE_EQ(rank.data_wait_ms, 2);
+    EXPECT_DOUBLE_EQ(rank.other_ms, 0);
+    EXPECT_DOUBLE_EQ(rank.wait_ms, late ? 0 : 12);
+    EXPECT_DOUBLE_EQ(rank.caused_wait_ms, late ? 36 : 0);
+  }
+  EXPECT_LE(report.verdict.size(), kVerdictLines);
+  EXPECT_EQ(report.verdict.at(1),
+            "11 % is waiting for rank 2: its layer 4 computes 2.2 times the mean of the others, "
+            "12.0 ms more a step");
 }
 
 TEST(Blame, OneRankWaitsForNobody) {

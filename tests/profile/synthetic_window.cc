@@ -6,13 +6,22 @@
 namespace sprocket::testing {
 
 SyntheticWindow::SyntheticWindow(int ranks, std::vector<int64_t> clocks)
-    : clocks_(std::move(clocks)), now_(ranks), ranks_(ranks), hosts_(ranks, "host") {
+    : clocks_(std::move(clocks)),
+      now_(ranks),
+      ranks_(ranks),
+      hosts_(ranks, "host"),
+      recorded_(ranks) {
   clocks_.resize(ranks);
   std::iota(ranks_.begin(), ranks_.end(), 0);
   for (int rank = 0; rank < ranks; ++rank) {
     profile::events::Header& header = headers_.emplace_back();
     header.set_rank(rank);
     header.set_world(ranks);
+    header.set_data(1);
+    header.set_outer(ranks);
+    header.set_ulysses(1);
+    header.set_host(hosts_[rank]);
+    header.set_threads(1);
     profile::events::Group& group = *header.add_groups();
     group.set_name("sp");
     for (const int member : ranks_) group.add_members(member);
@@ -109,8 +118,22 @@ void SyntheticWindow::end_step() {
   std::vector<const profile::events::Header*> headers;
   for (const auto& header : headers_) headers.push_back(&header);
   sums_.add(steps_, match_operations(profile::GroupTable(headers), steps_), hosts_);
+  for (const profile::RankStep& step : steps_) recorded_[step.rank].push_back(step.step);
   ++step_;
   begin_step();
+}
+
+void SyntheticWindow::write(const std::string& folder) const {
+  for (const int rank : ranks_) {
+    profile::events::Header header = headers_[rank];
+    header.set_asked_steps(step_);
+    profile::EventWriter file(profile::event_file_path(folder, rank), header);
+    for (uint32_t name = 0; name < names_[rank].size(); ++name) {
+      file.names().number_of(names_[rank][name]);
+    }
+    for (const profile::RecordedStep& step : recorded_[rank]) file.append(step);
+    file.end({});
+  }
 }
 
 }  // namespace sprocket::testing

@@ -32,6 +32,8 @@ class SyntheticWindow {
 
   void end_step();
   const profile::WindowSums& sums() const { return sums_; }
+  // Writes the steps that have ended as every rank's recorder would.
+  void write(const std::string& folder) const;
   // 0, 1, 2, …
   const std::vector<int>& ranks() const { return ranks_; }
 
@@ -47,6 +49,7 @@ class SyntheticWindow {
   std::vector<profile::RankStep> steps_;
   std::vector<std::string> hosts_;
   int64_t step_ = 0, sequence_ = 0;
+  std::vector<std::vector<profile::RecordedStep>> recorded_;  // by rank
   profile::WindowSums sums_;
 };
 
