@@ -75,8 +75,8 @@ class Causes : public ::testing::TestWithParam<MeshCase> {
     SharedFolder folder;
     folder.first([&] { write_tiny_data(folder.path() + "/data"); });
     const config::Job job = tiny_job(folder.path(), kRanks,
-                                     {"model.layers: 4", "training { steps: 11 }",
-                                      "profile { steps: 8 warmup: 2 }", GetParam().parallel});
+                                     {"model.layers: 4", "training { steps: 7 }",
+                                      "profile { steps: 6 warmup: 1 }", GetParam().parallel});
     comm::CommunicatorOptions options;
     options.timeline = &timeline_;
     options.timeout = 60s;
@@ -107,21 +107,21 @@ TEST_P(Causes, ARankThatComputesMoreInTwoLayers) {
   if (rank_ == 3) {
     slowness.before_operation = [this] {
       const int layer = timeline_.position.layer;
-      if (layer == 1 || layer == 2) compute_for(timeline_, "planted", 4ms);
+      if (layer == 1 || layer == 2) compute_for(timeline_, "planted", 8ms);
     };
   }
   EXPECT_THAT(verdict_line(slowness), HasSubstr("waiting for rank 3: its layers 1-2 compute"));
 }
 
 TEST_P(Causes, ARankWhoseDataIsSlow) {
-  delay_data(rank_ == 2 ? 40ms : 0ms);
+  delay_data(rank_ == 2 ? 150ms : 0ms);
   EXPECT_THAT(verdict_line({}), HasSubstr("waiting for rank 2: loading its data takes"));
   delay_data(0ms);
 }
 
 TEST_P(Causes, ARankWhoseLinkIsSlow) {
   Slowness slowness;
-  if (rank_ == 1) slowness.link_delay = 3ms;
+  if (rank_ == 1) slowness.link_delay = 10ms;
   EXPECT_THAT(verdict_line(slowness), AllOf(HasSubstr("waiting for rank 1"), HasSubstr("link")));
 }
 
