@@ -5,6 +5,7 @@
 //   step_*/        checkpoints
 //   samples/       videos and contact sheets
 //   profile.json   communication against compute
+//   profile/       the same to look at, and the records that it is made of
 #pragma once
 
 #include <optional>
