@@ -64,6 +64,40 @@ TEST(AsyncFault, source_that_is_used_again_too_early) {
   EXPECT_EQ(out.host()[0], 201) << "100 twice";
 }
 
+// Two bulk copies with an mbarrier each; the second may not be waited for.
+template <bool kWaits>
+__global__ void two_bulk_copies(const uint32_t* in, uint32_t* out) {
+  __shared__ alignas(128) uint32_t buffer[2][32];
+  __shared__ uint64_t full[2];
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < 2; ++i) {
+      init_barrier(&full[i], 1);
+      expect_bytes(&full[i], sizeof buffer[i]);
+      asm volatile(
+          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+          "[%3];" ::"r"(shared_address(buffer[i])),
+          "l"(in), "n"(sizeof buffer[i]), "r"(shared_address(&full[i]))
+          : "memory");
+    }
+  }
+  __syncthreads();
+  wait_parity(&full[0], 0);
+  if (kWaits) wait_parity(&full[1], 0);
+  for (int i = 0; i < 2; ++i) out[2 * threadIdx.x + i] = buffer[i][threadIdx.x];
+}
+
+TEST(AsyncFault, bulk_copy_that_comes_after_the_one_that_is_waited_for) {
+  const auto copied = [](auto* kernel) {
+    DeviceVector<uint32_t> in(std::vector<uint32_t>(32, 5)), out(64);
+    kernel<<<1, 32>>>(in.data(), out.data());
+    auto results = out.host();
+    results.resize(2);
+    return results;
+  };
+  EXPECT_EQ(copied(two_bulk_copies<true>), (std::vector<uint32_t>{5, 5}));
+  EXPECT_EQ(copied(two_bulk_copies<false>), (std::vector<uint32_t>{5, ~0u}));
+}
+
 std::string message_of(const std::function<void()>& launch, cudaError_t expected) {
   testing::internal::CaptureStderr();
   launch();

@@ -92,18 +92,40 @@ class DensePass : public ::testing::TestWithParam<Case> {
     return buffers;
   }
 
-  // rounded_output: the gradients are made from the output as the operator takes it, in bf16.
-  Results exact(bool rounded_output) const {
+  static at::Tensor to_bf16(const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kDouble); }
+
+  // as_operators: with the roundings that the operators' types ask for, and no others: the output
+  // of every run, the whole output, and the gradient of q of every run, to bf16. Runs whose parts
+  // cancel lose by them.
+  Results exact(bool as_operators) const {
     const at::Tensor q = by_heads(q_).to(at::kDouble), k = of_runs(k_), v = of_runs(v_),
                      dout = by_heads(dout_).to(at::kDouble);
     const at::Tensor scores = at::matmul(q, k.transpose(2, 3)) * kScale;
     const at::Tensor lse = at::logsumexp(scores, {3}), p = (scores - lse.unsqueeze(3)).exp();
-    const at::Tensor out = at::matmul(p, v), dp = at::matmul(dout, v.transpose(2, 3));
-    const at::Tensor taken = rounded_output ? out.to(at::kBFloat16).to(at::kDouble) : out;
-    const at::Tensor ds = p * (dp - (dout * taken).sum(3, true)) * kScale;
-    return {by_heads(out), lse, by_heads(at::matmul(ds, k)),
-            to_buffers(at::matmul(ds.transpose(2, 3), q)),
+    at::Tensor out = at::zeros_like(q), dq = at::zeros_like(q);
+    const auto rounded = [as_operators](const at::Tensor& x) {
+      return as_operators ? to_bf16(x) : x;
+    };
+    for_runs([&](int64_t first, int64_t count) {
+      const at::Tensor part = p.narrow(3, first, count), weight = part.sum(3, true);
+      out += rounded(at::matmul(part, v.narrow(2, first, count)) / weight) * weight;
+    });
+    const at::Tensor dp = at::matmul(dout, v.transpose(2, 3));
+    const at::Tensor ds = p * (dp - (dout * rounded(out)).sum(3, true)) * kScale;
+    for_runs([&](int64_t first, int64_t count) {
+      dq += rounded(at::matmul(ds.narrow(3, first, count), k.narrow(2, first, count)));
+    });
+    return {by_heads(out), lse, by_heads(dq), to_buffers(at::matmul(ds.transpose(2, 3), q)),
             to_buffers(at::matmul(p.transpose(2, 3), dout))};
+  }
+
+  template <class Work>
+  void for_runs(Work&& work) const {
+    int64_t first = 0;
+    for (const DenseRows& run : GetParam().runs) {
+      work(first, run.count);
+      first += run.count;
+    }
   }
 
   // In one pass for each entry.
@@ -140,16 +162,15 @@ TEST_P(DensePass, IsAsExactAsItsPrecision) {
   const Results exact = this->exact(false), rounded = this->exact(true),
                 dense = compute({std::nullopt}),
                 segments = compute({kernels::HeadRange{0, 1}, kernels::HeadRange{1, 4}});
-  // The kernel's roundings, the output's and the result's, all to bf16.
+  // The kernel's roundings, the operators' and the result's, all to bf16.
   const auto expect_as_exact = [](const char* what, const at::Tensor& found,
-                                  const at::Tensor& kernel, const at::Tensor& with_rounded_output,
+                                  const at::Tensor& kernel, const at::Tensor& as_operators,
                                   const at::Tensor& reference) {
     SCOPED_TRACE(what);
-    EXPECT_LE(
-        error(found, reference),
-        2 * std::max({error(kernel, reference), error(with_rounded_output, reference), 0x1p-9}));
+    EXPECT_LE(error(found, reference),
+              2 * std::max({error(kernel, reference), error(as_operators, reference), 0x1p-9}));
   };
-  expect_as_exact("out", dense.out, segments.out, exact.out, exact.out);
+  expect_as_exact("out", dense.out, segments.out, rounded.out, exact.out);
   expect_as_exact("dq", dense.dq, segments.dq, rounded.dq, exact.dq);
   // To the base e, with the scale inside.
   EXPECT_LE(error(dense.lse, exact.lse), 2 * std::max(error(segments.lse, exact.lse), 0x1p-20));
