@@ -28,8 +28,8 @@ struct LaunchShape {
   uint32_t dynamic_shared_bytes = 0;
 };
 
-// How warps take turns. Seed 0: each runs until it waits. Other seeds: in random order, and for
-// random numbers of instructions.
+// How warps take turns. Seed 0: each runs until it waits or arrives at an mbarrier. Other seeds: in
+// random order, and for random numbers of instructions.
 struct Schedule {
   uint64_t seed = 0;
 };
