@@ -148,9 +148,9 @@ class TrainJob {
     std::string path;
     run_on_all(world_, [&] {
       if (!first() || options_.resume == "none") return;
-      path = open_checkpoint(options_.resume == "latest" ? job_.output().directory()
-                                                         : options_.resume)
-                 .path;
+      path =
+          open_checkpoint(options_.resume == "latest" ? job_.output().directory() : options_.resume)
+              .path;
     });
     start_path_ = broadcast_text(world_, path, 0);
   }
@@ -356,9 +356,10 @@ class TrainJob {
     if (report_) {
       fmt::print("{}", profile::report_text(*report_));
     } else if (asked_steps_ > 0) {
-      fmt::print("\nNo report: the run ended within the {} steps before its window "
-                 "(profile.warmup).\n",
-                 job_.profile().warmup());
+      fmt::print(
+          "\nNo report: the run ended within the {} steps before its window "
+          "(profile.warmup).\n",
+          job_.profile().warmup());
     }
   }
 

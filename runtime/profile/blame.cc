@@ -72,9 +72,9 @@ void name_layers(const WindowSums& sums, size_t rank, const Against& against, Bl
       against.compare([](const RankSums& r) { return as_double(r.parts.compute_ns); }).excess();
   name_kernel(sums, rank, against, blame);
   if (layers.empty() || all < rank_excess / 2) return;
-  const auto worst = std::max_element(layers.begin(), layers.end(), [](const auto& a, const auto& b) {
-    return a.excess() < b.excess();
-  });
+  const auto worst =
+      std::max_element(layers.begin(), layers.end(),
+                       [](const auto& a, const auto& b) { return a.excess() < b.excess(); });
   const double least = kLayerShare * worst->excess();
   auto first = worst, last = worst;
   while (first != layers.begin() && std::prev(first)->excess() >= least) --first;
@@ -102,16 +102,17 @@ void name_layers(const WindowSums& sums, size_t rank, const Against& against, Bl
 std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ranks) {
   if (sums.ranks.size() < 2) return std::nullopt;
   const auto waited = [](const RankSums& rank) { return rank.caused_wait_ns + rank.alone_ns; };
-  const auto worst = std::max_element(
-      sums.ranks.begin(), sums.ranks.end(),
-      [&](const RankSums& a, const RankSums& b) { return waited(a) < waited(b); });
+  const auto worst =
+      std::max_element(sums.ranks.begin(), sums.ranks.end(),
+                       [&](const RankSums& a, const RankSums& b) { return waited(a) < waited(b); });
   double wall = 0;
   for (const RankSums& rank : sums.ranks) wall += as_double(rank.parts.wall_ns);
   const size_t index = worst - sums.ranks.begin();
   const Against against(sums, index);
   Blame blame;
   blame.rank = ranks[index];
-  const double more = against.compare([&](const RankSums& r) { return as_double(waited(r)); }).excess();
+  const double more =
+      against.compare([&](const RankSums& r) { return as_double(waited(r)); }).excess();
   blame.waited_share = wall > 0 ? more / wall : 0;
   if (blame.waited_share < kLeastShare) return std::nullopt;
 

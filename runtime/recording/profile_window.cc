@@ -34,8 +34,8 @@ void make_empty_folder(const std::string& folder) {
 WindowPlace window_place(const WindowPlan& plan, int64_t done) {
   if (plan.steps == 0 || done < plan.warmup) return {};
   const int64_t length = plan.alternate ? 2 * plan.steps : plan.steps;
-  const int64_t since = plan.interval > 0 ? (done - plan.warmup) % plan.interval
-                                          : done - plan.warmup;
+  const int64_t since =
+      plan.interval > 0 ? (done - plan.warmup) % plan.interval : done - plan.warmup;
   if (since >= length) return {};
   // Not recorded, recorded, recorded, not recorded, …: a drift over the window is in both alike.
   const bool recorded = !plan.alternate || since % 4 == 1 || since % 4 == 2;

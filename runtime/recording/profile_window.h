@@ -16,9 +16,9 @@
 namespace sprocket::runtime {
 
 struct WindowPlan {
-  int64_t steps = 0;    // of a window; 0: none
-  int64_t warmup = 0;   // steps before the first one
-  int64_t interval = 0; // from the beginning of a window to that of the next one; 0: one window
+  int64_t steps = 0;     // of a window; 0: none
+  int64_t warmup = 0;    // steps before the first one
+  int64_t interval = 0;  // from the beginning of a window to that of the next one; 0: one window
   // Every other step is not recorded, and a window takes twice as many: what recording costs.
   bool alternate = false;
   int64_t trace_events = 0;

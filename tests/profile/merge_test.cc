@@ -90,9 +90,9 @@ TEST_F(Merge, EveryMetricEqualsItsClosedForm) {
   EXPECT_DOUBLE_EQ(b.caused_wait_ms, 10);
   EXPECT_DOUBLE_EQ(a.sent_bytes, 2400);
   for (const RankRow& row : r.ranks) {
-    EXPECT_DOUBLE_EQ(row.compute_ms + row.exposed_ms + row.copies_ms + row.data_wait_ms +
-                         row.other_ms,
-                     row.step_ms);
+    EXPECT_DOUBLE_EQ(
+        row.compute_ms + row.exposed_ms + row.copies_ms + row.data_wait_ms + row.other_ms,
+        row.step_ms);
   }
   EXPECT_DOUBLE_EQ(r.shares.compute, 138 / 214.0);
   EXPECT_DOUBLE_EQ(r.shares.exposed_communication, 60 / 214.0);
@@ -159,8 +159,8 @@ TEST_F(Merge, StragglersAreFoundOnAnyNumberOfRanks) {
     const Report r = merge_events(events(), {});
     for (int rank = 0; rank < world; ++rank) {
       EXPECT_NEAR(r.ranks[rank].wait_ms, world - 1 - rank, 1e-9) << world;
-      EXPECT_NEAR(r.ranks[rank].caused_wait_ms,
-                  rank == world - 1 ? world * (world - 1) / 2.0 : 0, 1e-9);
+      EXPECT_NEAR(r.ranks[rank].caused_wait_ms, rank == world - 1 ? world * (world - 1) / 2.0 : 0,
+                  1e-9);
     }
     EXPECT_NEAR(r.layers[1].imbalance, (9.0 + world) / (10 + (world - 1) / 2.0) - 1, 1e-9);
   }

@@ -11,7 +11,8 @@
 namespace sprocket::profile::testing {
 
 // Of one rank and step, nanoseconds. The step:
-//   load | compute layer 0 | exchange 0 | copy | compute layer 1 | exchange 1 | compute | all_reduce
+//   load | compute layer 0 | exchange 0 | copy | compute layer 1 | exchange 1 | compute |
+//   all_reduce
 // An exchange begins `overlap` before the compute before it ends, and ends when the last member has
 // been in it for `transfer`; the rank goes on then.
 struct SyntheticRank {
