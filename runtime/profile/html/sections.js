@@ -98,7 +98,7 @@ function roofline_section({kernels, flops, ranks, window: seen}) {
   else part.append(make('p.absent-why', 'No roofline: no kernel of this job counts both its floating-point operations and its bytes.'));
   const total = kernels.reduce((sum, k) => sum + k.ms, 0);
   part.append(data_table('Kernels', with_values([
-    word_column('kernel', 'name'), word_column('activity', 'activity'), number_column('calls', 'calls', kernels, {decimals: 0, term: 'calls'}), ms_column('time', 'ms', kernels),
+    word_column('kernel', 'name'), word_column('phase', 'phase'), number_column('calls', 'calls', kernels, {decimals: 0, term: 'calls'}), ms_column('time', 'ms', kernels),
     percent_column('of all scopes', (k) => k.ms / total), number_column('a call', (k) => (k.calls ? k.ms / k.calls : undefined), kernels, {unit: 'ms', decimals: 3}),
     number_column('work', (k) => k.flops && k.flops / 1e9, kernels, {unit: 'GFLOP'}), bytes_column('moved', 'bytes', kernels),
     number_column('intensity', (k) => k.flops && k.bytes && k.flops / k.bytes, kernels, {unit: 'FLOP/byte', term: 'intensity', decimals: 1}),
