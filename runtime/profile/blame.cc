@@ -97,6 +97,23 @@ void name_layers(const WindowSums& sums, size_t rank, const Against& against, Bl
   if (others_density > 0) blame.density_factor = density / others_density;
 }
 
+// What the way to the rank takes: its messages came last by so much more than it was late, or than
+// its own work can have made it late.
+double link_ns(const WindowSums& sums, const Against& against) {
+  const auto excess = [&](auto&& of) {
+    return against.compare([&](const RankSums& r) { return as_double(of(r)); }).excess();
+  };
+  const double others = static_cast<double>(sums.ranks.size() - 1);
+  const double late = excess([](const RankSums& r) { return r.caused_wait_ns; }) / others;
+  const double work = excess([](const RankSums& r) {
+    const StepParts& parts = r.parts;
+    return parts.compute_ns + parts.data_wait_ns + parts.copies_ns + parts.other_ns;
+  });
+  const double unexplained = std::max(0.0, late - std::max(0.0, work));
+  return std::min(excess([](const RankSums& r) { return r.last_ns; }),
+                  excess([](const RankSums& r) { return r.link_ns; }) + unexplained);
+}
+
 }  // namespace
 
 std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ranks) {
@@ -124,7 +141,7 @@ std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ran
       {Cause::kDataWait, part(&StepParts::data_wait_ns)},
       {Cause::kCopies, part(&StepParts::copies_ns)},
       {Cause::kOther, part(&StepParts::other_ns)},
-      {Cause::kLink, against.compare([&](const RankSums& r) { return as_double(r.alone_ns); })}};
+      {Cause::kLink, {link_ns(sums, against), 0}}};
   const auto& largest = *std::max_element(
       std::begin(causes), std::end(causes),
       [](const auto& a, const auto& b) { return a.second.excess() < b.second.excess(); });

@@ -7,18 +7,52 @@ namespace {
 
 double ms(int64_t ns) { return 1e-6 * static_cast<double>(ns); }
 
+// How much later than `member` its last peer came, which has an operation so much shorter; 0 where
+// the peer is unknown. Where everyone waits for everyone that peer is the late member. In a ring or
+// a selected exchange it need not be: the shortest operation may be of one that has nothing to do
+// with it.
+struct LastPeer {
+  const OperationMember* peer = nullptr;
+  int64_t late_ns = 0;
+};
+LastPeer last_peer(const MatchedOperation& operation, const OperationMember& member) {
+  for (const OperationMember& peer : operation.members) {
+    if (peer.rank != member.operation->last_peer) continue;
+    return {&peer,
+            std::max<int64_t>(0, member.operation->duration_ns() - peer.operation->duration_ns())};
+  }
+  return {};
+}
+
+void blame_late_ranks(const MatchedOperation& operation, std::span<RankSums> rank_sums) {
+  RankSums& late = rank_sums[operation.members[operation.late].rank_step];
+  for (const OperationMember& member : operation.members) {
+    const LastPeer last = last_peer(operation, member);
+    if (last.peer) rank_sums[last.peer->rank_step].caused_wait_ns += last.late_ns;
+    late.caused_wait_ns += operation.wait_ns(member) - last.late_ns;
+  }
+}
+
 // That members waited for messages of one peer alone for longer than it was late: what is slow is
 // the way to it.
 void blame_links(const MatchedOperation& operation, std::span<RankSums> rank_sums) {
-  const int late_rank = operation.members[operation.late].rank;
+  struct Longest {
+    int64_t last_ns = 0, link_ns = 0;
+  };
+  std::map<int, Longest> by_rank_step;
   for (const OperationMember& member : operation.members) {
-    const RecordedOperation& op = *member.operation;
-    const int64_t explained = op.last_peer == late_rank ? operation.wait_ns(member) : 0;
-    if (op.last_peer < 0 || op.last_alone_ns <= explained) continue;
-    for (const OperationMember& peer : operation.members) {
-      if (peer.rank != op.last_peer) continue;
-      rank_sums[peer.rank_step].alone_ns += op.last_alone_ns - explained;
-    }
+    const LastPeer last = last_peer(operation, member);
+    if (!last.peer) continue;
+    const int64_t last_ns = member.operation->last_alone_ns;
+    const int64_t link_ns = std::max<int64_t>(0, last_ns - last.late_ns);
+    rank_sums[last.peer->rank_step].alone_ns += link_ns;
+    Longest& longest = by_rank_step[last.peer->rank_step];
+    longest.last_ns = std::max(longest.last_ns, last_ns);
+    longest.link_ns = std::max(longest.link_ns, link_ns);
+  }
+  for (const auto& [rank_step, longest] : by_rank_step) {
+    rank_sums[rank_step].last_ns += longest.last_ns;
+    rank_sums[rank_step].link_ns += longest.link_ns;
   }
 }
 
@@ -57,7 +91,6 @@ void OperationTable::add(std::span<const RankStep> ranks,
       sums.messages += member.operation->messages;
     }
     if (!operation.matched) continue;
-    RankSums& late = rank_sums[operation.members[operation.late].rank_step];
     for (const OperationMember& member : operation.members) {
       const int64_t wait = operation.wait_ns(member);
       RankSums& own = rank_sums[member.rank_step];
@@ -67,10 +100,10 @@ void OperationTable::add(std::span<const RankStep> ranks,
       sums.bus_bytes += static_cast<double>(operation.volume_bytes) *
                         busbw_factor(first.op, operation.group_size);
       own.wait_ns += wait;
-      late.caused_wait_ns += wait;
       const int layer = member.operation->layer;
       if (layer >= 0 && layer < std::ssize(own.layers)) own.layers[layer].wait_ns += wait;
     }
+    blame_late_ranks(operation, rank_sums);
     blame_links(operation, rank_sums);
     keep_if_slow(operation, ranks[operation.members.front().rank_step].step.step);
   }

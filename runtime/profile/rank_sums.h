@@ -29,6 +29,9 @@ struct RankSums {
   int64_t wait_ns = 0;         // for others, in matched operations
   int64_t caused_wait_ns = 0;  // that others waited for it
   int64_t alone_ns = 0;        // that others waited for its messages alone, when it was not late
+  // That its messages came last, alone: in each operation the longest wait of any member; and of
+  // it, what lies beyond its being late.
+  int64_t last_ns = 0, link_ns = 0;
   int64_t tokens = 0, sent_bytes = 0;
   int64_t records = 0, recording_ns = 0, lost_records = 0;
   std::map<std::pair<std::string, Phase>, KernelSums> kernels;
