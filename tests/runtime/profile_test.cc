@@ -1,7 +1,7 @@
 // What a rank records of its steps.
 #include <gtest/gtest.h>
 
-#include <filesystem>
+#include <algorithm>
 
 #include "runtime/recording/profile_window.h"
 #include "runtime/recording/step_collector.h"
@@ -44,7 +44,9 @@ TEST(StepCollector, CountsWhatTheCommunicatorsRecorded) {
     EXPECT_GT(collector.sent()[0].bytes, 0);
     EXPECT_EQ(collector.step_layers()[0].density.mean(), 0.5);
     EXPECT_EQ(collector.step_layers()[0].coverage.count, 2);
-    ASSERT_EQ(collector.intervals().size(), 2u);  // the wait, and the work
+    EXPECT_EQ(std::count_if(collector.intervals().begin(), collector.intervals().end(),
+                            [](const Interval& i) { return i.activity == Activity::kCompute; }),
+              1);
   });
 }
 
