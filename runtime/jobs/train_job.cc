@@ -22,6 +22,7 @@
 #include "runtime/metrics/memory.h"
 #include "runtime/metrics/metrics_file.h"
 #include "runtime/metrics/progress.h"
+#include "runtime/metrics/run_board.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/profile/report.h"
 #include "runtime/sample/sample_set.h"
@@ -74,8 +75,7 @@ class TrainJob {
       optimizer_.emplace(job_.training().optimizer(), network_->parameters(), options_.threads);
       if (!start_path_.empty()) load(start_path_);
       if (first()) {
-        metrics_.emplace(path_of("metrics.jsonl"), state_.step(), mesh_.device());
-        if (held_out_) validation_.emplace(path_of("validation.jsonl"), state_.step());
+        open_metrics();
         progress_.emplace(options_.terminal, job_.training().steps(), job_.output().log_interval());
       }
     });
@@ -99,6 +99,14 @@ class TrainJob {
   bool first() const { return world_.rank() == 0; }
   std::string path_of(const std::string& name) const {
     return (fs::path(job_.output().directory()) / name).string();
+  }
+
+  void open_metrics() {
+    // The validation before the first step is made again too.
+    const int64_t last_step = state_.step() > 0 ? state_.step() : -1;
+    metrics_.emplace(path_of("metrics.jsonl"), last_step, mesh_.device());
+    if (held_out_) validation_.emplace(path_of("validation.jsonl"), last_step);
+    if (job_.output().tensorboard()) board_.emplace(path_of("tensorboard"), last_step);
   }
 
   void claim_folder() {
@@ -190,9 +198,10 @@ class TrainJob {
       double density = 0;
       for (const double layer : outcome.density) density += layer / outcome.density.size();
       const int64_t samples = job_.training().global_batch();
-      metrics_->write(state_.step(), outcome,
-                      step_flops(job_, samples, outcome.tokens / samples, density),
-                      state_.skipped_steps(), data_->bad_samples());
+      const nlohmann::json line = metrics_->write(
+          state_.step(), outcome, step_flops(job_, samples, outcome.tokens / samples, density),
+          state_.skipped_steps(), data_->bad_samples());
+      if (board_) board_->write_metrics(line);
     });
   }
 
@@ -204,8 +213,10 @@ class TrainJob {
     result_.validation_losses.push_back(loss.mean);
     run_on_all(world_, [&] {
       if (!first()) return;
-      validation_->write(
-          {{"step", state_.step()}, {"loss", loss.mean}, {"by_level", loss.by_level}});
+      const nlohmann::json line = {
+          {"step", state_.step()}, {"loss", loss.mean}, {"by_level", loss.by_level}};
+      validation_->write(line);
+      if (board_) board_->write_validation(line);
       if (progress_) progress_->pause();
       spdlog::info("step {}: validation loss {:.6f}", state_.step(), loss.mean);
     });
@@ -230,10 +241,21 @@ class TrainJob {
   void sample() {
     std::vector<SampleTask> tasks;
     run_on_all(world_, [&] { tasks = plan_samples(job_.sampling(), state_.latent(), &*data_); });
-    const auto files = make_samples(*network_, job_.sampling(), state_.latent(), tasks, &*data_,
-                                    state_.step(), path_of("samples"), nullptr);
+    const auto files =
+        make_samples(*network_, job_.sampling(), state_.latent(), tasks, &*data_, state_.step(),
+                     path_of("samples"), job_.output().tensorboard(), nullptr);
+    run_on_all(world_, [&] {
+      if (board_) show_samples(files);
+    });
     if (progress_) progress_->pause();
     for (const SampleFiles& sample : files) log_sample(sample);
+  }
+
+  void show_samples(const std::vector<SampleFiles>& files) {
+    for (size_t i = 0; i < files.size(); ++i) {
+      board_->write_sample(state_.step(), i, files[i].prompt, files[i].animation);
+      if (files[i].psnr) board_->write_sample_psnr(state_.step(), i, *files[i].psnr);
+    }
   }
 
   static void log_sample(const SampleFiles& sample) {
@@ -282,6 +304,7 @@ class TrainJob {
   std::optional<Optimizer> optimizer_;
   std::optional<MetricsFile> metrics_;   // rank 0
   std::optional<JsonLines> validation_;  // rank 0
+  std::optional<RunBoard> board_;        // rank 0, with output.tensorboard
   std::optional<Progress> progress_;     // rank 0
   RemoteKvChoice remote_kv_;
   std::string start_path_;  // empty: from step 0
