@@ -2,6 +2,7 @@
 //
 //   job.txtpb      the resolved job
 //   metrics.jsonl  one line for each step
+//   tensorboard/   the same and the samples, for TensorBoard
 //   step_*/        checkpoints
 //   samples/       videos and contact sheets
 //   profile.json   communication against compute
