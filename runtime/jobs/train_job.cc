@@ -355,11 +355,17 @@ class TrainJob {
 
   void finish_window() {
     if (progress_) progress_->pause();
-    report_ = window_->finish(memory_use(), [&](profile::Report& report) {
-      if (receives_remote_kv(job_)) report.remote_kv = remote_kv_row(remote_kv_);
-      if (!options_.profile_only) report.curves = read_curves(path_of("metrics.jsonl"));
-    });
     report_done_ = true;
+    try {
+      report_ = window_->finish(memory_use(), [&](profile::Report& report) {
+        if (receives_remote_kv(job_)) report.remote_kv = remote_kv_row(remote_kv_);
+        if (!options_.profile_only) report.curves = read_curves(path_of("metrics.jsonl"));
+      });
+    } catch (const OutputError& error) {
+      // A run is worth more than its report. All ranks are here.
+      if (options_.profile_only) throw;
+      if (first()) spdlog::warn("no report: {}", error.what());
+    }
   }
 
   static profile::RemoteKvRow remote_kv_row(const RemoteKvChoice& choice) {
