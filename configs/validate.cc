@@ -285,7 +285,8 @@ class Checker {
     findings_.at_least("profile.warmup", profile.warmup(), 0);
     findings_.at_least("profile.trace_events", profile.trace_events(), 0);
     if (profile.interval() != 0) {
-      findings_.at_least("profile.interval", profile.interval(), std::max<int64_t>(profile.steps(), 1));
+      findings_.at_least("profile.interval", profile.interval(),
+                         std::max<int64_t>(profile.steps(), 1));
     }
   }
 

@@ -93,12 +93,11 @@ void launch_backward(const BackwardArguments& arguments, CUstream_st* stream) {
     switch (problem.family) {
       case KernelFamily::kSm80:
         launch_key_gradients_sm80<kElement, kHeadDim>(arguments, stream);
-        break;
+        return launch_query_gradients_sm80<kElement, kHeadDim>(arguments, stream);
       case KernelFamily::kSm90:
         launch_key_gradients_sm90<kElement, kHeadDim>(arguments, stream);
-        break;
+        return launch_query_gradients_sm90<kElement, kHeadDim>(arguments, stream);
     }
-    launch_query_gradients_sm80<kElement, kHeadDim>(arguments, stream);
   });
 }
 

@@ -56,13 +56,6 @@ __device__ inline ColumnList column_list(const BackwardArguments& arguments, int
   return list;
 }
 
-// The group's first pair, whose slot is the first.
-__device__ inline int32_t first_pair(const BackwardArguments& arguments) {
-  const SegmentAttentionProblem& problem = arguments.problem;
-  return problem.table.row_offsets[int64_t{problem.first_head} * problem.table.query_blocks +
-                                   arguments.first_query_block];
-}
-
 // An LSE in base 2. Weights of a row without keys are 0: its LSE counts as +inf, and so does that
 // of a row that does not exist.
 __device__ inline float weight_base(float lse) {
@@ -88,28 +81,6 @@ __device__ void differentiate(Scores& scores, Scores& dweights, const float* lse
       const float weight = valid ? exp2_fast(fmaf(scores(4 * n + i), scale2, offset[i % 2])) : 0.0f;
       scores(4 * n + i) = weight;
       dweights(4 * n + i) = valid ? weight * (dweights(4 * n + i) - deltas[i % 2]) : 0.0f;
-    }
-  }
-}
-
-// Rounded gradients of the scores, in the order of the sums, to the pair's slot, columns exchanged:
-// 16 bytes for each row and 32 columns.
-template <class Rounded, class T>
-__device__ void store_slot(const Rounded& dscores, T* slot, int first, int query_rows) {
-  constexpr int kCount = decltype(cute::size(Rounded{}))::value / 16;
-  CUTE_UNROLL
-  for (int group = 0; group < kCount; ++group) {
-    CUTE_UNROLL
-    for (int r = 0; r < 2; ++r) {
-      cutlass::Array<T, 8> piece;
-      CUTE_UNROLL
-      for (int n = 0; n < 4; ++n) {
-        CUTE_UNROLL
-        for (int i = 0; i < 2; ++i) piece[2 * n + i] = dscores(16 * group + 4 * n + 2 * r + i);
-      }
-      *reinterpret_cast<cutlass::AlignedArray<T, 8>*>(slot + (first + 8 * r) * query_rows +
-                                                      32 * group + threadIdx.x % 4 * 8) =
-          *reinterpret_cast<const cutlass::AlignedArray<T, 8>*>(&piece);
     }
   }
 }

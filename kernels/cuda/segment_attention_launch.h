@@ -57,4 +57,7 @@ void launch_key_gradients_sm90(const BackwardArguments& arguments, CUstream_st* 
 template <Element kElement, int kHeadDim>
 void launch_query_gradients_sm80(const BackwardArguments& arguments, CUstream_st* stream);
 
+template <Element kElement, int kHeadDim>
+void launch_query_gradients_sm90(const BackwardArguments& arguments, CUstream_st* stream);
+
 }  // namespace sprocket::kernels::cuda

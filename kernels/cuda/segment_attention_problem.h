@@ -12,8 +12,7 @@ namespace sprocket::kernels::cuda {
 enum class Element { kBFloat16, kFloat16 };
 
 // Which kernels do the work. kSm80: mma.sync and cp.async, compute capability 8.0 and above. kSm90:
-// tensor maps and wgmma, compute capability 9.0; it takes the pass of the backward that sums dq
-// from kSm80.
+// tensor maps and wgmma, compute capability 9.0.
 enum class KernelFamily { kSm80, kSm90 };
 
 // Element (b, row, h, d) is data[b * batch_stride + row * row_stride + h * head_stride + d]. The

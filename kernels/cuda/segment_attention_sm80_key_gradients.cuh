@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/cuda/segment_attention_columns.cuh"
+#include "kernels/cuda/segment_attention_slots.cuh"
 #include "kernels/cuda/segment_attention_sm80_tiles.cuh"
 
 namespace sprocket::kernels::cuda::sm80 {

@@ -3,8 +3,7 @@
 // pass left in the workspace.
 #pragma once
 
-#include "kernels/cuda/segment_attention_device.cuh"
-#include "kernels/cuda/segment_attention_launch.h"
+#include "kernels/cuda/segment_attention_slots.cuh"
 #include "kernels/cuda/segment_attention_sm80_tiles.cuh"
 
 namespace sprocket::kernels::cuda::sm80 {
@@ -48,25 +47,6 @@ struct QueryGradientKernel {
                                                   kQueryRows, kKeyTileRows, dscores);
   }
 
-  template <class Sums>
-  __device__ static void add(const BackwardArguments& arguments, const QueryBlock& query,
-                             const Sums& sums) {
-    const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 + lane / 4;
-    CUTE_UNROLL
-    for (int r = 0; r < 2; ++r) {
-      const int row = exchanged_column(first + 8 * r);
-      if (row >= query.used) continue;
-      float* to = row_of<float>(arguments.dq, query.batch, query.first + row, query.head);
-      CUTE_UNROLL
-      for (int n = 0; n < kHeadDim / 8; ++n) {
-        float2* pair = reinterpret_cast<float2*>(to + 8 * n + lane % 4 * 2);
-        const float2 former = *pair;
-        *pair = make_float2(fmaf(sums(2 * r, 0, n), arguments.problem.scale, former.x),
-                            fmaf(sums(2 * r + 1, 0, n), arguments.problem.scale, former.y));
-      }
-    }
-  }
-
   __device__ static void run(const BackwardArguments& arguments, Shared& shared) {
     const SegmentAttentionProblem& problem = arguments.problem;
     const int blocks = arguments.last_query_block - arguments.first_query_block;
@@ -74,13 +54,11 @@ struct QueryGradientKernel {
     const QueryBlock query =
         query_block(problem, batch_head, arguments.first_query_block + blockIdx.x % blocks);
     if (query.used == 0) return;
-    const int32_t first_pair =
-        problem.table.row_offsets[int64_t{problem.first_head} * problem.table.query_blocks +
-                                  arguments.first_query_block];
+    const int32_t base = first_pair(arguments);
     const auto make = [&](int64_t place, Keys& keys) {
       const DeviceKvBlock block = kv_block(problem, batch_head, problem.table.kv_block[place]);
-      keys = {block.first_row, static_cast<int>(place - first_pair),
-              static_cast<int16_t>(block.rows), static_cast<int16_t>(block.buffer)};
+      keys = {block.first_row, static_cast<int>(place - base), static_cast<int16_t>(block.rows),
+              static_cast<int16_t>(block.buffer)};
       return block.rows > 0;
     };
     Queue queue(shared.queue, problem.table.row_offsets[query.row],
@@ -109,7 +87,7 @@ struct QueryGradientKernel {
           dq, transposed_tile_at<T, kKeyTileRows, kQueryRows>(shared.dscores[stage]),
           transposed_tile_at<T, kKeyTileRows, kHeadDim>(shared.k[stage]), mma);
     }
-    add(arguments, query, dq);
+    add_to_queries(arguments, query, threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, dq);
   }
 };
 

@@ -5,18 +5,15 @@
 // next tile and the output of the one before are multiplied while it is at its softmax, too.
 #pragma once
 
-#include <cutlass/arch/reg_reconfig.h>
-
-#include "base/cuda_stream.h"
 #include "kernels/cuda/segment_attention_rows.cuh"
-#include "kernels/cuda/segment_attention_sm90_producer.cuh"
+#include "kernels/cuda/segment_attention_sm90_launch.cuh"
 #include "kernels/cuda/segment_attention_sm90_products.cuh"
 
 namespace sprocket::kernels::cuda::sm90 {
 
 struct ForwardLaunch {
   ForwardArguments arguments;
-  KvTensorMaps maps;
+  BufferTensorMaps k, v;
 };
 
 // A KV block that has rows here.
@@ -38,15 +35,13 @@ struct KeyNote {
 template <Element kElement_, int kHeadDim_, int kQueryRows_>
 struct ForwardKernel {
   using T = ElementType<kElement_>;
+  using Launch = ForwardLaunch;
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr int kQueryRows = kQueryRows_;
   static constexpr int kBlocks = blocks_together(kQueryRows);
-  static constexpr int kGroupThreads = 128;
-  static constexpr int kThreads = kGroupThreads * (1 + kGroups);  // the first warpgroup loads
+  static constexpr int kThreads = kGroupThreads * (1 + kGroups);
   static constexpr int kStages = 4;
-  // Of a thread; the file of a multiprocessor has 65536, 168 for each at the start.
   static constexpr int kProducerRegisters = 104, kConsumerRegisters = 200;
-  static_assert(kProducerRegisters + kGroups * kConsumerRegisters <= 3 * 168);
 
   using Tiles = Stages<T, kHeadDim, kStages, KeyNote>;
   using Lists = BlockUnion<Keys, kBlocks>;
@@ -57,18 +52,25 @@ struct ForwardKernel {
     typename Lists::Storage entries;
   };
 
+  // Thread blocks of a head.
+  SPROCKET_HOST_DEVICE static int width(const SegmentAttentionProblem& problem) {
+    return tiles_of(problem.table.query_blocks, kBlocks);
+  }
+  static int blocks(const ForwardArguments& arguments) {
+    const SegmentAttentionProblem& problem = arguments.problem;
+    return (problem.last_head - problem.first_head) * width(problem);
+  }
   // The thread block's query blocks, by number; without rows past the last.
   __device__ static QueryBlock locate(const SegmentAttentionProblem& problem, int number) {
-    const int width = tiles_of(problem.table.query_blocks, kBlocks);
-    const int block = blockIdx.x % width * kBlocks + number;
+    const int block = blockIdx.x % width(problem) * kBlocks + number;
     if (block >= problem.table.query_blocks) return {};
     return query_block(problem, batch_head(problem), block);
   }
   __device__ static int batch_head(const SegmentAttentionProblem& problem) {
-    return problem.first_head + blockIdx.x / tiles_of(problem.table.query_blocks, kBlocks);
+    return problem.first_head + blockIdx.x / width(problem);
   }
 
-  __device__ static void produce(const ForwardLaunch& launch, Shared& shared) {
+  __device__ static void produce(const Launch& launch, Shared& shared) {
     const SegmentAttentionProblem& problem = launch.arguments.problem;
     const int head = batch_head(problem);
     const auto make = [&](uint32_t place, Keys& keys) {
@@ -78,26 +80,24 @@ struct ForwardKernel {
               static_cast<int16_t>(block.buffer)};
       return block.rows > 0;
     };
-    Lists lists;
-    CUTE_UNROLL
-    for (int i = 0; i < kBlocks; ++i) {
-      const QueryBlock query = locate(problem, i);
-      if (query.used == 0) continue;
-      lists.lists[i].begin(shared.entries[i], problem.table.row_offsets[query.row],
-                           problem.table.row_offsets[query.row + 1]);
+    const int lane = threadIdx.x % kLanes;
+    Lists lists(shared.entries);
+    if (lane < kBlocks) {
+      const QueryBlock query = locate(problem, lane);
+      if (query.used > 0) {
+        lists.begin(problem.table.row_offsets[query.row], problem.table.row_offsets[query.row + 1]);
+      }
     }
     Producer<T, kHeadDim, Tiles> producer{shared.tiles, head / problem.table.heads,
                                           head % problem.table.heads};
     Keys keys;
-    while (const unsigned takers =
-               lists.next(make, [&](int, const Keys& found) { keys = found; })) {
+    while (const unsigned takers = lists.next(make, keys)) {
       const DeviceKvBuffer& buffer = problem.kv[keys.buffer];
       for (int tile = 0; tile < tiles_of(keys.rows, kTileRows); ++tile) {
         const int rows = rows_of_tile(keys.rows, kTileRows, tile);
-        producer.load({launch.maps.k[keys.buffer], buffer.k},
-                      {launch.maps.v[keys.buffer], buffer.v},
+        producer.load({launch.k.of[keys.buffer], buffer.k}, {launch.v.of[keys.buffer], buffer.v},
                       keys.first_row + int64_t{tile} * kTileRows, rows, [&](int stage) {
-                        if (threadIdx.x % kLanes != 0) return;
+                        if (lane != 0) return;
                         shared.tiles.notes[stage] = {rows, takers, keys.bias2};
                       });
       }
@@ -219,39 +219,7 @@ struct ForwardKernel {
     if (arguments.accumulate && !seen) return;  // a former pass stays as it is
     finish_rows<T>(arguments, query, statistics, row, output, state);
   }
-
-  __device__ static void run(const ForwardLaunch& launch, Shared& shared) {
-    if (threadIdx.x == 0) shared.tiles.begin(4 * kGroups);
-    __syncthreads();
-    if (threadIdx.x < kGroupThreads) {
-      cutlass::arch::warpgroup_reg_dealloc<kProducerRegisters>();
-      if (threadIdx.x < kLanes) produce(launch, shared);
-    } else {
-      cutlass::arch::warpgroup_reg_alloc<kConsumerRegisters>();
-      consume(launch.arguments, shared);
-    }
-  }
 };
-
-template <class Kernel>
-__global__ void __launch_bounds__(Kernel::kThreads, 1)
-    segment_attention_forward_sm90(const __grid_constant__ ForwardLaunch launch) {
-  extern __shared__ __align__(1024) unsigned char memory[];
-  Kernel::run(launch, *reinterpret_cast<typename Kernel::Shared*>(memory));
-}
-
-template <class Kernel>
-void launch_forward(const ForwardLaunch& launch, cudaStream_t stream) {
-  const SegmentAttentionProblem& problem = launch.arguments.problem;
-  constexpr int kBytes = sizeof(typename Kernel::Shared);
-  const auto kernel = segment_attention_forward_sm90<Kernel>;
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-             "cudaFuncSetAttribute for the attention forward");
-  const int width = tiles_of(problem.table.query_blocks, Kernel::kBlocks);
-  const int blocks = (problem.last_head - problem.first_head) * width;
-  kernel<<<blocks, Kernel::kThreads, kBytes, stream>>>(launch);
-  check_cuda(cudaGetLastError(), "launching the attention forward");
-}
 
 }  // namespace sprocket::kernels::cuda::sm90
 
@@ -259,14 +227,15 @@ namespace sprocket::kernels::cuda {
 
 template <Element kElement, int kHeadDim>
 void launch_forward_sm90(const ForwardArguments& arguments, CUstream_st* stream) {
-  const sm90::ForwardLaunch launch{arguments, make_tensor_maps(arguments.problem)};
+  const sm90::ForwardLaunch launch{arguments, make_key_maps(arguments.problem),
+                                   make_value_maps(arguments.problem)};
   switch (query_tile_rows(arguments.problem.max_query_rows)) {
     case 32:
-      return sm90::launch_forward<sm90::ForwardKernel<kElement, kHeadDim, 32>>(launch, stream);
+      return sm90::launch<sm90::ForwardKernel<kElement, kHeadDim, 32>>(launch, stream);
     case 64:
-      return sm90::launch_forward<sm90::ForwardKernel<kElement, kHeadDim, 64>>(launch, stream);
+      return sm90::launch<sm90::ForwardKernel<kElement, kHeadDim, 64>>(launch, stream);
     case 128:
-      return sm90::launch_forward<sm90::ForwardKernel<kElement, kHeadDim, 128>>(launch, stream);
+      return sm90::launch<sm90::ForwardKernel<kElement, kHeadDim, 128>>(launch, stream);
   }
 }
 

@@ -1,20 +1,18 @@
 // First pass of the backward of family sm_90: a thread block keeps two tiles of keys, those of one
 // KV block or of two neighbouring ones, a warpgroup each. One warp streams the union of the lists
 // of query blocks that list them. Products are those of family sm_80, transposed likewise: keys and
-// values are left operands in shared memory, weights left operands in registers. The pass that
-// sums dQ is family sm_80's, and so is the form of the slots between the two.
+// values are left operands in shared memory, weights left operands in registers. The slots that it
+// leaves to the second pass have the form of family sm_80's.
 #pragma once
 
-#include <cutlass/arch/reg_reconfig.h>
-
-#include "base/cuda_stream.h"
 #include "kernels/cuda/segment_attention_columns.cuh"
-#include "kernels/cuda/segment_attention_sm90_producer.cuh"
+#include "kernels/cuda/segment_attention_slots.cuh"
+#include "kernels/cuda/segment_attention_sm90_launch.cuh"
 #include "kernels/cuda/segment_attention_sm90_products.cuh"
 
 namespace sprocket::kernels::cuda::sm90 {
 
-struct BackwardLaunch {
+struct KeyGradientLaunch {
   BackwardArguments arguments;
   CUtensorMap q, dout;
 };
@@ -38,16 +36,15 @@ struct QueryNote {
 template <Element kElement_, int kHeadDim_, int kKeyTiles_>
 struct KeyGradientKernel {
   using T = ElementType<kElement_>;
+  using Launch = KeyGradientLaunch;
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr int kKeyTiles = kKeyTiles_;  // of a KV block
   static constexpr int kLists = kGroups / kKeyTiles;
-  static constexpr int kGroupThreads = 128;
-  static constexpr int kThreads = kGroupThreads * (1 + kGroups);  // the first warpgroup loads
+  static constexpr int kThreads = kGroupThreads * (1 + kGroups);
   static constexpr int kStages = 3;
   // Queries of a step: with more, the sums of a warpgroup exceed its registers at D = 128.
   static constexpr int kStep = 32;
   static constexpr int kProducerRegisters = 88, kConsumerRegisters = 208;
-  static_assert(kProducerRegisters + kGroups * kConsumerRegisters <= 3 * 168);
 
   using Tiles = Stages<T, kHeadDim, kStages, QueryNote>;
   using Lists = BlockUnion<Queries, kLists>;
@@ -62,8 +59,13 @@ struct KeyGradientKernel {
     typename Lists::Storage entries;
   };
 
-  __device__ static int width(const SegmentAttentionProblem& problem) {
+  // Thread blocks of a head.
+  SPROCKET_HOST_DEVICE static int width(const SegmentAttentionProblem& problem) {
     return tiles_of(problem.table.kv_blocks, kLists);
+  }
+  static int blocks(const BackwardArguments& arguments) {
+    const SegmentAttentionProblem& problem = arguments.problem;
+    return (problem.last_head - problem.first_head) * width(problem);
   }
   __device__ static int batch_head(const SegmentAttentionProblem& problem) {
     return problem.first_head + blockIdx.x / width(problem);
@@ -73,7 +75,7 @@ struct KeyGradientKernel {
     return blockIdx.x % width(problem) * kLists + list;
   }
 
-  __device__ static void produce(const BackwardLaunch& launch, Shared& shared) {
+  __device__ static void produce(const Launch& launch, Shared& shared) {
     const BackwardArguments& arguments = launch.arguments;
     const SegmentAttentionProblem& problem = arguments.problem;
     const int head = batch_head(problem), lane = threadIdx.x % kLanes;
@@ -87,22 +89,17 @@ struct KeyGradientKernel {
       if (queries.slot >= arguments.slot_count) __trap();
       return query.used > 0;
     };
-    Lists lists;
-    CUTE_UNROLL
-    for (int i = 0; i < kLists; ++i) {
-      const int block = block_of(problem, i);
-      if (block >= problem.table.kv_blocks || kv_block(problem, head, block).rows == 0) continue;
+    Lists lists(shared.entries);
+    const int block = block_of(problem, lane);
+    if (lane < kLists && block < problem.table.kv_blocks &&
+        kv_block(problem, head, block).rows > 0) {
       const ColumnList list = column_list(arguments, head, block);
-      lists.lists[i].begin(shared.entries[i], list.first, list.last);
+      lists.begin(list.first, list.last);
     }
     Producer<T, kHeadDim, Tiles> producer{shared.tiles, head / problem.table.heads,
                                           head % problem.table.heads};
     Queries queries;
-    int slots[kGroups] = {};
-    while (const unsigned takers = lists.next(make, [&](int list, const Queries& found) {
-      queries = found;
-      slots[list] = found.slot;
-    })) {
+    while (const unsigned takers = lists.next(make, queries)) {
       for (int tile = 0; tile < tiles_of(queries.rows, kTileRows); ++tile) {
         const int rows = rows_of_tile(queries.rows, kTileRows, tile);
         const int first_row = queries.first_row + tile * kTileRows;
@@ -116,8 +113,12 @@ struct KeyGradientKernel {
                     weight_base(valid ? arguments.lse[statistics + row] : negative_infinity());
                 shared.delta[stage][row] = valid ? arguments.delta[statistics + row] : 0;
               }
+              QueryNote& note = shared.tiles.notes[stage];
+              if (lane < kLists) note.slots[lane] = queries.slot;
               if (lane != 0) return;
-              shared.tiles.notes[stage] = {rows, tile, takers, {slots[0], slots[1]}};
+              note.rows = rows;
+              note.tile = tile;
+              note.takers = takers;
             });
       }
     }
@@ -238,39 +239,7 @@ struct KeyGradientKernel {
     }
     warpgroup_commit_batch();
   }
-
-  __device__ static void run(const BackwardLaunch& launch, Shared& shared) {
-    if (threadIdx.x == 0) shared.tiles.begin(4 * kGroups);
-    __syncthreads();
-    if (threadIdx.x < kGroupThreads) {
-      cutlass::arch::warpgroup_reg_dealloc<kProducerRegisters>();
-      if (threadIdx.x < kLanes) produce(launch, shared);
-    } else {
-      cutlass::arch::warpgroup_reg_alloc<kConsumerRegisters>();
-      consume(launch.arguments, shared);
-    }
-  }
 };
-
-template <class Kernel>
-__global__ void __launch_bounds__(Kernel::kThreads, 1)
-    segment_attention_backward_sm90(const __grid_constant__ BackwardLaunch launch) {
-  extern __shared__ __align__(1024) unsigned char memory[];
-  Kernel::run(launch, *reinterpret_cast<typename Kernel::Shared*>(memory));
-}
-
-template <class Kernel>
-void launch_key_gradients(const BackwardLaunch& launch, cudaStream_t stream) {
-  const SegmentAttentionProblem& problem = launch.arguments.problem;
-  constexpr int kBytes = sizeof(typename Kernel::Shared);
-  const auto kernel = segment_attention_backward_sm90<Kernel>;
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-             "cudaFuncSetAttribute for the attention backward");
-  const int width = tiles_of(problem.table.kv_blocks, Kernel::kLists);
-  const int blocks = (problem.last_head - problem.first_head) * width;
-  kernel<<<blocks, Kernel::kThreads, kBytes, stream>>>(launch);
-  check_cuda(cudaGetLastError(), "launching the attention backward");
-}
 
 }  // namespace sprocket::kernels::cuda::sm90
 
@@ -279,12 +248,12 @@ namespace sprocket::kernels::cuda {
 template <Element kElement, int kHeadDim>
 void launch_key_gradients_sm90(const BackwardArguments& arguments, CUstream_st* stream) {
   const SegmentAttentionProblem& problem = arguments.problem;
-  const sm90::BackwardLaunch launch{arguments, make_tensor_map(problem, problem.q, "q"),
-                                    make_tensor_map(problem, arguments.dout, "dout")};
+  const sm90::KeyGradientLaunch launch{arguments, make_tensor_map(problem, problem.q, "q"),
+                                       make_tensor_map(problem, arguments.dout, "dout")};
   if (pair_slot(problem.max_query_rows, problem.max_kv_rows).key_tiles == 1) {
-    sm90::launch_key_gradients<sm90::KeyGradientKernel<kElement, kHeadDim, 1>>(launch, stream);
+    sm90::launch<sm90::KeyGradientKernel<kElement, kHeadDim, 1>>(launch, stream);
   } else {
-    sm90::launch_key_gradients<sm90::KeyGradientKernel<kElement, kHeadDim, 2>>(launch, stream);
+    sm90::launch<sm90::KeyGradientKernel<kElement, kHeadDim, 2>>(launch, stream);
   }
 }
 

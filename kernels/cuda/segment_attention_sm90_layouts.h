@@ -28,6 +28,26 @@ constexpr auto operation() {
   }
 }
 
+// The same with both operands in shared memory.
+template <class T, GMMA::Major kLeftMajor, GMMA::Major kMajor, int kColumns>
+constexpr auto operation_on_shared() {
+  constexpr bool kIsBFloat16 = std::is_same_v<T, cutlass::bfloat16_t>;
+  static_assert(kColumns == 32 || kColumns == 64 || kColumns == 128);
+  if constexpr (kIsBFloat16 && kColumns == 32) {
+    return SM90_64x32x16_F32BF16BF16_SS<kLeftMajor, kMajor>{};
+  } else if constexpr (kIsBFloat16 && kColumns == 64) {
+    return SM90_64x64x16_F32BF16BF16_SS<kLeftMajor, kMajor>{};
+  } else if constexpr (kIsBFloat16) {
+    return SM90_64x128x16_F32BF16BF16_SS<kLeftMajor, kMajor>{};
+  } else if constexpr (kColumns == 32) {
+    return SM90_64x32x16_F32F16F16_SS<kLeftMajor, kMajor>{};
+  } else if constexpr (kColumns == 64) {
+    return SM90_64x64x16_F32F16F16_SS<kLeftMajor, kMajor>{};
+  } else {
+    return SM90_64x128x16_F32F16F16_SS<kLeftMajor, kMajor>{};
+  }
+}
+
 template <class T, int kHeadDim>
 struct Layouts {
   // [key][column][stage]: right operand of S = Q K^T.
@@ -54,11 +74,27 @@ struct GradientLayouts {
   template <int kStages>
   using Columns = typename Layouts<T, kHeadDim>::template Values<kStages>;
 
-  using ScoresMma = decltype(make_tiled_mma(
-      std::conditional_t<std::is_same_v<T, cutlass::bfloat16_t>,
-                         SM90_64x32x16_F32BF16BF16_SS<GMMA::Major::K, GMMA::Major::K>,
-                         SM90_64x32x16_F32F16F16_SS<GMMA::Major::K, GMMA::Major::K>>{}));
+  using ScoresMma =
+      decltype(make_tiled_mma(operation_on_shared<T, GMMA::Major::K, GMMA::Major::K, kStep>()));
   using GradientMma = typename Layouts<T, kHeadDim>::OutputMma;
+};
+
+// Of dQ = dS K. The gradients of the scores come key by key, 64 queries to a row of a tile; where a
+// warpgroup has the rows of two query blocks, 32 to a row of each half.
+template <class T, int kHeadDim, int kQueryRows>
+struct QueryGradientLayouts {
+  using Panels = std::conditional_t<slot_panel_columns(kQueryRows) == kGroupRows,
+                                    GMMA::Layout_MN_SW128_Atom<T>, GMMA::Layout_MN_SW64_Atom<T>>;
+  // [query][key][tile]
+  template <int kTiles>
+  using ScoreGradients = decltype(tile_to_shape(
+      Panels{}, Shape<Int<kGroupRows>, Int<kTileRows>, Int<kTiles>>{}, Step<_2, _1, _3>{}));
+  // [column][key][stage]
+  template <int kStages>
+  using Keys = typename Layouts<T, kHeadDim>::template Values<kStages>;
+
+  using Mma = decltype(make_tiled_mma(
+      operation_on_shared<T, GMMA::Major::MN, GMMA::Major::MN, kHeadDim>()));
 };
 
 }  // namespace sprocket::kernels::cuda::sm90

@@ -1,5 +1,5 @@
 // The union of the lists of neighbouring blocks, as the warp that loads tiles reads it. All lanes
-// of the warp call together and learn the same.
+// of the warp call together; lane i keeps where list i is.
 #pragma once
 
 #include "kernels/cuda/segment_attention_device.cuh"
@@ -8,69 +8,64 @@
 namespace sprocket::kernels::cuda::sm90 {
 
 inline constexpr int kLanes = 32;
+inline constexpr unsigned kAllLanes = 0xffffffffu;
 
-// One list, ascending. Each lane looks an entry up, so that the latency is paid once for 32 of
-// them; entries that `make` refuses are left out. Entry has `int id`.
-template <class Entry>
-class BlockList {
+// Entry has `int id`. Lists are ascending. Each lane looks an entry of a list up, so that the
+// latency is paid once for 32 of them; entries that `make` refuses are left out.
+template <class Entry, int kLists>
+class BlockUnion {
  public:
-  __device__ void begin(Entry* entries, uint32_t first, uint32_t last) {
-    entries_ = entries;
+  using Storage = Entry[kLists][kLanes];
+
+  __device__ explicit BlockUnion(Storage& entries) : entries_(entries) {
+    static_assert(kLists <= kLanes);
+  }
+
+  // The list of the lane has these places of the table. Lanes that are not asked have no list.
+  __device__ void begin(uint32_t first, uint32_t last) {
     ahead_ = first;
     last_ = last;
   }
 
-  // The next block's id, or kNoBlock.
+  // A bit for each list that has the next block, 0 at the end. `entry` is that of the lane's list
+  // if it is one of them, else that of the first of them.
   template <class Make>
-  __device__ int head(const Make& make) {
-    while (place_ == count_) {
-      if (ahead_ >= last_) return kNoBlock;
-      fetch(make);
+  __device__ unsigned next(const Make& make, Entry& entry) {
+    const int lane = threadIdx.x % kLanes;
+    while (const unsigned empty = __ballot_sync(kAllLanes, place_ == count_ && ahead_ < last_)) {
+      fetch(__ffs(empty) - 1, make);
     }
-    return entries_[place_].id;
+    const int id = place_ < count_ ? entries_[lane][place_].id : kNoBlock;
+    const int smallest = __reduce_min_sync(kAllLanes, id);
+    if (smallest == kNoBlock) return 0;
+    const bool takes = id == smallest;
+    const unsigned takers = __ballot_sync(kAllLanes, takes);
+    const int list = takes ? lane : __ffs(takers) - 1;
+    entry = entries_[list][__shfl_sync(kAllLanes, place_, list)];
+    if (takes) ++place_;
+    return takers;
   }
-
-  __device__ const Entry& take() { return entries_[place_++]; }
 
  private:
   template <class Make>
-  __device__ void fetch(const Make& make) {
-    const uint32_t lane = threadIdx.x % kLanes, index = ahead_ + lane;
+  __device__ void fetch(int list, const Make& make) {
+    const int lane = threadIdx.x % kLanes;
+    const uint32_t index = __shfl_sync(kAllLanes, ahead_, list) + lane;
     Entry entry;
-    const bool valid = index < last_ && make(index, entry);
-    const unsigned votes = __ballot_sync(0xffffffffu, valid);
+    const bool valid = index < __shfl_sync(kAllLanes, last_, list) && make(index, entry);
+    const unsigned votes = __ballot_sync(kAllLanes, valid);
     __syncwarp();  // everybody has read the former entries
-    if (valid) entries_[__popc(votes & ((1u << lane) - 1))] = entry;
+    if (valid) entries_[list][__popc(votes & ((1u << lane) - 1))] = entry;
     __syncwarp();
+    if (lane != list) return;
     ahead_ += kLanes;
     place_ = 0;
     count_ = __popc(votes);
   }
 
-  Entry* entries_ = nullptr;  // [kLanes] in shared memory
+  Storage& entries_;  // in shared memory
   uint32_t ahead_ = 0, last_ = 0;
   int place_ = 0, count_ = 0;
-};
-
-template <class Entry, int kLists>
-struct BlockUnion {
-  using Storage = Entry[kLists][kLanes];
-
-  BlockList<Entry> lists[kLists];
-
-  // A bit for each list that has the next block, 0 at the end; visit(list, entry) for each of them.
-  template <class Make, class Visit>
-  __device__ unsigned next(const Make& make, const Visit& visit) {
-    int heads[kLists];
-#pragma unroll
-    for (int i = 0; i < kLists; ++i) heads[i] = lists[i].head(make);
-    const unsigned takers = takers_of(smallest_head(heads), heads);
-#pragma unroll
-    for (int i = 0; i < kLists; ++i) {
-      if (takers >> i & 1) visit(i, lists[i].take());
-    }
-    return takers;
-  }
 };
 
 }  // namespace sprocket::kernels::cuda::sm90

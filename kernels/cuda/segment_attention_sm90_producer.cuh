@@ -33,6 +33,12 @@ struct Source {
   const DeviceRows<const void>& rows;
 };
 
+// A whole tile, or panel of one, through its map. By one thread; `full` expects the bytes.
+__device__ inline void load_by_map(const CUtensorMap& map, TMA::CacheHintSm90 hint, int row,
+                                   int panel, int head, int batch, void* to, uint64_t& full) {
+  SM90_TMA_LOAD_5D::copy(&map, &full, static_cast<uint64_t>(hint), to, 0, row, panel, head, batch);
+}
+
 template <class T, int kHeadDim, class Tiles>
 struct Producer {
   Tiles& tiles;
@@ -66,9 +72,34 @@ struct Producer {
       __syncwarp();
       if (is_leader) arrive_at(tiles.second_full[stage]);
     }
-    if (is_leader) arrive_at(tiles.first_full[stage]);
+    finish(stage);
+  }
+
+  // `count` rows of one, and for the second place what load_second(stage), called by the whole
+  // warp, loads by maps: all `second_bytes` of it.
+  template <class LoadSecond, class Prepare>
+  __device__ void load_beside(const Source& first, int64_t row, int count, int second_bytes,
+                              const LoadSecond& load_second, const Prepare& prepare) {
+    const int stage = place.index();
+    T* const first_tile = tiles.first + stage * Tiles::kTileElements;
+    const bool is_leader = threadIdx.x % kLanes == 0, is_whole = count == kTileRows;
+    wait_for(tiles.empty[stage], place.phase());
+    if (is_leader) {
+      if (is_whole) {
+        Barrier::expect_transaction(&tiles.first_full[stage], Tiles::kTileBytes);
+        load_by_map(first, static_cast<int>(row), first_tile, tiles.first_full[stage]);
+      }
+      Barrier::arrive_and_expect_tx(&tiles.second_full[stage], second_bytes);
+      prepare(stage);
+    }
     __syncwarp();
-    ++place;
+    load_second(stage);
+    if (!is_whole) {
+      copy(first, row, count, first_tile);
+      finish_copies();
+    }
+    __syncwarp();
+    finish(stage);
   }
 
   // Tells those who compute that this was all.
@@ -82,10 +113,16 @@ struct Producer {
   }
 
  private:
+  __device__ void finish(int stage) {
+    if (threadIdx.x % kLanes == 0) arrive_at(tiles.first_full[stage]);
+    __syncwarp();
+    ++place;
+  }
+
   __device__ void load_by_map(const Source& from, int row, T* to, uint64_t& full) {
-    SM90_TMA_LOAD_5D::copy(
-        &from.map, &full, static_cast<uint64_t>(TMA::CacheHintSm90::EVICT_NORMAL), to, 0, row, 0,
-        map_coordinate(head, from.rows.head_stride), map_coordinate(batch, from.rows.batch_stride));
+    sm90::load_by_map(from.map, TMA::CacheHintSm90::EVICT_NORMAL, row, 0,
+                      map_coordinate(head, from.rows.head_stride),
+                      map_coordinate(batch, from.rows.batch_stride), to, full);
   }
 
   __device__ void copy(const Source& from, int64_t row, int count, T* to) {

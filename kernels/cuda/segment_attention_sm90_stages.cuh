@@ -1,5 +1,5 @@
-// The stages that tiles go through in pairs (keys and values, queries and their gradients), from
-// the warp that loads them to the warpgroups that compute.
+// The stages that tiles go through in pairs (keys and values, queries and their gradients, keys and
+// gradients of scores), from the warp that loads them to the warpgroups that compute.
 #pragma once
 
 #include <cutlass/arch/barrier.h>
@@ -22,7 +22,8 @@ __device__ inline void arrive_at(const uint64_t& barrier) {
 }
 
 // Note says what a stage holds; its `rows`, of a tile, are 0 at the end.
-template <class T, int kHeadDim, int kStages_, class Note>
+template <class T, int kHeadDim, int kStages_, class Note,
+          int kSecondElements = kTileRows* kHeadDim>
 struct Stages {
   static constexpr int kStages = kStages_;
   static constexpr int kTileElements = kTileRows * kHeadDim;
@@ -30,7 +31,7 @@ struct Stages {
   using Place = cutlass::PipelineState<kStages>;
 
   alignas(1024) T first[kStages * kTileElements];
-  alignas(1024) T second[kStages * kTileElements];
+  alignas(1024) T second[kStages * kSecondElements];
   // The tile has arrived; of the first: and everything else that the stage has.
   uint64_t first_full[kStages], second_full[kStages];
   uint64_t empty[kStages];  // every warp that computes is past it

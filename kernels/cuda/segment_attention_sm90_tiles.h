@@ -1,9 +1,10 @@
 // Which rows a thread block of family sm_90 serves, what it streams, and where that lies: the
 // integer logic of its kernels, without the device.
 //
-// A thread block has two warpgroups of 64 rows each that compute. Query blocks of up to 128 rows
-// take both, of up to 64 one of them, of up to 32 half of one; so a thread block serves one, two or
-// four neighbouring query blocks of a head. It loads the union of their lists, each tile once.
+// A thread block has two warpgroups of 64 rows each that compute, four of them where it sums query
+// gradients. Query blocks of up to 128 rows take two warpgroups, of up to 64 one, of up to 32 half
+// of one; so a thread block serves neighbouring query blocks of a head, 1 to 8 of them. It loads
+// the union of their lists, each tile once.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +18,11 @@ inline constexpr int kTileRows = 64;   // of what is loaded
 inline constexpr int kGroupRows = 64;  // of a warpgroup
 inline constexpr int kWarpRows = 16;
 inline constexpr int kGroups = 2;
+inline constexpr int kQueryGradientGroups = 4;
 
 // Query blocks of a thread block, for tiles of `query_rows` (query_tile_rows).
-SPROCKET_HOST_DEVICE constexpr int blocks_together(int query_rows) {
-  return kGroups * kGroupRows / query_rows;
+SPROCKET_HOST_DEVICE constexpr int blocks_together(int query_rows, int groups = kGroups) {
+  return groups * kGroupRows / query_rows;
 }
 
 // Which of them the rows of a warp belong to, and the first of those rows in it.
@@ -41,20 +43,6 @@ SPROCKET_HOST_DEVICE constexpr unsigned blocks_of_group(int group, int query_row
 // The end of a list. No block has this id.
 inline constexpr int kNoBlock = 0x7fffffff;
 
-// The smallest of the lists' next ids, and a bit for each list that has it; 0 when all have ended.
-template <int kLists>
-SPROCKET_HOST_DEVICE constexpr int smallest_head(const int (&heads)[kLists]) {
-  int id = kNoBlock;
-  for (int i = 0; i < kLists; ++i) id = heads[i] < id ? heads[i] : id;
-  return id;
-}
-template <int kLists>
-SPROCKET_HOST_DEVICE constexpr unsigned takers_of(int id, const int (&heads)[kLists]) {
-  unsigned takers = 0;
-  for (int i = 0; i < kLists; ++i) takers |= id != kNoBlock && heads[i] == id ? 1u << i : 0u;
-  return takers;
-}
-
 // Elements of a panel's row: as wide as the swizzle of 128 bytes.
 inline constexpr int kPanelColumns = 64;
 
@@ -67,8 +55,7 @@ SPROCKET_HOST_DEVICE constexpr int place_in_tile(int row, int column) {
 }
 
 // What a tensor map says of a tensor and of its tiles. Dimensions from the innermost:
-// column of a panel, row, panel, head, batch. The tensor has as many rows as coordinates allow: who
-// copies a tile knows that its rows exist.
+// column of a panel, row, panel, head, batch. Panels are swizzled over their width.
 struct TileMap {
   static constexpr int kRank = 5;
   uint64_t extents[kRank];
@@ -78,7 +65,9 @@ struct TileMap {
 
 inline constexpr uint64_t kMapRows = uint64_t{1} << 31;
 
-// 16-bit elements; strides in elements. A dimension that everybody shares (stride 0) has extent 1.
+// Of queries, keys or values: 16-bit elements; strides in elements. A dimension that everybody
+// shares (stride 0) has extent 1. The tensor has as many rows as coordinates allow: who copies a
+// tile knows that its rows exist.
 constexpr TileMap tile_map(int64_t row_stride, int64_t head_stride, int64_t batch_stride,
                            int head_dim, int heads, int batch) {
   const auto bytes = [](int64_t stride) {
@@ -92,6 +81,25 @@ constexpr TileMap tile_map(int64_t row_stride, int64_t head_stride, int64_t batc
       {kPanelColumns, kMapRows, panels, extent(head_stride, heads), extent(batch_stride, batch)},
       {bytes(row_stride), 2 * kPanelColumns, bytes(head_stride), bytes(batch_stride)},
       {kPanelColumns, kTileRows, panels, 1, 1}};
+}
+
+// Columns of the slots of pairs that one load gets: the queries of a warpgroup, or half of them.
+SPROCKET_HOST_DEVICE constexpr int slot_panel_columns(int query_rows) {
+  return query_rows < kGroupRows ? query_rows : kGroupRows;
+}
+
+// Of the slots of pairs (PairSlot), one under the other: a row is a key of a tile, a panel what one
+// load gets. Row `slot_rows`, past the last, is one of zeros.
+constexpr uint64_t slot_rows(int key_tiles, int64_t slots) {
+  return static_cast<uint64_t>(slots) * static_cast<uint64_t>(key_tiles * kKeyTileRows);
+}
+constexpr TileMap slot_map(const PairSlot& slot, int64_t slots) {
+  const auto columns = static_cast<uint32_t>(slot_panel_columns(slot.query_rows));
+  const auto panels = static_cast<uint64_t>(slot.query_rows) / columns;
+  const uint64_t row_bytes = 2 * static_cast<uint64_t>(slot.query_rows);
+  return {{columns, slot_rows(slot.key_tiles, slots), panels, 1, 1},
+          {row_bytes, 2 * uint64_t{columns}, 16, 16},
+          {columns, kTileRows, 1, 1, 1}};
 }
 
 // The coordinate of a head or batch in a dimension of that stride.

@@ -158,7 +158,7 @@ std::string ExchangeBackend::refusal(OpKind, DType, StreamView stream) const {
 }
 
 Pending ExchangeBackend::all_reduce(const Call& call, Buffer inout, ReduceOp op) {
-  if (inout.count == 0) return nullptr;
+  if (inout.count == 0 || size() == 1) return nullptr;
   Parts parts(near_equal_parts(inout.count, size()));
   char* const own = at(inout, parts.offsets[rank()]);
   return std::make_unique<Reduction>(*this, call, inout, own, std::move(parts), op, true);

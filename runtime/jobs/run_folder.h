@@ -2,9 +2,11 @@
 //
 //   job.txtpb      the resolved job
 //   metrics.jsonl  one line for each step
+//   tensorboard/   the same and the samples, for TensorBoard
 //   step_*/        checkpoints
 //   samples/       videos and contact sheets
 //   profile.json   communication against compute
+//   profile/       the same to look at, and the records that it is made of
 #pragma once
 
 #include <optional>

@@ -65,7 +65,7 @@ SampleResult sample(const config::Job& job, const parallel::Mesh& mesh,
   SampleResult result;
   result.step = state.step();
   result.samples = make_samples(*network, job.sampling(), state.latent(), tasks, data.get(),
-                                state.step(), folder, progress ? &*progress : nullptr);
+                                state.step(), folder, false, progress ? &*progress : nullptr);
   return result;
 }
 

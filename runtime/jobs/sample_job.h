@@ -10,6 +10,7 @@
 
 #include "configs/job.pb.h"
 #include "parallel/comm/communicator.h"
+#include "runtime/media/animated_png.h"
 
 namespace sprocket::runtime {
 
@@ -34,6 +35,7 @@ struct SampleFiles {
   // Against the codec's own reconstruction of the real clip, when the prompt is a caption of the
   // data set. Decibels.
   std::optional<double> psnr;
+  media::AnimatedPng animation;  // of the sample, while training for TensorBoard; else empty
 };
 
 struct SampleResult {

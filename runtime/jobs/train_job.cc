@@ -22,6 +22,7 @@
 #include "runtime/metrics/memory.h"
 #include "runtime/metrics/metrics_file.h"
 #include "runtime/metrics/progress.h"
+#include "runtime/metrics/run_board.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/profile/report_text.h"
 #include "runtime/recording/curves.h"
@@ -80,8 +81,7 @@ class TrainJob {
       optimizer_.emplace(job_.training().optimizer(), network_->parameters(), options_.threads);
       if (!start_path_.empty()) load(start_path_);
       if (first() && !options_.profile_only) {
-        metrics_.emplace(path_of("metrics.jsonl"), state_.step(), mesh_.device());
-        if (held_out_) validation_.emplace(path_of("validation.jsonl"), state_.step());
+        open_metrics();
         progress_.emplace(options_.terminal, job_.training().steps(), job_.output().log_interval());
       }
     });
@@ -148,11 +148,19 @@ class TrainJob {
     std::string path;
     run_on_all(world_, [&] {
       if (!first() || options_.resume == "none") return;
-      path = open_checkpoint(options_.resume == "latest" ? job_.output().directory()
-                                                         : options_.resume)
-                 .path;
+      path =
+          open_checkpoint(options_.resume == "latest" ? job_.output().directory() : options_.resume)
+              .path;
     });
     start_path_ = broadcast_text(world_, path, 0);
+  }
+
+  void open_metrics() {
+    // The validation before the first step is made again too.
+    const int64_t last_step = state_.step() > 0 ? state_.step() : -1;
+    metrics_.emplace(path_of("metrics.jsonl"), last_step, mesh_.device());
+    if (held_out_) validation_.emplace(path_of("validation.jsonl"), last_step);
+    if (job_.output().tensorboard()) board_.emplace(path_of("tensorboard"), last_step);
   }
 
   void claim_folder() {
@@ -253,8 +261,9 @@ class TrainJob {
     if (state_.step() % std::max<int64_t>(job_.output().log_interval(), 1) != 0) return;
     run_on_all(world_, [&] {
       if (!metrics_) return;
-      metrics_->write(state_.step(), outcome, flops_of(outcome), state_.skipped_steps(),
-                      data_->bad_samples());
+      const nlohmann::json line = metrics_->write(state_.step(), outcome, flops_of(outcome),
+                                                  state_.skipped_steps(), data_->bad_samples());
+      if (board_) board_->write_metrics(line);
     });
   }
 
@@ -278,8 +287,10 @@ class TrainJob {
     result_.validation_losses.push_back(loss.mean);
     run_on_all(world_, [&] {
       if (!first()) return;
-      validation_->write(
-          {{"step", state_.step()}, {"loss", loss.mean}, {"by_level", loss.by_level}});
+      const nlohmann::json line = {
+          {"step", state_.step()}, {"loss", loss.mean}, {"by_level", loss.by_level}};
+      validation_->write(line);
+      if (board_) board_->write_validation(line);
       if (progress_) progress_->pause();
       spdlog::info("step {}: validation loss {:.6f}", state_.step(), loss.mean);
     });
@@ -304,10 +315,21 @@ class TrainJob {
   void sample() {
     std::vector<SampleTask> tasks;
     run_on_all(world_, [&] { tasks = plan_samples(job_.sampling(), state_.latent(), &*data_); });
-    const auto files = make_samples(*network_, job_.sampling(), state_.latent(), tasks, &*data_,
-                                    state_.step(), path_of("samples"), nullptr);
+    const auto files =
+        make_samples(*network_, job_.sampling(), state_.latent(), tasks, &*data_, state_.step(),
+                     path_of("samples"), job_.output().tensorboard(), nullptr);
+    run_on_all(world_, [&] {
+      if (board_) show_samples(files);
+    });
     if (progress_) progress_->pause();
     for (const SampleFiles& sample : files) log_sample(sample);
+  }
+
+  void show_samples(const std::vector<SampleFiles>& files) {
+    for (size_t i = 0; i < files.size(); ++i) {
+      board_->write_sample(state_.step(), i, files[i].prompt, files[i].animation);
+      if (files[i].psnr) board_->write_sample_psnr(state_.step(), i, *files[i].psnr);
+    }
   }
 
   static void log_sample(const SampleFiles& sample) {
@@ -333,11 +355,17 @@ class TrainJob {
 
   void finish_window() {
     if (progress_) progress_->pause();
-    report_ = window_->finish(memory_use(), [&](profile::Report& report) {
-      if (receives_remote_kv(job_)) report.remote_kv = remote_kv_row(remote_kv_);
-      if (!options_.profile_only) report.curves = read_curves(path_of("metrics.jsonl"));
-    });
     report_done_ = true;
+    try {
+      report_ = window_->finish(memory_use(), [&](profile::Report& report) {
+        if (receives_remote_kv(job_)) report.remote_kv = remote_kv_row(remote_kv_);
+        if (!options_.profile_only) report.curves = read_curves(path_of("metrics.jsonl"));
+      });
+    } catch (const OutputError& error) {
+      // A run is worth more than its report. All ranks are here.
+      if (options_.profile_only) throw;
+      if (first()) spdlog::warn("no report: {}", error.what());
+    }
   }
 
   static profile::RemoteKvRow remote_kv_row(const RemoteKvChoice& choice) {
@@ -356,9 +384,10 @@ class TrainJob {
     if (report_) {
       fmt::print("{}", profile::report_text(*report_));
     } else if (asked_steps_ > 0) {
-      fmt::print("\nNo report: the run ended within the {} steps before its window "
-                 "(profile.warmup).\n",
-                 job_.profile().warmup());
+      fmt::print(
+          "\nNo report: the run ended within the {} steps before its window "
+          "(profile.warmup).\n",
+          job_.profile().warmup());
     }
   }
 
@@ -372,6 +401,7 @@ class TrainJob {
   std::optional<Optimizer> optimizer_;
   std::optional<MetricsFile> metrics_;   // rank 0
   std::optional<JsonLines> validation_;  // rank 0
+  std::optional<RunBoard> board_;        // rank 0, with output.tensorboard
   std::optional<Progress> progress_;     // rank 0
   std::optional<ProfileWindow> window_;
   std::optional<profile::Report> report_;  // of the newest window; rank 0

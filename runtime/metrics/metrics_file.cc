@@ -50,7 +50,7 @@ json head_summary(const std::vector<std::vector<double>>& shares) {
 
 }  // namespace
 
-void MetricsFile::write(int64_t step, const StepOutcome& o, const StepFlops& flops,
+json MetricsFile::write(int64_t step, const StepOutcome& o, const StepFlops& flops,
                         int64_t skipped_steps, int64_t bad_samples) {
   const double seconds = 1e-9 * static_cast<double>(o.times.wall_ns);
   const auto share = [&o](int64_t ns) {
@@ -77,6 +77,7 @@ void MetricsFile::write(int64_t step, const StepOutcome& o, const StepFlops& flo
   if (!o.domain_coverage.empty()) line["domain_coverage"] = head_summary(o.domain_coverage);
   if (!o.kept_mass.empty()) line["kept_mass"] = head_summary(o.kept_mass);
   lines_.write(line);
+  return line;
 }
 
 }  // namespace sprocket::runtime

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include <c10/core/Device.h>
@@ -19,9 +20,10 @@ class MetricsFile {
   MetricsFile(const std::string& path, int64_t first_step, const at::Device& device)
       : lines_(path, first_step), device_(device) {}
 
-  // `step` is the number of steps done, from 1. Written through at once. Throws OutputError.
-  void write(int64_t step, const StepOutcome& outcome, const StepFlops& flops,
-             int64_t skipped_steps, int64_t bad_samples);
+  // `step` is the number of steps done, from 1. Written through at once. Returns the line. Throws
+  // OutputError.
+  nlohmann::json write(int64_t step, const StepOutcome& outcome, const StepFlops& flops,
+                       int64_t skipped_steps, int64_t bad_samples);
 
  private:
   JsonLines lines_;

@@ -130,7 +130,12 @@ std::string run_plan(const config::LoadedJob& loaded, const config::LatentShape&
   // Schedules have reached their end.
   const int64_t step = job.training().steps() - 1;
   const parallel::TokenLayout layout = parallel::make_token_layout(token_layout_spec(job, shape));
-  LayerPlanner planner(job, shape, step, selection_source(job, layout, step, options.selection),
+  SelectionSource source = selection_source(job, layout, step, options.selection);
+  if (!options.from.empty() && options.selection.density && options.selection.coverage) {
+    source.description = fmt::format("density {:.4g} and coverage {:.4g}, measured", source.density,
+                                     source.coverage);
+  }
+  LayerPlanner planner(job, shape, step, std::move(source),
                        cluster_model(cluster, job.compute().precision()));
   const std::vector<Candidate> candidates = make_candidates(loaded, shape, planner);
   if (!options.csv.empty()) {

@@ -39,6 +39,10 @@ std::vector<double> milliseconds(const std::vector<double>& seconds) {
   return ms;
 }
 
+std::string change_text(double ms) {
+  return std::abs(ms) >= 1000 ? fmt::format("{:+.3g} s", ms / 1000) : fmt::format("{:+.3g} ms", ms);
+}
+
 class Comparer {
  public:
   Comparer(const Report& a, const Report& b) : a_(a), b_(b) {}
@@ -192,9 +196,9 @@ class Comparer {
       if (part == nullptr || std::abs(row.change) > std::abs(part->change)) part = &row;
     }
     if (part == nullptr) return "";
-    std::string text = fmt::format(": {} {:+.3g} ms", part->what, part->change);
+    std::string text = fmt::format(": {} {}", part->what, change_text(part->change));
     const auto [what, change] = largest_within(part->what, sign);
-    if (!what.empty()) text += fmt::format(", of it {} {:+.3g} ms", what, change);
+    if (!what.empty()) text += fmt::format(", of it {} {}", what, change_text(change));
     return text;
   }
 

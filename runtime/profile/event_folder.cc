@@ -73,7 +73,8 @@ EventFolder::EventFolder(const std::string& folder) {
   for (const EventReader& reader : readers_) {
     const int rank = reader.header().rank();
     if (rank < 0 || rank >= world_ || there[rank]) {
-      throw InputError(fmt::format("{}: rank {} of {} twice, or none of them", folder, rank, world_));
+      throw InputError(
+          fmt::format("{}: rank {} of {} twice, or none of them", folder, rank, world_));
     }
     there[rank] = true;
   }
@@ -81,8 +82,8 @@ EventFolder::EventFolder(const std::string& folder) {
     if (!there[rank]) missing_.push_back(rank);
   }
   if (!missing_.empty()) {
-    notes_.push_back(fmt::format("no records of {} {}",
-                                 missing_.size() == 1 ? "rank" : "ranks", ranks_text(missing_)));
+    notes_.push_back(fmt::format("no records of {} {}", missing_.size() == 1 ? "rank" : "ranks",
+                                 ranks_text(missing_)));
   }
   places_.resize(readers_.size());
 }

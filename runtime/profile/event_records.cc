@@ -72,8 +72,7 @@ void pack_operations(const RecordedStep& step, events::Operations& columns) {
   }
 }
 
-void pack_heads(const std::vector<HeadPart>& heads,
-                google::protobuf::RepeatedField<double>* parts,
+void pack_heads(const std::vector<HeadPart>& heads, google::protobuf::RepeatedField<double>* parts,
                 google::protobuf::RepeatedField<double>* wholes) {
   for (const HeadPart& head : heads) {
     parts->Add(head.part);
@@ -115,11 +114,11 @@ void unpack_intervals(const events::Intervals& columns, size_t names, RecordedSt
 
 void unpack_operations(const events::Operations& columns, int groups, RecordedStep& step) {
   const int count = columns.group_size();
-  check_lengths({count, columns.kind_size(), columns.sequence_size(), columns.start_size(),
-                 columns.length_size(), columns.layer_size(), columns.sent_size(),
-                 columns.messages_size(), columns.volume_size(), columns.last_peer_size(),
-                 columns.last_alone_size()},
-                "columns of operations of unequal lengths");
+  check_lengths(
+      {count, columns.kind_size(), columns.sequence_size(), columns.start_size(),
+       columns.length_size(), columns.layer_size(), columns.sent_size(), columns.messages_size(),
+       columns.volume_size(), columns.last_peer_size(), columns.last_alone_size()},
+      "columns of operations of unequal lengths");
   step.operations.resize(count);
   int64_t start = step.begin_ns, sequence = 0;
   for (int i = 0; i < count; ++i) {
@@ -204,7 +203,8 @@ RecordedStep unpack(const events::Step& message, size_t names, int groups) {
                            unpacked(layer.needed(), layer.remote())});
   }
   for (const events::KernelWork& work : message.work()) {
-    check(work.name() < names && work.phase() < kPhases, "work of a name or phase that there is not");
+    check(work.name() < names && work.phase() < kPhases,
+          "work of a name or phase that there is not");
     step.work.push_back(
         {work.name(), static_cast<Phase>(work.phase()), work.flops(), work.bytes()});
   }

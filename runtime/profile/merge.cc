@@ -47,8 +47,8 @@ struct StepPlaces {
 
 void fill_timeline(EventFolder& folder, const GroupTable& groups,
                    const std::vector<StepPlaces>& steps, Report& report) {
-  const auto middle = std::min_element(
-      steps.begin(), steps.end(), [&](const StepPlaces& a, const StepPlaces& b) {
+  const auto middle =
+      std::min_element(steps.begin(), steps.end(), [&](const StepPlaces& a, const StepPlaces& b) {
         const auto distance = [&](const StepPlaces& step) {
           return std::abs(step.seconds - report.step.median_seconds);
         };
@@ -102,9 +102,8 @@ Report merge_events(const std::string& path, const MergeOptions& options) {
   fill_rows(folder, sums, report);
   fill_timeline(folder, groups, steps, report);
   if (report.window.lost_records > 0) {
-    report.window.notes.push_back(
-        fmt::format("{} operations were not recorded: a recorder's ring ran over",
-                    report.window.lost_records));
+    report.window.notes.push_back(fmt::format(
+        "{} operations were not recorded: a recorder's ring ran over", report.window.lost_records));
   }
   std::vector<int> ranks;
   for (const events::Header* header : headers) ranks.push_back(header->rank());

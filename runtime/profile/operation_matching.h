@@ -41,8 +41,8 @@ struct MatchedOperation {
   // Of a matched one:
   int64_t transfer_ns = 0;  // the shortest duration
   int64_t longest_ns = 0;
-  int late = 0;             // index of the member that has it: it came last
-  int64_t volume_bytes = 0; // the most of any member
+  int late = 0;              // index of the member that has it: it came last
+  int64_t volume_bytes = 0;  // the most of any member
   const RecordedOperation& operation() const { return *members.front().operation; }
   int64_t wait_ns(const OperationMember& member) const {
     return member.operation->duration_ns() - transfer_ns;

@@ -8,6 +8,6 @@ namespace sprocket::profile {
 std::string percent(double share);         // "12.3 %"
 std::string seconds_text(double seconds);  // "1.920 s", "38.2 ms"
 std::string ms_text(double ms);
-std::string bytes_text(double bytes);      // "3.20 MB", powers of 1000
+std::string bytes_text(double bytes);  // "3.20 MB", powers of 1000
 
 }  // namespace sprocket::profile

@@ -17,8 +17,8 @@ RankMemory memory_of(const events::End& end) {
   memory.parameters_bytes = end.parameters_bytes();
   memory.gradients_bytes = end.gradients_bytes();
   memory.moments_bytes = end.moments_bytes();
-  memory.rest_bytes = end.peak_bytes() - end.parameters_bytes() - end.gradients_bytes() -
-                      end.moments_bytes();
+  memory.rest_bytes =
+      end.peak_bytes() - end.parameters_bytes() - end.gradients_bytes() - end.moments_bytes();
   if (end.tensors_peak_bytes() > 0) memory.tensors_peak_bytes = end.tensors_peak_bytes();
   return memory;
 }
@@ -55,11 +55,11 @@ class Rows {
       report_.window.lost_records += rank.lost_records;
     }
     const auto share = [&](int64_t ns) { return ratio(as_double(ns), as_double(all.wall_ns)); };
-    report_.shares = {share(all.compute_ns),   share(all.exposed_ns),
-                      share(all.copies_ns),    share(all.data_wait_ns),
-                      share(all.other_ns),
-                      ratio(as_double(all.overlapped_ns), as_double(all.communication_ns)),
-                      share(waiting)};
+    report_.shares = {
+        share(all.compute_ns), share(all.exposed_ns),
+        share(all.copies_ns),  share(all.data_wait_ns),
+        share(all.other_ns),   ratio(as_double(all.overlapped_ns), as_double(all.communication_ns)),
+        share(waiting)};
     report_.each = sums_.each;
     report_.step.seconds = 1e-3 * mean_ms(all.wall_ns);
     report_.step.each_seconds = sums_.seconds;
@@ -67,11 +67,8 @@ class Rows {
     report_.step.tokens_per_second =
         ratio(as_double(sums_.all_tokens), report_.step.seconds * steps_);
     if (sums_.executed_flops > 0) {
-      report_.flops = StepWork{sums_.dense_equivalent_flops / steps_,
-                               sums_.executed_flops / steps_,
-                               {},
-                               {},
-                               {}};
+      report_.flops = StepWork{
+          sums_.dense_equivalent_flops / steps_, sums_.executed_flops / steps_, {}, {}, {}};
     }
   }
 

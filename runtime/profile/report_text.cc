@@ -52,17 +52,17 @@ std::string ranks_table(const Report& r) {
                              "in flight", "waited", "made wait", "sent"}};
   for (const RankRow& row : rows) {
     cells.push_back({std::to_string(row.rank), ms(row.step_ms), ms(row.compute_ms),
-                     ms(row.exposed_ms), ms(row.copies_ms), ms(row.data_wait_ms),
-                     ms(row.other_ms), ms(row.communication_ms), ms(row.wait_ms),
-                     ms(row.caused_wait_ms), bytes_text(row.sent_bytes)});
+                     ms(row.exposed_ms), ms(row.copies_ms), ms(row.data_wait_ms), ms(row.other_ms),
+                     ms(row.communication_ms), ms(row.wait_ms), ms(row.caused_wait_ms),
+                     bytes_text(row.sent_bytes)});
   }
   return table(cells, 1) + left_out(r.ranks.size(), rows.size());
 }
 
 std::string operations_table(const Report& r) {
   if (r.operations.empty()) return "";
-  std::vector<Row> cells = {
-      {"group", "operation", "phase", "calls", "messages", "sent", "transfer ms", "wait ms", "GB/s"}};
+  std::vector<Row> cells = {{"group", "operation", "phase", "calls", "messages", "sent",
+                             "transfer ms", "wait ms", "GB/s"}};
   for (const OperationRow& row : r.operations) {
     if (cells.size() > kMostOperations) break;
     cells.push_back({row.group, row.op, row.phase, fmt::format("{:.1f}", row.calls),
@@ -75,7 +75,8 @@ std::string operations_table(const Report& r) {
 
 std::string slowest_table(const Report& r) {
   if (r.slowest.empty()) return "";
-  std::vector<Row> cells = {{"slowest", "phase", "step", "layer", "ms", "transfer ms", "late rank"}};
+  std::vector<Row> cells = {
+      {"slowest", "phase", "step", "layer", "ms", "transfer ms", "late rank"}};
   for (const SlowOperation& row : r.slowest) {
     if (cells.size() > kMostSlow) break;
     cells.push_back({fmt::format("{}[{}] {} #{}", row.group, row.index, row.op, row.sequence),
@@ -117,8 +118,8 @@ std::string kernels_table(const Report& r) {
 
 std::string prediction_table(const Report& r) {
   if (!r.prediction) return "";
-  std::vector<Row> cells = {{"predicted for " + r.prediction->cluster, "predicted ms",
-                             "measured ms", "error"}};
+  std::vector<Row> cells = {
+      {"predicted for " + r.prediction->cluster, "predicted ms", "measured ms", "error"}};
   for (const PredictionRow& row : r.prediction->rows) {
     cells.push_back({row.what, ms(row.predicted_ms), ms(row.measured_ms),
                      fmt::format("{:+.0f} %", 100 * row.error)});

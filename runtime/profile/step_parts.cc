@@ -26,8 +26,8 @@ StepParts step_parts(const StepSets& sets, Span step) {
   const IntervalSet data =
       subtract(subtract(subtract(sets.data_wait, sets.compute), exposed), copies);
   parts.data_wait_ns = data.length();
-  parts.other_ns = parts.wall_ns - parts.compute_ns - parts.exposed_ns - parts.copies_ns -
-                   parts.data_wait_ns;
+  parts.other_ns =
+      parts.wall_ns - parts.compute_ns - parts.exposed_ns - parts.copies_ns - parts.data_wait_ns;
   return parts;
 }
 

@@ -12,10 +12,9 @@ double us(int64_t ns) { return 1e-3 * static_cast<double>(ns); }
 
 void keep_longest(std::vector<TimelineSpan>& spans, size_t count) {
   if (spans.size() <= count) return;
-  std::nth_element(spans.begin(), spans.begin() + static_cast<int64_t>(count), spans.end(),
-                   [](const TimelineSpan& a, const TimelineSpan& b) {
-                     return a.length_us > b.length_us;
-                   });
+  std::nth_element(
+      spans.begin(), spans.begin() + static_cast<int64_t>(count), spans.end(),
+      [](const TimelineSpan& a, const TimelineSpan& b) { return a.length_us > b.length_us; });
   spans.resize(count);
 }
 
@@ -33,11 +32,10 @@ StepTimeline step_timeline(std::span<const RankStep> ranks, std::span<const int6
     own.rank = ranks[r].rank;
     own.offset_us = us(step.begin_ns - offsets[r] - ranks.front().step.begin_ns);
     for (const RecordedInterval& interval : step.intervals) {
-      own.spans.push_back({kOwnLane,
-                           static_cast<int>(names.number_of((*ranks[r].names)[interval.name])),
-                           static_cast<int>(interval.phase), interval.layer,
-                           us(interval.begin_ns - step.begin_ns),
-                           us(interval.end_ns - interval.begin_ns)});
+      own.spans.push_back(
+          {kOwnLane, static_cast<int>(names.number_of((*ranks[r].names)[interval.name])),
+           static_cast<int>(interval.phase), interval.layer, us(interval.begin_ns - step.begin_ns),
+           us(interval.end_ns - interval.begin_ns)});
     }
     for (const RecordedOperation& op : step.operations) {
       if (!op.completed()) continue;
@@ -48,10 +46,9 @@ StepTimeline step_timeline(std::span<const RankStep> ranks, std::span<const int6
                            us(op.duration_ns())});
     }
     keep_longest(own.spans, static_cast<size_t>(kTimelineSpans) / count);
-    std::stable_sort(own.spans.begin(), own.spans.end(),
-                     [](const TimelineSpan& a, const TimelineSpan& b) {
-                       return a.begin_us < b.begin_us;
-                     });
+    std::stable_sort(
+        own.spans.begin(), own.spans.end(),
+        [](const TimelineSpan& a, const TimelineSpan& b) { return a.begin_us < b.begin_us; });
   }
   for (uint32_t n = 0; n < names.size(); ++n) timeline.names.push_back(names[n]);
   return timeline;

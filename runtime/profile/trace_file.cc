@@ -34,9 +34,8 @@ std::vector<int> lanes_of(const std::vector<RecordedOperation>& operations) {
   std::vector<int64_t> ends;
   std::vector<int> lanes(operations.size());
   for (const size_t i : order) {
-    const auto free = std::find_if(ends.begin(), ends.end(), [&](int64_t end) {
-      return end <= operations[i].start_ns;
-    });
+    const auto free = std::find_if(ends.begin(), ends.end(),
+                                   [&](int64_t end) { return end <= operations[i].start_ns; });
     lanes[i] = static_cast<int>(free - ends.begin());
     if (free == ends.end()) {
       ends.push_back(operations[i].end_ns);
@@ -80,8 +79,9 @@ void TraceFile::name_rank(const RankStep& rank) {
   add_event(fmt::format(R"({{"ph":"M","name":"process_name","pid":{},"args":{{"name":{}}}}})",
                         rank.rank,
                         quoted(fmt::format("rank {} ({})", rank.rank, rank.header->host()))));
-  add_event(fmt::format(R"({{"ph":"M","name":"process_sort_index","pid":{0},"args":{{"sort_index":{0}}}}})",
-                        rank.rank));
+  add_event(fmt::format(
+      R"({{"ph":"M","name":"process_sort_index","pid":{0},"args":{{"sort_index":{0}}}}})",
+      rank.rank));
   add_event(fmt::format(
       R"({{"ph":"M","name":"thread_name","pid":{},"tid":0,"args":{{"name":"activities"}}}})",
       rank.rank));
@@ -138,8 +138,8 @@ void TraceFile::add(std::span<const RankStep> ranks, std::span<const MatchedOper
       const int64_t middle = (member.operation->start_ns + member.operation->end_ns) / 2;
       add_event(fmt::format(
           R"({{"ph":"{}","name":"{}","cat":"flow","id":{},"pid":{},"tid":{},"ts":{:.3f},"bp":"e"}})",
-          step, comm::name_of(member.operation->op), flow, member.rank,
-          lanes.at(member.operation), us(middle - offsets[member.rank_step] - zero_ns_)));
+          step, comm::name_of(member.operation->op), flow, member.rank, lanes.at(member.operation),
+          us(middle - offsets[member.rank_step] - zero_ns_)));
     }
   }
 }

@@ -1,7 +1,7 @@
 // trace.json: the recorded events in the Trace Event Format that ui.perfetto.dev and
-// chrome://tracing read. A rank is a process; its first thread has its own activities, the next ones
-// its operations in flight; arrows join the parts of one operation.
-// Format: "Trace Event Format", docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU.
+// chrome://tracing read. A rank is a process; its first thread has its own activities, the next
+// ones its operations in flight; arrows join the parts of one operation. Format: "Trace Event
+// Format", docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU.
 #pragma once
 
 #include <cstdint>

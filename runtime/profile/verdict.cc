@@ -21,8 +21,8 @@ std::string parts_line(const Report& r) {
   std::string line =
       fmt::format("step {} ({} {}, {} {}): compute {} (attention {})", seconds_text(r.step.seconds),
                   r.ranks.size(), r.ranks.size() == 1 ? "rank" : "ranks", r.window.steps,
-                  r.window.steps == 1 ? "step" : "steps",
-                  percent(r.shares.compute), percent(attention_share(r)));
+                  r.window.steps == 1 ? "step" : "steps", percent(r.shares.compute),
+                  percent(attention_share(r)));
   if (r.mesh.world() > 1) {
     line += fmt::format(", exposed communication {}", percent(r.shares.exposed_communication));
   }
@@ -51,11 +51,11 @@ std::string blame_line(const Blame& blame) {
   switch (blame.cause) {
     case Cause::kCompute: {
       const bool selects_more = blame.density_factor > 1.1;
-      return fmt::format("{}: {} compute{} {}{}", who, layers_text(blame),
-                         blame.first_layer == blame.last_layer ? "s" : "", against(blame),
-                         selects_more
-                             ? fmt::format(" (it selects {:.1f} times as much)", blame.density_factor)
-                             : "");
+      return fmt::format(
+          "{}: {} compute{} {}{}", who, layers_text(blame),
+          blame.first_layer == blame.last_layer ? "s" : "", against(blame),
+          selects_more ? fmt::format(" (it selects {:.1f} times as much)", blame.density_factor)
+                       : "");
     }
     case Cause::kDataWait:
       return fmt::format("{}: loading its data takes {}", who, against(blame));
@@ -64,8 +64,9 @@ std::string blame_line(const Blame& blame) {
     case Cause::kOther:
       return fmt::format("{}: its work between scopes takes {}", who, against(blame));
     case Cause::kLink:
-      return fmt::format("{}: its messages arrive last, {} a step after all others: look at its link",
-                         who, ms_text(blame.excess_ms));
+      return fmt::format(
+          "{}: its messages arrive last, {} a step after all others: look at its link", who,
+          ms_text(blame.excess_ms));
     case Cause::kUnknown:
       return fmt::format("{}, which takes no longer than the others for anything that was recorded",
                          who);
@@ -74,9 +75,9 @@ std::string blame_line(const Blame& blame) {
 }
 
 std::string operation_line(const OperationRow& row) {
-  std::string line = fmt::format("most in flight: {} {} ({}), {} of transfer and {} of waiting a step",
-                                 row.group, row.op, row.phase, ms_text(row.transfer_ms),
-                                 ms_text(row.wait_ms));
+  std::string line =
+      fmt::format("most in flight: {} {} ({}), {} of transfer and {} of waiting a step", row.group,
+                  row.op, row.phase, ms_text(row.transfer_ms), ms_text(row.wait_ms));
   if (row.busbw_gb_s) line += fmt::format(", busbw {:.2f} GB/s", *row.busbw_gb_s);
   if (row.link_share) line += fmt::format(", {} of its link", percent(*row.link_share));
   return line;

@@ -29,8 +29,8 @@ std::string title(const config::Job& job, const config::LatentShape& shape,
       "{}: {} layers of {}, {} heads, {} tokens, {}, {}, data {} x outer {} x ulysses {}", kind,
       job.model().layers(), job.model().dim(), job.model().heads(), tokens,
       config::Attention::Method_Name(job.attention().method()),
-      config::Compute::Precision_Name(job.compute().precision()), parallel.data(),
-      parallel.outer(), parallel.ulysses());
+      config::Compute::Precision_Name(job.compute().precision()), parallel.data(), parallel.outer(),
+      parallel.ulysses());
   if (parallel.outer() > 1) {
     text += fmt::format(", {}", config::Parallel::Strategy_Name(parallel.strategy()));
   }

@@ -20,7 +20,8 @@ struct HeaderFacts {
   int64_t first_step = 0, asked_steps = 0;
 };
 
-// All but the groups, for this rank. `job` is resolved for its size; `shape`: of its largest videos.
+// All but the groups, for this rank. `job` is resolved for its size; `shape`: of its largest
+// videos.
 profile::events::Header job_header(const config::Job& job, const config::LatentShape& shape,
                                    const parallel::Mesh& mesh, const HeaderFacts& facts);
 

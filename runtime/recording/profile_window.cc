@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "runtime/jobs/rank_agreement.h"
 #include "runtime/media/output_file.h"
 #include "runtime/profile/html_report.h"
@@ -34,8 +35,8 @@ void make_empty_folder(const std::string& folder) {
 WindowPlace window_place(const WindowPlan& plan, int64_t done) {
   if (plan.steps == 0 || done < plan.warmup) return {};
   const int64_t length = plan.alternate ? 2 * plan.steps : plan.steps;
-  const int64_t since = plan.interval > 0 ? (done - plan.warmup) % plan.interval
-                                          : done - plan.warmup;
+  const int64_t since =
+      plan.interval > 0 ? (done - plan.warmup) % plan.interval : done - plan.warmup;
   if (since >= length) return {};
   // Not recorded, recorded, recorded, not recorded, …: a drift over the window is in both alike.
   const bool recorded = !plan.alternate || since % 4 == 1 || since % 4 == 2;
@@ -56,27 +57,39 @@ void ProfileWindow::append(const StepFacts& facts,
                            const std::function<profile::events::Header()>& header) {
   const WindowPlace place = window_place(plan_, done_++);
   if (!place.inside) return;
-  if (place.first) {
-    const std::string folder = events_folder(folder_);
-    run_on_all(mesh_.world(), [&] {
-      if (mesh_.world().rank() == 0) make_empty_folder(folder);
-    });
-    run_on_all(mesh_.world(), [&] {
-      recorder_ = std::make_unique<WindowRecorder>(
-          profile::event_file_path(folder, mesh_.world().rank()), header(), collector_);
-    });
-  }
-  recorder_->append(facts);
   full_ = place.last;
+  try {
+    if (place.first) open_files(header);
+    if (recorder_) recorder_->append(facts);
+  } catch (const OutputError& error) {
+    recorder_.reset();
+    spdlog::warn("the profile lacks rank {} from step {} on: {}", mesh_.world().rank(), facts.step,
+                 error.what());
+  }
+}
+
+void ProfileWindow::open_files(const std::function<profile::events::Header()>& header) {
+  open_ = true;
+  const std::string folder = events_folder(folder_);
+  run_on_all(mesh_.world(), [&] {
+    if (mesh_.world().rank() == 0) make_empty_folder(folder);
+  });
+  recorder_ = std::make_unique<WindowRecorder>(
+      profile::event_file_path(folder, mesh_.world().rank()), header(), collector_);
 }
 
 std::optional<profile::Report> ProfileWindow::finish(
     const profile::events::End& memory,
     const std::function<void(profile::Report&)>& complete_report) {
   std::optional<profile::Report> report;
-  run_on_all(mesh_.world(), [&] { recorder_->end(memory); });
+  open_ = full_ = false;
+  try {
+    if (recorder_) recorder_->end(memory);
+  } catch (const OutputError& error) {
+    spdlog::warn("the profile lacks the end of rank {}: {}", mesh_.world().rank(), error.what());
+  }
   recorder_.reset();
-  full_ = false;
+  mesh_.world().barrier();
   run_on_all(mesh_.world(), [&] {
     if (mesh_.world().rank() != 0) return;
     report = profile::merge_events(

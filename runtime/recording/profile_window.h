@@ -16,9 +16,9 @@
 namespace sprocket::runtime {
 
 struct WindowPlan {
-  int64_t steps = 0;    // of a window; 0: none
-  int64_t warmup = 0;   // steps before the first one
-  int64_t interval = 0; // from the beginning of a window to that of the next one; 0: one window
+  int64_t steps = 0;     // of a window; 0: none
+  int64_t warmup = 0;    // steps before the first one
+  int64_t interval = 0;  // from the beginning of a window to that of the next one; 0: one window
   // Every other step is not recorded, and a window takes twice as many: what recording costs.
   bool alternate = false;
   int64_t trace_events = 0;
@@ -42,25 +42,31 @@ class ProfileWindow {
 
   // Before a step: whether the collector is to record it.
   bool records_next() const;
-  // After it. `header` is called at the first step of a window, with its steps set.
+  // After it. `header` is called at the first step of a window, with its steps set. What cannot be
+  // written ends this rank's records with a warning, and nothing else: a job goes on without.
   void append(const StepFacts& facts, const std::function<profile::events::Header()>& header);
   // Whether the window that append() went to is full: then finish() is due.
   bool full() const { return full_; }
-  bool open() const { return recorder_ != nullptr; }
+  bool open() const { return open_; }
 
   // Ends the window, which may lack steps, and has rank 0 make the report; `complete_report` adds
   // what events do not tell, before the files are written. Collective. Empty on other ranks.
+  // All throw OutputError when rank 0 cannot write, InputError when there are no records at all.
   std::optional<profile::Report> finish(
       const profile::events::End& memory,
       const std::function<void(profile::Report&)>& complete_report);
 
  private:
+  void open_files(const std::function<profile::events::Header()>& header);
+
   const WindowPlan plan_;
   const parallel::Mesh& mesh_;
   const StepCollector& collector_;
   const std::string folder_, json_;
+  // Null: no window is open, or it was given up here.
   std::unique_ptr<WindowRecorder> recorder_;
   int64_t done_ = 0;
+  bool open_ = false;  // the same on all ranks
   bool full_ = false;
 };
 

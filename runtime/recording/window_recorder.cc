@@ -55,8 +55,7 @@ void add_intervals(const StepCollector& collector, profile::NameTable& names,
     const auto [known, is_new] = numbers.try_emplace(interval.name, 0);
     if (is_new) known->second = names.number_of(interval.name);
     step.intervals.push_back({interval.activity, interval.position.phase, interval.position.layer,
-                              known->second, interval.begin_ns, interval.end_ns,
-                              interval.closes});
+                              known->second, interval.begin_ns, interval.end_ns, interval.closes});
     if (interval.work.flops == 0 && interval.work.bytes == 0) continue;
     Work& sum = work[{known->second, interval.position.phase}];
     sum.flops += interval.work.flops;

@@ -11,7 +11,7 @@ namespace sprocket::runtime {
 // What the recorder does not know of a step.
 struct StepFacts {
   int64_t step = 0;
-  int64_t tokens = 0, all_tokens = 0;  // of this rank, of the job
+  int64_t tokens = 0, all_tokens = 0;                     // of this rank, of the job
   double dense_equivalent_flops = 0, executed_flops = 0;  // of the job
 };
 

@@ -8,6 +8,7 @@
 #include "runtime/checkpoint/durable.h"
 #include "runtime/data/decode_latent.h"
 #include "runtime/jobs/rank_agreement.h"
+#include "runtime/media/animated_png.h"
 #include "runtime/media/contact_sheet.h"
 #include "runtime/media/png.h"
 #include "runtime/media/video_writer.h"
@@ -38,11 +39,11 @@ SampleTask task_of_sample(data::LatentDataset& data, int64_t index) {
 
 SampleFiles write_sample(const LatentDescription& latent, const SampleTask& task,
                          std::span<const float> values, data::LatentDataset* data,
-                         const std::string& stem) {
+                         const std::string& stem, bool animate) {
   const auto decode = [&](std::span<const float> x) {
     return data::decode_latent(codec_of(latent), statistics_of(latent), x, task.shape, task.fps);
   };
-  SampleFiles files{task.prompt, stem + ".mp4", stem + ".png", std::nullopt};
+  SampleFiles files{task.prompt, stem + ".mp4", stem + ".png", std::nullopt, {}};
   std::vector<media::Video> rows;
   const media::Video video = decode(values);
   if (task.real) {
@@ -52,19 +53,27 @@ SampleFiles write_sample(const LatentDescription& latent, const SampleTask& task
   rows.push_back(video);
   media::write_mp4(files.video, video);
   media::write_png(files.sheet, media::contact_sheet(rows, kSheetColumns));
+  if (animate) files.animation = media::encode_animated_png(video);
   return files;
 }
 
 json to_json(const SampleFiles& files) {
+  const media::AnimatedPng& png = files.animation;
+  const auto* bytes = reinterpret_cast<const uint8_t*>(png.file.data());
   return {{"prompt", files.prompt},
           {"video", files.video},
           {"sheet", files.sheet},
-          {"psnr", files.psnr ? json(*files.psnr) : json()}};
+          {"psnr", files.psnr ? json(*files.psnr) : json()},
+          {"png_width", png.width},
+          {"png_height", png.height},
+          {"png", json::binary({bytes, bytes + png.file.size()})}};
 }
 
 SampleFiles files_of(const json& row) {
-  SampleFiles files{row.at("prompt"), row.at("video"), row.at("sheet"), std::nullopt};
+  SampleFiles files{row.at("prompt"), row.at("video"), row.at("sheet"), std::nullopt, {}};
   if (!row.at("psnr").is_null()) files.psnr = row.at("psnr").get<double>();
+  const auto bytes = std::as_bytes(std::span(row.at("png").get_binary()));
+  files.animation = {row.at("png_width"), row.at("png_height"), {bytes.begin(), bytes.end()}};
   return files;
 }
 
@@ -94,7 +103,7 @@ std::vector<SampleFiles> make_samples(Network& network, const config::Sampling& 
                                       const LatentDescription& latent,
                                       const std::vector<SampleTask>& tasks,
                                       data::LatentDataset* data, int64_t step,
-                                      const std::string& folder, Progress* progress) {
+                                      const std::string& folder, bool animate, Progress* progress) {
   const parallel::Mesh& mesh = network.mesh();
   std::vector<std::pair<size_t, std::vector<float>>> made;
   const int64_t own_tasks =
@@ -120,15 +129,17 @@ std::vector<SampleFiles> make_samples(Network& network, const config::Sampling& 
     create_folder(folder);
     for (const auto& [i, values] : made) {
       const std::string stem = (fs::path(folder) / fmt::format("step_{:08}_{}", step, i)).string();
-      written.push_back({i, to_json(write_sample(latent, tasks[i], values, data, stem))});
+      written.push_back({i, to_json(write_sample(latent, tasks[i], values, data, stem, animate))});
     }
   });
-  const std::vector<std::string> lists = gather_text(mesh.world(), written.dump());
+  const std::vector<uint8_t> packed = json::to_cbor(written);  // images are no text
+  const auto lists = gather_text(mesh.world(), {packed.begin(), packed.end()});
   if (mesh.world().rank() != 0) return {};
   std::vector<SampleFiles> files(tasks.size());
   for (const std::string& list : lists) {
-    for (const json& entry : json::parse(list))
+    for (const json& entry : json::from_cbor(list)) {
       files[entry.at(0).get<size_t>()] = files_of(entry.at(1));
+    }
   }
   return files;
 }

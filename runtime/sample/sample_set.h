@@ -30,12 +30,13 @@ std::vector<SampleTask> plan_samples(const config::Sampling& sampling,
                                      const LatentDescription& latent, data::LatentDataset* data);
 
 // Makes all videos of `tasks` with the network and writes step_<step>_<number>.{mp4,png} into
-// `folder`; replicas of the mesh share the tasks. `step`: optimizer steps done. Collective over the
+// `folder`; replicas of the mesh share the tasks. `step`: optimizer steps done. `animate`: also as
+// animated PNGs (SampleFiles::animation), which all ranks must want or none. Collective over the
 // world. Complete on world rank 0, empty on the others. `progress` may be null.
 std::vector<SampleFiles> make_samples(Network& network, const config::Sampling& sampling,
                                       const LatentDescription& latent,
                                       const std::vector<SampleTask>& tasks,
                                       data::LatentDataset* data, int64_t step,
-                                      const std::string& folder, Progress* progress);
+                                      const std::string& folder, bool animate, Progress* progress);
 
 }  // namespace sprocket::runtime

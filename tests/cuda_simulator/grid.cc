@@ -91,23 +91,30 @@ void Grid::turn(Warp& warp, bool& budget_used, bool& yielded) {
   }
 }
 
-// In the order in which they were started, and as late as possible: when nothing else happens, or a
-// block is about to leave. With a seed some happen earlier.
-void Grid::run_deferred(bool all) {
-  if (!all && schedule_.seed == 0) return;
-  std::deque<std::function<void()>> now;
-  now.swap(deferred_);
-  for (auto& action : now) {
-    if (!all && random_() % 4 != 0) {
-      deferred_.push_back(std::move(action));
-      continue;
-    }
-    ++events_;
-    try {
-      action();
-    } catch (const DeviceError& error) {
-      throw DeviceError(error.fault(), fmt::format("{}\n  in asynchronous work of kernel {}",
-                                                   error.what(), program_.name));
+void Grid::run_one(size_t index) {
+  const auto at = deferred_.begin() + static_cast<std::ptrdiff_t>(index);
+  const std::function<void()> action = std::move(*at);
+  deferred_.erase(at);
+  ++events_;
+  try {
+    action();
+  } catch (const DeviceError& error) {
+    throw DeviceError(error.fault(), fmt::format("{}\n  in asynchronous work of kernel {}",
+                                                 error.what(), program_.name));
+  }
+}
+
+// As late as possible: the oldest when nothing else happens, and all before a block leaves. With a
+// seed some happen earlier, in any order.
+void Grid::run_deferred(bool leaves, bool idle) {
+  if (leaves) {
+    while (!deferred_.empty()) run_one(0);
+  } else if (schedule_.seed == 0) {
+    if (idle && !deferred_.empty()) run_one(0);
+  } else {
+    for (size_t i = deferred_.size(); i > 0; --i) {
+      const size_t index = random_() % deferred_.size();
+      if (random_() % 4 == 0 || (idle && i == 1)) run_one(index);
     }
   }
 }
@@ -149,7 +156,7 @@ void Grid::run() {
     }
     const auto done = [](const auto& cluster) { return cluster->done(); };
     const bool leaves = std::any_of(resident_.begin(), resident_.end(), done);
-    run_deferred(leaves || events_ == events);
+    run_deferred(leaves, events_ == events);
     resident_.erase(std::remove_if(resident_.begin(), resident_.end(), done), resident_.end());
     if (events_ != events) {
       idle_rounds = 0;

@@ -28,8 +28,8 @@ struct LaunchShape {
   uint32_t dynamic_shared_bytes = 0;
 };
 
-// How warps take turns. Seed 0: each runs until it waits. Other seeds: in random order, and for
-// random numbers of instructions.
+// How warps take turns. Seed 0: each runs until it waits or arrives at an mbarrier. Other seeds: in
+// random order, and for random numbers of instructions.
 struct Schedule {
   uint64_t seed = 0;
 };
@@ -133,17 +133,19 @@ class Grid {
 
   // Something has changed that others may wait for.
   void event() { ++events_; }
-  // What happens by itself, some time later: at the latest when all warps wait for something.
+  // What happens by itself, some time later: at the latest when all warps wait for something and
+  // nothing else that was deferred is left to happen.
   void defer(std::function<void()> action) { deferred_.push_back(std::move(action)); }
   // Whether work that may be done now or later is done later: by the schedule.
-  bool prefers_late() { return schedule_.seed != 0 && (random_() & 1) != 0; }
+  bool prefers_late() { return schedule_.seed == 0 || (random_() & 1) != 0; }
   void count(uint64_t instructions) { instructions_ += instructions; }
   uint64_t instructions() const { return instructions_; }
 
  private:
   void admit();
   void turn(Warp& warp, bool& budget_used, bool& yielded);
-  void run_deferred(bool all);
+  void run_deferred(bool leaves, bool idle);
+  void run_one(size_t index);
   [[noreturn]] void deadlock() const;
 
   const Program& program_;

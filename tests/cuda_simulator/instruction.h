@@ -14,10 +14,11 @@ struct Instruction;
 
 // What a warp does after an instruction.
 enum class Step {
-  kNext,    // goes on with the next
-  kJumped,  // the handler has set the place of every lane
-  kWait,    // the lanes stay at this instruction until something changes
-  kYield,   // goes on with the next, but lets others run first
+  kNext,     // goes on with the next
+  kJumped,   // the handler has set the place of every lane
+  kWait,     // the lanes stay at this instruction until something changes
+  kYield,    // goes on with the next, but lets other lanes of the warp, or other warps, run first
+  kGiveWay,  // goes on with the next when all other warps have had their turn
 };
 
 // Executes an instruction for the lanes given, which are active and pass the guard; never none.

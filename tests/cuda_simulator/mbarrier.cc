@@ -113,12 +113,13 @@ enum class Action : uint32_t { kInit, kInvalidate, kArrive, kDrop, kExpect, kCom
 Step act(Warp& w, const Instruction& in, Lanes lanes) {
   const AddressOperand address{in.at[1], (in.flags >> 8 & 1) != 0, in.immediate};
   const auto space = static_cast<Space>(in.flags >> 16);
+  const auto action = static_cast<Action>(in.flags & 0xff);
   w.cta().grid().event();
   for_each_lane(lanes, [&](int i) {
     std::byte* at = locate(w, space, i, address.of(w, i), 8, 8);
     Mbarrier barrier(at);
     const uint32_t amount = in.at[2] == kNowhere ? 1 : w.values<uint32_t>(in.at[2])[i];
-    switch (static_cast<Action>(in.flags & 0xff)) {
+    switch (action) {
       case Action::kInit:
         barrier.initialise(amount);
         break;
@@ -139,7 +140,7 @@ Step act(Warp& w, const Instruction& in, Lanes lanes) {
           barrier.expect_bytes(amount);
           arrivals = 1;
         }
-        if (static_cast<Action>(in.flags & 0xff) == Action::kArrive)
+        if (action == Action::kArrive)
           barrier.arrive(arrivals);
         else
           barrier.drop(arrivals);
@@ -147,7 +148,9 @@ Step act(Warp& w, const Instruction& in, Lanes lanes) {
       }
     }
   });
-  return Step::kNext;
+  // Those who wait go first: what this warp has yet to do, it does too late.
+  const bool arrives = action == Action::kArrive || action == Action::kDrop;
+  return arrives && w.cta().grid().prefers_late() ? Step::kGiveWay : Step::kNext;
 }
 
 // at: 0 predicate, 1 address, 2 token or parity; flags: narrow << 8 | parity << 9 | may wait << 10.

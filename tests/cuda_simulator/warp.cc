@@ -77,7 +77,7 @@ Warp::Outcome Warp::run(uint64_t budget) {
   if (skips) others_.back().resting = true;
   interrupted_ = false;
   if (!choose()) return Outcome::kDone;
-  bool yielded = false;
+  bool yielded = false, gives_way = false;
   uint64_t executed = 0;
   const Instruction* code = program_.code.data();
   Outcome outcome = Outcome::kBudget;
@@ -93,6 +93,12 @@ Warp::Outcome Warp::run(uint64_t budget) {
     if (step == Step::kNext) {
       ++pc_;
       continue;
+    }
+    if (step == Step::kGiveWay) {
+      ++pc_;
+      gives_way = true;
+      outcome = Outcome::kYielded;
+      break;
     }
     if (step == Step::kJumped) {
       if (active_ != 0 || choose()) continue;
@@ -115,7 +121,7 @@ Warp::Outcome Warp::run(uint64_t budget) {
   if (active_ != 0) {
     others_.push_back({pc_, active_, true});
     active_ = 0;
-    interrupted_ = true;
+    interrupted_ = !gives_way;
   }
   cta_.grid().count(executed);
   return outcome;

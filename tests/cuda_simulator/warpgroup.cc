@@ -134,7 +134,7 @@ void check_descriptor(Warp& w, uint32_t place) {
   if (Descriptor(bits[0]).base_offset != 0) unsupported("a base offset in a wgmma descriptor");
 }
 
-// The product is made now or when it is waited for, in order: by the schedule.
+// The product is made when it is waited for, in order; by some schedules at once.
 template <typename H>
 Step multiply(Warp& w, const Instruction& in, Lanes lanes) {
   if (!w.converged(lanes, kAllLanes)) return Step::kWait;

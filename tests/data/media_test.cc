@@ -1,8 +1,11 @@
 #include <gmock/gmock.h>
 
+#include <array>
 #include <cmath>
+#include <cstring>
 
 #include "base/error.h"
+#include "runtime/media/animated_png.h"
 #include "runtime/media/contact_sheet.h"
 #include "runtime/media/libav.h"
 #include "runtime/media/output_file.h"
@@ -50,6 +53,36 @@ TEST(Mp4, RoundTripIsNearlyTransparentAndDeterministic) {
   EXPECT_EQ(back.height, 64);
   EXPECT_DOUBLE_EQ(back.fps, 8);
   EXPECT_GT(psnr(video, back), 38);
+}
+
+// What Pillow makes of one: safetensors_peer_test.py.
+TEST(AnimatedPngEncoder, SizesFollowTheLimitsAndBytesTheInput) {
+  const Video video = synthetic_video(9, 96, 64);
+  const auto size_in = [](const AnimatedPng& png) {  // of the header
+    return std::pair(std::to_integer<int>(png.file[19]), std::to_integer<int>(png.file[23]));
+  };
+  const AnimatedPng whole = encode_animated_png(video);
+  EXPECT_EQ(std::pair(whole.width, whole.height), std::pair(96, 64));
+  EXPECT_EQ(size_in(whole), std::pair(96, 64));
+  EXPECT_EQ(std::memcmp(whole.file.data() + 1, "PNG", 3), 0);
+  EXPECT_EQ(whole.file, encode_animated_png(video).file);
+
+  const AnimatedPng small = encode_animated_png(video, {.longest_side = 50, .frames = 3});
+  EXPECT_EQ(std::pair(small.width, small.height), std::pair(50, 33));
+  EXPECT_EQ(size_in(small), std::pair(50, 33));
+  EXPECT_LT(small.file.size(), whole.file.size() / 4);
+}
+
+TEST(AnimatedPngEncoder, TakesOddAndTinyVideos) {
+  for (const auto& [frames, width, height] :
+       std::vector<std::array<int, 3>>{{1, 1, 1}, {1, 400, 1}, {2, 7, 401}, {130, 5, 3}}) {
+    const AnimatedPng png = encode_animated_png(synthetic_video(frames, width, height));
+    EXPECT_LE(std::max(png.width, png.height), 256);
+    EXPECT_GE(std::min(png.width, png.height), 1);
+    EXPECT_GT(png.file.size(), 50u);
+  }
+  const Video black{4, 16, 16, 120, std::vector<uint8_t>(4 * 16 * 16 * 3)};
+  EXPECT_GT(encode_animated_png(black).file.size(), 50u);
 }
 
 TEST(VideoReader, SelectsFrames) {

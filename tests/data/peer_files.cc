@@ -9,13 +9,23 @@
 #include "models/safetensors/safetensors.h"
 #include "models/safetensors/writer.h"
 #include "runtime/data/latent_writer.h"
+#include "runtime/media/animated_png.h"
 #include "runtime/media/contact_sheet.h"
+#include "runtime/media/output_file.h"
 #include "runtime/media/png.h"
 #include "tests/data/synthetic_video.h"
 
 namespace {
 
 using sprocket::safetensors::ElementType;
+
+// The video's frames beside the animation.
+void write_animation(const std::string& stem, const sprocket::media::Video& video) {
+  using sprocket::media::write_output_file;
+  write_output_file(stem + ".png",
+                    sprocket::media::encode_animated_png(video, {.frames = 20}).file);
+  write_output_file(stem + ".rgb", std::as_bytes(std::span(video.rgb)));
+}
 
 void write(const std::string& folder) {
   std::vector<float> ramp(24);
@@ -38,6 +48,8 @@ void write(const std::string& folder) {
   sprocket::media::write_png(folder + "/sheet.png", sheet);
   std::cout.write(reinterpret_cast<const char*>(sheet.rgb.data()),
                   static_cast<std::streamsize>(sheet.rgb.size()));
+  write_animation(folder + "/short", sprocket::testing::synthetic_video(9, 96, 64, 16));
+  write_animation(folder + "/long", sprocket::testing::synthetic_video(41, 50, 30, 24));
   sprocket::data::LatentWriter writer(folder + "/set", {"haar", 1, 2}, {"hashed", 1, 4, 4}, 1);
   sprocket::data::SampleInfo info{
       .shape = {2, 1, 3, 4}, .caption = "peer", .frames = 1, .fps = 8, .width = 32, .height = 24};

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +16,23 @@ def check(condition, what):
     if not condition:
         sys.exit(f"FAILED: {what}")
     print(f"ok: {what}")
+
+
+def check_animation(stem, size, frames, stride, fps):
+    """Of `frames` frames at `fps`, every `stride`th is shown."""
+    image = Image.open(stem.with_suffix(".png"))
+    shown = (frames + stride - 1) // stride
+    check(image.mode == "RGB" and image.size == size and image.n_frames == shown, f"{stem.name}.png: frames")
+    check(image.info["loop"] == 0, f"{stem.name}.png: endless")
+    original = stem.with_suffix(".rgb").read_bytes()
+    frame_bytes = 3 * size[0] * size[1]
+    milliseconds = 0
+    for number, frame in enumerate(ImageSequence.Iterator(image)):
+        milliseconds += frame.info["duration"]
+        begin = number * stride * frame_bytes
+        if frame.convert("RGB").tobytes() != original[begin : begin + frame_bytes]:
+            check(False, f"{stem.name}.png: pixels of frame {number}")
+    check(abs(milliseconds - 1000 * shown * stride / fps) < 1, f"{stem.name}.png: {milliseconds} ms")
 
 
 def main(program):
@@ -53,6 +70,9 @@ def main(program):
 
         image = Image.open(folder / "sheet.png")
         check(image.mode == "RGB" and image.tobytes() == sheet, "png: pixels")
+
+        check_animation(folder / "short", (96, 64), frames=9, stride=1, fps=16)
+        check_animation(folder / "long", (50, 30), frames=41, stride=3, fps=24)
 
         save_file(
             {

@@ -368,9 +368,9 @@ TEST(SelectLevelsTest, TablesListTheSegmentsOfTheLevels) {
         }
         EXPECT_EQ(row_of(table, row), ids);
       }
-      double pairs = 0;
-      for (const double of_head : pyramid_pairs(table, layout)) pairs += of_head;
-      EXPECT_NEAR(pairs / (4 * 14 * 14), density, 1e-12);
+      const std::vector<double> of_heads = pyramid_pairs(table, layout);
+      const double executed = std::accumulate(of_heads.begin(), of_heads.end(), 0.0);
+      EXPECT_NEAR(executed / static_cast<double>(pairs), density, 1e-12);
       scores.problem.threads = 3;
       EXPECT_EQ(table, select_levels(scores.problem, selection, layout, caps.data(), nullptr));
       scores.problem.threads = 1;

@@ -142,6 +142,8 @@ TEST(Compare, CopiesAndPartsWithoutRows) {
   EXPECT_THAT(compare(report_of(1), copies, {}).verdict, HasSubstr(": copies +1"));
   EXPECT_THAT(compare(report_of(1), copies, {}).verdict,
               HasSubstr("attention.pack forward +14 ms"));
+  const Report much = with_more(report_of(2), &EachStep::other, 2300);
+  EXPECT_THAT(compare(report_of(1), much, {}).verdict, HasSubstr(": other +2.3 s; more than"));
   const Report data = with_more(report_of(2), &EachStep::data_wait, 40);
   EXPECT_THAT(compare(report_of(1), data, {}).verdict,
               ::testing::MatchesRegex(".*: data wait \\+[34][09].* ms; more than .*"));

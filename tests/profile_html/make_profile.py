@@ -191,7 +191,8 @@ def kernel_rows():
              ("time_embedding", "compute", 2, 0.4, None, None), ("loss", "compute", 1, 0.21, 1.0e6, 8.4e6)]
     rows = []
     for name, activity, calls, ms, flops, moved in table:
-        row = {"name": name, "activity": activity, "calls": calls, "ms": ms}
+        row = {"name": name, "activity": activity, "phase": "optimizer" if name == "optimizer" else "forward", "calls": calls,
+               "ms": ms}
         row.update({key: value for key, value in (("flops", flops), ("bytes", moved)) if value})
         rows.append(row)
     return rows

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "parallel/comm/nccl_backend.h"
-#include "runtime/profile/step_collector.h"
+#include "runtime/recording/step_collector.h"
 #include "tests/base/scripted_stream.h"
 #include "tests/comm/nccl_over_threads.h"
 #include "tests/runtime/thread_ranks.h"
@@ -30,13 +30,15 @@ TEST(DeviceProfile, AStepHasTheComputeThatItEnqueued) {
         collector.collect({});
       }
       EXPECT_EQ(stream.settled, settled) << "nothing waits inside a step";
-      collector.end_step(60, step > 0);
+      collector.end_step();
       EXPECT_EQ(stream.settled, settled + 1);
-      EXPECT_EQ(collector.profile().compute_by_name_ns.count("work"), step > 0);
+      ASSERT_EQ(collector.intervals().size(), 2u);
+      for (const Interval& interval : collector.intervals()) {
+        EXPECT_STREQ(interval.name, "work");
+        EXPECT_EQ(interval.end_ns - interval.begin_ns, work[step]);
+      }
       compute("validation", 10'000);
     }
-    EXPECT_EQ(collector.profile().compute_by_name_ns,
-              (std::map<std::string, int64_t>{{"work", 2 * (50 + 3)}}));
     timeline.measure_by(nullptr);
   });
 }
@@ -69,20 +71,21 @@ TEST(DeviceProfile, OperationsThatOnlyAStreamWaitsForAreCountedAndTimed) {
           }
           collector.collect({});
         }
-        const StepTimes times = collector.end_step(60, step > 0);
+        const profile::StepParts times = collector.end_step();
         EXPECT_GT(times.communication_ns, 0);
         EXPECT_LE(times.communication_ns, times.wall_ns);
       }
-      const RankProfile& p = collector.profile();
-      EXPECT_EQ(p.lost_records, 0);
-      const OpKey key{"sp.outer", comm::OpKind::kAllReduce, Phase::kForward};
-      EXPECT_EQ(p.operations.at(key).operations, 8);
-      EXPECT_GT(p.operations.at(key).duration_ns, 0);
-      ASSERT_EQ(p.timings.size(), 8u);
-      for (size_t i = 0; i < p.timings.size(); ++i) {
-        EXPECT_EQ(p.timings[i].sequence, static_cast<int64_t>(4 + i)) << "after the first step's";
-        EXPECT_GE(p.timings[i].duration_ns, 0);
-        EXPECT_LE(p.timings[i].duration_ns, p.wall_ns);
+      EXPECT_EQ(collector.lost_records(), 0);
+      std::vector<comm::OpRecord> sums;
+      for (const auto& [group, record] : collector.operations()) {
+        if (record.op == comm::OpKind::kAllReduce) sums.push_back(record);
+      }
+      ASSERT_EQ(sums.size(), 4u);
+      for (size_t i = 0; i < sums.size(); ++i) {
+        EXPECT_EQ(sums[i].sequence, static_cast<int64_t>(8 + i)) << "after the former steps'";
+        EXPECT_EQ(sums[i].state, comm::OpState::kCompleted);
+        EXPECT_GE(sums[i].end_ns, sums[i].start_ns);
+        EXPECT_LE(sums[i].end_ns, collector.span().end);
       }
       timeline.measure_by(nullptr);
     }

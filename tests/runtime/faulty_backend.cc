@@ -24,6 +24,9 @@ class FaultyOperation : public comm::Operation {
     if (inner_) inner_->pause(until);
   }
   Missing missing() const override { return inner_ ? inner_->missing() : Missing{}; }
+  comm::LastPeer last_peer() const override {
+    return inner_ ? inner_->last_peer() : comm::LastPeer{};
+  }
 
  private:
   Pending inner_;

@@ -123,7 +123,7 @@ TEST(PlanReport, FromAProfile) {
   EXPECT_THAT(text, ::testing::ContainsRegex("copy_gb_s +8  the cluster's: no kernel"));
   EXPECT_THAT(text, ::testing::ContainsRegex(
                         "selection +density 0.25, coverage 0.375 on 2 outer ranks, mean of"));
-  EXPECT_THAT(text, HasSubstr("density 0.25 and coverage 0.375, as given"));
+  EXPECT_THAT(text, HasSubstr("density 0.25 and coverage 0.375, measured\n"));
   // The same as with the figures given, and slower linear layers.
   PlanOptions given;
   given.selection.density = 0.25;

@@ -146,7 +146,7 @@ double outer_bytes(const nlohmann::json& profile, const std::string& phase) {
   double bytes = 0;
   for (const auto& row : profile.at("operations")) {
     if (row.at("group") == "sp.outer" && row.at("phase") == phase) {
-      bytes += row.at("bytes_sent").get<double>();
+      bytes += row.at("payload_bytes").get<double>();
     }
   }
   return bytes;

@@ -269,14 +269,17 @@ TEST(Training, WritesSamplesAndTheReport) {
                  with(kVsa, {"training.steps: 4", "output.sample_interval: 2"})));
   const std::string run = folder.path().string() + "/run";
   for (const char* file :
-       {"samples/step_00000002_0.mp4", "samples/step_00000004_0.png", "job.txtpb"}) {
+       {"samples/step_00000002_0.mp4", "samples/step_00000004_0.png", "job.txtpb",
+        "profile/report.html", "profile/trace.json", "profile/events/rank_000001.events"}) {
     EXPECT_TRUE(fs::exists(fs::path(run) / file)) << file;
   }
   const auto profile = nlohmann::json::parse(testing::read_bytes(run + "/profile.json"));
-  EXPECT_EQ(profile.at("schema"), 1);
-  EXPECT_EQ(profile.at("steps"), 3);
+  EXPECT_EQ(profile.at("schema"), 2);
+  EXPECT_EQ(profile.at("window").at("steps"), 3);
+  EXPECT_FALSE(profile.at("window").at("complete"));  // twenty were asked for
   EXPECT_EQ(profile.at("ranks").size(), 2u);
-  EXPECT_GT(profile.at("compute_share").get<double>(), 0);
+  EXPECT_GT(profile.at("shares").at("compute").get<double>(), 0);
+  EXPECT_EQ(profile.at("curves").at("loss").size(), 4u);
   EXPECT_GT(profile.at("layers").at(0).at("coverage").at("mean").get<double>(), 0);
 }
 

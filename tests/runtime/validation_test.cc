@@ -159,6 +159,23 @@ TEST(Validation, AResumedRunHasOneFile) {
   EXPECT_EQ(steps, (std::vector<int>{0, 2, 3, 4}));  // the stopped step is not validated
 }
 
+TEST(Validation, ARunThatStartsOverHasOneLineForAStep) {
+  TemporaryFolder root;
+  const config::Job job =
+      tiny_job(root.path().string(), 1,
+               with_validation(root, {"training.validation.interval: 1", "training.steps: 2"}));
+  train(job);
+  std::filesystem::remove_all(root.path() / "run/step_00000002");
+  TrainOptions options;
+  options.resume = "latest";
+  EXPECT_EQ(train(job, options).first_step, 0);
+  std::vector<int> steps;
+  for (const auto& line : lines_of(root.path().string() + "/run/validation.jsonl")) {
+    steps.push_back(line.at("step").get<int>());
+  }
+  EXPECT_EQ(steps, (std::vector<int>{0, 1, 2}));
+}
+
 TEST(Metrics, RecordCoverageAndKeptMassByLayerAndHead) {
   const Overrides budgeted = {"attention.method: VSA", "attention.vsa.sparsity { start: 0.5 }",
                               "attention.max_coverage { start: 1 end: .25 increment: -.75 }",

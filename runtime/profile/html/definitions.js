@@ -49,7 +49,6 @@ const DEFINITIONS = {
   'took': 'The longest of the members\' durations.',
   'step number': 'Number of the step in the run.',
   'kernel': 'A scope around kernels. Scopes suspend those around them, so that their times add up.',
-  'activity': 'What a scope counts as: compute or copies.',
   'time': 'Time in the scope, per rank and step.',
   'of all scopes': 'Time in the scope / time in all scopes of this table.',
   'a call': 'Time / calls.',

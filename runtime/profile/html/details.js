@@ -93,8 +93,8 @@ function overhead_section({overhead}) {
   if (!overhead) return;
   part.append(figures([
     figure('overhead', 'overhead', split_percent(overhead.share), `${overhead.steps} steps of either kind`),
-    figure('recorded step', 'overhead', time_parts(overhead.recorded_seconds * 1e3), 'median'),
-    figure('unrecorded step', 'overhead', time_parts(overhead.unrecorded_seconds * 1e3), 'median'),
+    figure('recorded step', 'overhead', time_parts(overhead.recorded_seconds * 1e3, 5), 'median'),
+    figure('unrecorded step', 'overhead', time_parts(overhead.unrecorded_seconds * 1e3, 5), 'median'),
     figure('collecting, writing', 'recording', time_parts(overhead.recording_ms), `${grouped(String(Math.round(overhead.records)))} records, per rank and step`)]));
 }
 

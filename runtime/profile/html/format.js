@@ -21,16 +21,16 @@ const tick = (value) => {
   return text.includes('.') ? text.replace(/\.?0+$/, '') : text;
 };
 
-const scaled = (value, steps) => {
+const scaled = (value, steps, significant = 3) => {
   const [factor, unit] = steps.find(([least]) => Math.abs(value) >= least) ?? steps[steps.length - 1];
-  return [digits(value / factor), unit];
+  return [digits(value / factor, significant), unit];
 };
 const BYTES = [[1e12, 'TB'], [1e9, 'GB'], [1e6, 'MB'], [1e3, 'kB'], [1, 'B']];
 const MILLISECONDS = [[1e3, 's'], [1, 'ms'], [1e-3, 'µs']];
 const COUNTS = [[1e15, 'P'], [1e12, 'T'], [1e9, 'G'], [1e6, 'M'], [1e3, 'k'], [1, '']];
 
 const bytes_parts = (value) => scaled(value, BYTES);
-const time_parts = (ms) => (ms === 0 ? ['0', 'ms'] : scaled(ms, MILLISECONDS));
+const time_parts = (ms, significant) => (ms === 0 ? ['0', 'ms'] : scaled(ms, MILLISECONDS, significant));
 const count_parts = (value) => scaled(value, COUNTS);
 const bytes_text = (value) => bytes_parts(value).join(' ');
 const time_text = (ms) => time_parts(ms).join(' ');

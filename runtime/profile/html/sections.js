@@ -74,13 +74,14 @@ function heads_section({heads}) {
   }
 }
 
-function bytes_section({bytes, bytes_block: block = 1, ranks}) {
+function bytes_section({bytes, bytes_block: block = 1, ranks, window: seen}) {
+  const world = ranks.length + seen.missing_ranks.length;
   const nothing = bytes?.some((row) => row.some((value) => value > 0)) ? undefined
-    : ranks.length === 1 ? 'One rank: nothing is sent.' : 'No bytes were counted between ranks.';
+    : world === 1 ? 'One rank: nothing is sent.' : 'No bytes were counted between ranks.';
   const part = section('bytes', 'Bytes between ranks', `What a rank (row) sent to another one (column) in a step.${block > 1 ? ` A cell sums over ${block} × ${block} ranks.` : ''}${bytes?.length > 64 ? ' Ctrl and wheel to zoom, drag to move.' : ''}`, nothing,
                        nothing ? [] : ['payload']);
   if (nothing) return;
-  const name = (i) => (block > 1 ? `${i * block}–${Math.min(ranks.length, (i + 1) * block) - 1}` : String(i));
+  const name = (i) => (block > 1 ? `${i * block}–${Math.min(world, (i + 1) * block) - 1}` : String(i));
   const side = Math.min(620, Math.max(280, 40 * bytes.length + 70));
   const held = heat_map(part, 'Bytes sent from rank to rank', side, {
     values: () => bytes, zeros: false, zoom: bytes.length > 64, ramp: () => colours.memory.slice(1), x_name: 'to rank', y_name: 'from rank', x_label: name, y_label: name, show: bytes_text,
@@ -97,7 +98,7 @@ function roofline_section({kernels, flops, ranks, window: seen}) {
   else part.append(make('p.absent-why', 'No roofline: no kernel of this job counts both its floating-point operations and its bytes.'));
   const total = kernels.reduce((sum, k) => sum + k.ms, 0);
   part.append(data_table('Kernels', with_values([
-    word_column('kernel', 'name'), word_column('activity', 'activity'), number_column('calls', 'calls', kernels, {decimals: 0, term: 'calls'}), ms_column('time', 'ms', kernels),
+    word_column('kernel', 'name'), word_column('phase', 'phase'), number_column('calls', 'calls', kernels, {decimals: 0, term: 'calls'}), ms_column('time', 'ms', kernels),
     percent_column('of all scopes', (k) => k.ms / total), number_column('a call', (k) => (k.calls ? k.ms / k.calls : undefined), kernels, {unit: 'ms', decimals: 3}),
     number_column('work', (k) => k.flops && k.flops / 1e9, kernels, {unit: 'GFLOP'}), bytes_column('moved', 'bytes', kernels),
     number_column('intensity', (k) => k.flops && k.bytes && k.flops / k.bytes, kernels, {unit: 'FLOP/byte', term: 'intensity', decimals: 1}),

@@ -354,6 +354,22 @@ TEST(SegmentAttentionDevice, NeighboursWithDifferentLists) {
   }
 }
 
+// What a thread block sums query gradients of: up to 8 query blocks, of several batches and heads,
+// of which some have no rows, or none in this pass, and keys in partial blocks.
+TEST(SegmentAttentionDevice, NeighboursWithSomeRowsOfPartialBlocks) {
+  expect_right<BFloat16>(
+      {2, 2, 64, {64, 31, 0, 64, 7, 64}, {64, 3, 17, 64, 33}, 0.6, false, 1, false, true});
+  expect_right<Half>({2, 1, 128, {5, 64, 64, 20, 48}, {40, 1, 64, 9}, 0.7, false, 1, true, true});
+  // Half tiles, 9 of them, and their rows in pools.
+  expect_right<BFloat16>(
+      {2, 1, 128, {32, 32, 5, 0, 32, 20, 32, 1, 32}, {64, 64, 33, 20}, 0.5, true, 1, false, true});
+  expect_right<Half>({1, 2, 64, std::vector<int>(11, 32), {64, 2, 64, 65}, 0.5, false, 1});
+  // Long blocks, of which a warpgroup has the rows above 64.
+  expect_right<BFloat16>(
+      {2, 1, 64, {128, 64, 100, 3}, {128, 5, 64, 70}, 0.7, true, 1, false, true});
+  expect_right<Half>({1, 1, 128, {128, 128, 65}, {64, 4, 128}, 0.8, false, 1, false, true});
+}
+
 TEST(SegmentAttentionDevice, NoKeysAndNoQueries) {
   expect_right<BFloat16>({1, 2, 64, {64, 5}, {}, 1.0});
   expect_right<BFloat16>({1, 2, 64, {}, {64, 5}, 1.0});
@@ -472,10 +488,14 @@ TEST(SegmentAttentionDevice, ASmallWorkspaceGivesTheSameGradients) {
     return device.results();
   };
   expect_identical(with(head_bytes), whole);
-  const Results<float> by_rows = with(0);
-  EXPECT_EQ(plan_segment_attention_backward(p, 0).query_blocks_per_group, 1);
-  EXPECT_TRUE(by_rows.dq == whole.dq);
-  expect_as_exact_as_plain_code(by_rows, c);
+  // Groups that end within what a thread block has otherwise.
+  for (const int blocks : {1, 2}) {
+    const int64_t bytes = int64_t{8192} * blocks * p.max_row_pairs;
+    const Results<float> by_rows = with(bytes);
+    EXPECT_EQ(plan_segment_attention_backward(p, bytes).query_blocks_per_group, blocks);
+    EXPECT_TRUE(by_rows.dq == whole.dq);
+    expect_as_exact_as_plain_code(by_rows, c);
+  }
 }
 
 TEST(SegmentAttentionDevice, WhatNoKernelDoesIsRefused) {

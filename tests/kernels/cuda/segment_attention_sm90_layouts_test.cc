@@ -35,6 +35,33 @@ TEST(SegmentAttentionSm90Layouts, TilesLieWhereTensorMapsPutThem) {
   expect_tiles<Half, 128>();
 }
 
+// Gradients of scores, as the map writes them: panels of 64 or 32 queries, [panel][key][query],
+// whose 16-byte pieces are exchanged by row of 128 bytes; for each warpgroup of each stage.
+template <class T, int kQueryRows>
+void expect_score_gradients() {
+  constexpr int kTiles = 5, kWide = slot_panel_columns(kQueryRows);
+  const auto tiles = as_position_independent_swizzle_layout(
+      typename QueryGradientLayouts<T, 64, kQueryRows>::template ScoreGradients<kTiles>{});
+  for (int tile = 0; tile < kTiles; ++tile) {
+    for (int query = 0; query < kGroupRows; ++query) {
+      for (int key = 0; key < kTileRows; ++key) {
+        const int panel = query / kWide, piece = query % kWide / 8;
+        const int exchange = kWide == 64 ? key % 8 : key / 2 % 4;
+        const int place = ((tile * kGroupRows / kWide + panel) * kTileRows + key) * kWide +
+                          (piece ^ exchange) * 8 + query % 8;
+        ASSERT_EQ(int(tiles(query, key, tile)), place) << query << ", " << key;
+      }
+    }
+  }
+}
+
+TEST(SegmentAttentionSm90Layouts, GradientsOfScoresLieWhereTensorMapsPutThem) {
+  expect_score_gradients<BFloat, 32>();
+  expect_score_gradients<BFloat, 64>();
+  expect_score_gradients<BFloat, 128>();
+  expect_score_gradients<Half, 32>();
+}
+
 // Value 4 n + i of a thread's sums is row 16 warp + lane / 4 + 8 (i / 2), column 8 n +
 // 2 (lane % 4) + i % 2: what masks, statistics and stores are written for.
 template <class Mma, int kColumns>
@@ -60,6 +87,8 @@ TEST(SegmentAttentionSm90Layouts, SumsLieWhereTheKernelTakesThemToBe) {
   expect_sums<Layouts<Half, 128>::OutputMma, 128>();
   expect_sums<GradientLayouts<BFloat, 128, 32>::ScoresMma, 32>();
   expect_sums<GradientLayouts<Half, 64, 32>::ScoresMma, 32>();
+  expect_sums<QueryGradientLayouts<BFloat, 128, 64>::Mma, 128>();
+  expect_sums<QueryGradientLayouts<Half, 64, 32>::Mma, 64>();
 }
 
 // Value i of a left operand: as the sums, of which two groups of 8 columns are one step of 16. So

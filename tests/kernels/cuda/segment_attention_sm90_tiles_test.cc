@@ -2,26 +2,26 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <set>
+#include <tuple>
 #include <vector>
-
-#include "base/philox.h"
 
 namespace sprocket::kernels::cuda {
 namespace {
 
 TEST(SegmentAttentionSm90Tiles, WarpsHoldTheRowsOfTheirBlocksOnce) {
-  for (const int query_rows : {32, 64, 128}) {
-    std::set<std::pair<int, int>> rows;
-    for (int warp = 0; warp < 8; ++warp) {
-      const int block = block_of_warp(warp, query_rows);
-      EXPECT_LT(block, blocks_together(query_rows));
-      EXPECT_TRUE(blocks_of_group(warp / 4, query_rows) >> block & 1);
-      for (int i = 0; i < 16; ++i) rows.emplace(block, first_row_of_warp(warp, query_rows) + i);
+  for (const int groups : {kGroups, kQueryGradientGroups}) {
+    for (const int query_rows : {32, 64, 128}) {
+      std::set<std::pair<int, int>> rows;
+      for (int warp = 0; warp < 4 * groups; ++warp) {
+        const int block = block_of_warp(warp, query_rows);
+        EXPECT_LT(block, blocks_together(query_rows, groups));
+        EXPECT_TRUE(blocks_of_group(warp / 4, query_rows) >> block & 1);
+        for (int i = 0; i < 16; ++i) rows.emplace(block, first_row_of_warp(warp, query_rows) + i);
+      }
+      EXPECT_EQ(rows.size(), 64u * groups);
+      for (const auto& [block, row] : rows) EXPECT_LT(row, query_rows) << block;
     }
-    EXPECT_EQ(rows.size(), 128u);
-    for (const auto& [block, row] : rows) EXPECT_LT(row, query_rows) << block;
   }
 }
 
@@ -32,46 +32,9 @@ TEST(SegmentAttentionSm90Tiles, BlocksOfGroups) {
   EXPECT_EQ(blocks_of_group(1, 64), 2u);
   EXPECT_EQ(blocks_of_group(0, 32), 3u);
   EXPECT_EQ(blocks_of_group(1, 32), 12u);
-}
-
-// Every id of any list once, ascending, with the lists that have it.
-TEST(SegmentAttentionSm90Tiles, UnionOfLists) {
-  for (int seed = 0; seed < 50; ++seed) {
-    const RandomStream random(seed, 0, 0, RandomPurpose::kTest);
-    std::vector<int> lists[4];
-    unsigned expected[40] = {};
-    for (int list = 0; list < 4; ++list) {
-      const double density = random.uniform(1000 + list);
-      for (int id = 0; id < 40; ++id) {
-        if (random.uniform(list * 40 + id) >= density) continue;
-        lists[list].push_back(id);
-        expected[id] |= 1u << list;
-      }
-    }
-    size_t places[4] = {};
-    int former = -1;
-    for (;;) {
-      int heads[4];
-      for (int i = 0; i < 4; ++i) {
-        heads[i] = places[i] < lists[i].size() ? lists[i][places[i]] : kNoBlock;
-      }
-      const int id = smallest_head(heads);
-      const unsigned takers = takers_of(id, heads);
-      if (takers == 0) break;
-      ASSERT_GT(id, former);
-      for (int skipped = former + 1; skipped < id; ++skipped) EXPECT_EQ(expected[skipped], 0u);
-      EXPECT_EQ(takers, expected[id]) << id;
-      for (int i = 0; i < 4; ++i) places[i] += takers >> i & 1;
-      former = id;
-    }
-    for (int i = 0; i < 4; ++i) EXPECT_EQ(places[i], lists[i].size());
-  }
-}
-
-TEST(SegmentAttentionSm90Tiles, NoListsNoTakers) {
-  const int heads[2] = {kNoBlock, kNoBlock};
-  EXPECT_EQ(smallest_head(heads), kNoBlock);
-  EXPECT_EQ(takers_of(kNoBlock, heads), 0u);
+  EXPECT_EQ(blocks_of_group(3, 128), 2u);
+  EXPECT_EQ(blocks_of_group(3, 64), 8u);
+  EXPECT_EQ(blocks_of_group(3, 32), 192u);
 }
 
 TEST(SegmentAttentionSm90Tiles, PiecesOfATileLieInDifferentBanks) {
@@ -112,6 +75,24 @@ TEST(SegmentAttentionSm90Tiles, MapsOfPools) {
             (std::vector<uint64_t>{128, 128, 16, 16}));
   EXPECT_EQ(map_coordinate(7, 0), 0);
   EXPECT_EQ(map_coordinate(7, 128), 7);
+}
+
+// A load of a map has 64 keys of a warpgroup's queries, or of one of its two query blocks.
+TEST(SegmentAttentionSm90Tiles, MapsOfSlots) {
+  for (const auto& [query_rows, columns, panels] :
+       {std::tuple{32, 32, 1}, std::tuple{64, 64, 1}, std::tuple{128, 64, 2}}) {
+    const PairSlot slot = pair_slot(query_rows, 100);
+    const TileMap map = slot_map(slot, 5);
+    const auto wide = static_cast<uint64_t>(columns);
+    EXPECT_EQ(std::vector<uint64_t>(map.extents, map.extents + 5),
+              (std::vector<uint64_t>{wide, 5 * 128, static_cast<uint64_t>(panels), 1, 1}));
+    EXPECT_EQ(std::vector<uint64_t>(map.strides, map.strides + 4),
+              (std::vector<uint64_t>{2 * static_cast<uint64_t>(query_rows), 2 * wide, 16, 16}));
+    EXPECT_EQ(std::vector<uint32_t>(map.box, map.box + 5),
+              (std::vector<uint32_t>{static_cast<uint32_t>(columns), 64, 1, 1, 1}));
+    // Row r, column c of the map is the element of the slots that the first pass wrote.
+    EXPECT_EQ(map.strides[0] * map.extents[1], 2u * 5 * static_cast<uint64_t>(slot.elements()));
+  }
 }
 
 }  // namespace

@@ -12,7 +12,7 @@
 #include "parallel/device/tensor_device.h"
 #include "runtime/parity/parity_samples.h"
 #include "runtime/plan/job_specs.h"
-#include "runtime/profile/step_collector.h"
+#include "runtime/recording/step_collector.h"
 #include "runtime/train/optimizer.h"
 #include "tests/runtime/cuda/dense_operators.h"
 #include "tests/runtime/cuda/host_operators.h"
@@ -54,7 +54,7 @@ config::Job job(const std::string& attention, const std::string& precision,
 struct Step {
   double loss = 0, norm = 0;  // loss: of the rank's tokens
   at::Tensor velocity, gradients, weights;
-  StepTimes times;  // of the second step; without compute when the world has no timeline
+  profile::StepParts times;  // of the second step; without compute when the world has no timeline
 };
 
 // Two of them: the second one starts from the weights that the first one made.
@@ -81,7 +81,7 @@ Step steps(const config::Job& job, std::unique_ptr<comm::Communicator> world,
     step.gradients = network.parameters().flat_gradients().cpu().to(at::kDouble);
     step.norm = optimizer.gradient_norm();
     optimizer.update(1e-3, step.norm);
-    step.times = collector.end_step(1, /*reported=*/true);
+    step.times = collector.end_step();
   }
   step.weights = weights.cpu().clone();
   return step;

@@ -40,6 +40,7 @@ class StagedBackend : public comm::Backend {
 
   int rank() const override { return host_->rank(); }
   int size() const override { return host_->size(); }
+  const std::vector<int>& world_ranks() const override { return host_->member_world_ranks(); }
   std::string refusal(comm::OpKind op, DType, StreamView stream) const override {
     const bool touches_memory = op != comm::OpKind::kBarrier && op != comm::OpKind::kSplit;
     return touches_memory && stream.is_host() ? "expected a device stream, found the host's" : "";
