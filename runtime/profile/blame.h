@@ -36,11 +36,11 @@ struct Blame {
 // A rank is waited for where it is the late one of a matched operation, and where its messages are
 // the last ones that a member waits for beyond that (RecordedOperation::last_alone_ns).
 //
-// The cause is what it has most of beyond the mean of the others. Of a link that is: by how much its
-// messages come later than its lateness explains. A rank whose sends wait in the system's buffers
-// is done with an operation before its messages are through, and looks late by the lengths of the
-// operations. But who is late has worked in the meantime: lateness beyond what the rank works more
-// than the others counts for the link, as far as its messages did come last.
+// The cause is what it has most of beyond the mean of the others. Of a link that is: by how much
+// its messages come later than its lateness explains. A rank whose sends wait in the system's
+// buffers is done with an operation before its messages are through, and looks late by the lengths
+// of the operations. But who is late has worked in the meantime: lateness beyond what the rank
+// works more than the others counts for the link, as far as its messages did come last.
 std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ranks);
 
 }  // namespace sprocket::profile
