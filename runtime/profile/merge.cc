@@ -89,9 +89,10 @@ Report merge_events(const std::string& path, const MergeOptions& options) {
   if (trace) {
     trace->close();
     if (trace->full()) {
-      report.window.notes.push_back(
-          fmt::format("trace.json holds the first {} of {} steps: {} events, of at most {}",
-                      trace->steps(), sums.steps(), trace->events(), options.most_trace_events));
+      report.window.notes.push_back(fmt::format(
+          "trace.json holds the first {} of {} steps of {} ranks: {} events, of at most {}",
+          trace->steps(), sums.steps(), trace->ranks(), trace->events(),
+          options.most_trace_events));
     }
   }
   if (sums.steps() == 0) {

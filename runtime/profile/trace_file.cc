@@ -89,14 +89,18 @@ void TraceFile::name_rank(const RankStep& rank) {
 
 void TraceFile::add(std::span<const RankStep> ranks, std::span<const MatchedOperation> operations,
                     std::span<const int64_t> offsets) {
+  if (full_) return;
   int64_t wanted = 0;
-  for (const RankStep& rank : ranks) {
-    wanted += static_cast<int64_t>(rank.step.intervals.size() + 2 * rank.step.operations.size());
+  size_t fitting = 0;
+  for (; fitting < ranks.size(); ++fitting) {
+    const RecordedStep& step = ranks[fitting].step;
+    const auto events = static_cast<int64_t>(step.intervals.size() + 2 * step.operations.size());
+    if (events_ + wanted + events > most_events_) break;
+    wanted += events;
   }
-  if (full_ || events_ + wanted > most_events_) {
-    full_ = true;
-    return;
-  }
+  full_ = fitting < ranks.size();
+  if (full_ && steps_ > 0) return;
+  ranks = ranks.first(fitting);
   if (steps_ == 0 && !ranks.empty()) zero_ns_ = ranks.front().step.begin_ns;
   events_ += wanted;
   ++steps_;
@@ -131,15 +135,20 @@ void TraceFile::add(std::span<const RankStep> ranks, std::span<const MatchedOper
   }
   for (const MatchedOperation& operation : operations) {
     if (!operation.matched) continue;
+    std::vector<OperationMember> drawn;
+    for (const OperationMember& member : operation.members) {
+      if (lanes.contains(member.operation)) drawn.push_back(member);
+    }
+    if (drawn.size() < 2) continue;
     const int64_t flow = ++flows_;
-    for (size_t m = 0; m < operation.members.size(); ++m) {
-      const OperationMember& member = operation.members[m];
-      const char* const step = m == 0 ? "s" : m + 1 == operation.members.size() ? "f" : "t";
-      const int64_t middle = (member.operation->start_ns + member.operation->end_ns) / 2;
+    for (size_t m = 0; m < drawn.size(); ++m) {
+      const RecordedOperation& op = *drawn[m].operation;
+      const char* const step = m == 0 ? "s" : m + 1 == drawn.size() ? "f" : "t";
+      const int64_t middle = (op.start_ns + op.end_ns) / 2;
       add_event(fmt::format(
           R"({{"ph":"{}","name":"{}","cat":"flow","id":{},"pid":{},"tid":{},"ts":{:.3f},"bp":"e"}})",
-          step, comm::name_of(member.operation->op), flow, member.rank, lanes.at(member.operation),
-          us(middle - offsets[member.rank_step] - zero_ns_)));
+          step, comm::name_of(op.op), flow, drawn[m].rank, lanes.at(&op),
+          us(middle - offsets[drawn[m].rank_step] - zero_ns_)));
     }
   }
 }

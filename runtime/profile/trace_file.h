@@ -17,8 +17,8 @@ namespace sprocket::profile {
 
 class TraceFile {
  public:
-  // Replaces a file that is there; holds at most `most_events`, in whole steps. Throws OutputError,
-  // as all of it does.
+  // Replaces a file that is there; holds at most `most_events`, in whole steps, or one step of the
+  // first ranks when all of them are too many. Throws OutputError, as all of it does.
   TraceFile(std::string path, int64_t most_events);
 
   // offsets: of the ranks' clocks (clock_offsets.h).
@@ -28,7 +28,8 @@ class TraceFile {
 
   int64_t steps() const { return steps_; }
   int64_t events() const { return events_; }
-  bool full() const { return full_; }  // a step did not fit
+  bool full() const { return full_; }  // a step, or some rank's part of it, did not fit
+  int64_t ranks() const { return std::ssize(named_); }
 
  private:
   void add_event(const std::string& json);

@@ -196,7 +196,26 @@ TEST_F(Merge, ATraceThatIsFullHoldsWholeStepsAndSaysSo) {
   options.most_trace_events = 50;
   const Report r = merge_events(events(), options);
   ASSERT_EQ(r.window.notes.size(), 1u);
-  EXPECT_THAT(r.window.notes[0], HasSubstr("holds the first 2 of 4 steps"));
+  EXPECT_THAT(r.window.notes[0], HasSubstr("holds the first 2 of 4 steps of 2 ranks: 44 events"));
+}
+
+TEST_F(Merge, ATraceThatIsTooSmallForAStepHasItsFirstRanks) {
+  SyntheticStep step = two_ranks();
+  for (int r = 2; r < 6; ++r) step.ranks.push_back(step.ranks[0]);
+  write_synthetic(events(), step, 2);
+  MergeOptions options;
+  options.trace = trace();
+  options.most_trace_events = 40;
+  const Report r = merge_events(events(), options);
+  EXPECT_THAT(r.window.notes[0], HasSubstr("holds the first 1 of 2 steps of 3 ranks: 33 events"));
+  std::ifstream file(trace());
+  int flows = 0;
+  const auto trace = nlohmann::json::parse(file);
+  for (const auto& event : trace.at("traceEvents")) {
+    EXPECT_LT(event.at("pid").get<int>(), 3);
+    flows += event.at("ph") == "f";
+  }
+  EXPECT_EQ(flows, 3);
 }
 
 TEST_F(Merge, WhatARankRecordedBeforeItDiedIsReported) {
