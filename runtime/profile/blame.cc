@@ -122,8 +122,11 @@ std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ran
   const auto worst =
       std::max_element(sums.ranks.begin(), sums.ranks.end(),
                        [&](const RankSums& a, const RankSums& b) { return waited(a) < waited(b); });
-  double wall = 0;
-  for (const RankSums& rank : sums.ranks) wall += as_double(rank.parts.wall_ns);
+  double wall = 0, exposed = 0;
+  for (const RankSums& rank : sums.ranks) {
+    wall += as_double(rank.parts.wall_ns);
+    exposed += as_double(rank.parts.exposed_ns);
+  }
   const size_t index = worst - sums.ranks.begin();
   const Against against(sums, index);
   Blame blame;
@@ -131,7 +134,7 @@ std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ran
   const double more =
       against.compare([&](const RankSums& r) { return as_double(waited(r)); }).excess();
   blame.waited_share = wall > 0 ? more / wall : 0;
-  if (blame.waited_share < kLeastShare) return std::nullopt;
+  if (blame.waited_share < kLeastShare || more > exposed) return std::nullopt;
 
   const auto part = [&](int64_t StepParts::*member) {
     return against.compare([member](const RankSums& r) { return as_double(r.parts.*member); });

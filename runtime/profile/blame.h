@@ -31,7 +31,8 @@ struct Blame {
 };
 
 // None where no rank makes the others wait for a fiftieth of the time more than other ranks do on
-// average: ranks that are late by turns are nobody's fault.
+// average: ranks that are late by turns are nobody's fault. Nor where that is longer than all
+// exposed communication: then compute hides most of it, and it costs nothing.
 //
 // A rank is waited for where it is the late one of a matched operation, and where its messages are
 // the last ones that a member waits for beyond that (RecordedOperation::last_alone_ns).
