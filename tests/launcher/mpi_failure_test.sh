@@ -30,7 +30,9 @@ until_true() {
   done
 }
 
-has_checkpoint() { compgen -G "$folder/run/step_*/MANIFEST" >/dev/null; }
+# What is being written, or was when a job broke, is called step_N.tmp-*.
+checkpoints() { ls "$folder/run" 2>/dev/null | grep -xE 'step_[0-9]+'; }
+has_checkpoint() { checkpoints >/dev/null; }
 has_ended() { ! kill -0 "$job" 2>/dev/null; }
 
 # break_job SIGNAL CODE: sends SIGNAL to the second rank of a running job, which must then end with CODE.
@@ -51,7 +53,7 @@ break_job() {
 
 continues() {
   local newest steps
-  newest=$(basename "$(ls -d "$folder"/run/step_* | tail -1)")
+  newest=$(checkpoints | tail -1)
   steps=$((10#${newest#step_} + 2))
   timeout 100 "${mpirun[@]}" "${train[@]}" --set "training.steps: $steps" --resume latest >"$folder/log" 2>&1 ||
     fail "resume after a failure: exit code $?:"
