@@ -314,11 +314,6 @@ class Checker {
     }
   }
 
-  static bool limits_imports(const Attention& attention) {
-    return std::any_of(attention.max_coverage().begin(), attention.max_coverage().end(),
-                       [](const Schedule& share) { return share.start() < 1 || share.end() < 1; });
-  }
-
   // What has kernels on a device.
   void check_device_attention() {
     const Attention& attention = job_.attention();
@@ -330,29 +325,6 @@ class Checker {
       findings_.add({cubes ? "attention.cube" : "attention.block_tokens", "compute.device"},
                     fmt::format("{} tokens in a block; legal with CUDA: at most {}", tokens,
                                 kMostDeviceBlockTokens));
-    }
-    const std::vector<std::string> paths = {"attention.method", "compute.device"};
-    switch (attention.method()) {
-      case Attention::DENSE:
-      case Attention::SLIDING_TILE:
-        break;
-      case Attention::VSA:
-        if (attention.vsa().score() != Vsa::MEAN) {
-          findings_.add({"attention.vsa.score", "compute.device"},
-                        "SUBBLOCK has no kernels on a device; legal with CUDA: MEAN");
-        }
-        if (attention.domains() > 1 && limits_imports(attention)) {
-          findings_.add({"attention.max_coverage", "compute.device"},
-                        "a budget below 1 has no kernels on a device; legal with CUDA: 1");
-        }
-        break;
-      case Attention::BSA:
-      case Attention::PSA:
-      case Attention::ASA:
-        findings_.add(paths, fmt::format("{} has no kernels on a device; legal with CUDA: DENSE, "
-                                         "VSA, SLIDING_TILE",
-                                         Attention::Method_Name(attention.method())));
-        break;
     }
   }
 

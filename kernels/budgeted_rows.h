@@ -46,8 +46,9 @@ struct RowsShape {
   int video_blocks() const { return kv_blocks - prefix_blocks; }
   // The call's query blocks in front of its video's.
   int prefix_rows() const;
-  template <class A>
-  static RowsShape of(const SampledScoreProblem<A>& p) {
+  // Of a SampledScoreProblem or of GivenScores.
+  template <class Scores>
+  static RowsShape of(const Scores& p) {
     return {p.batch,         p.heads,  p.query_blocks, p.kv_blocks, p.first_query_block,
             p.prefix_blocks, p.threads};
   }

@@ -158,13 +158,11 @@ class LevelSink : public ScoreRowSink<A> {
   std::vector<Scratch> scratch_;
 };
 
-template <class A>
-void check_levels(const SampledScoreProblem<A>& scores, const LevelSelection& selection,
-                  const PyramidLayout& layout) {
+void check_levels(int kv_blocks, const LevelSelection& selection, const PyramidLayout& layout) {
   const size_t given =
       selection.rule == LevelRule::kQuota ? selection.quotas.size() : selection.thresholds.size();
   SPROCKET_CHECK_EQ(given, layout.widths.size());
-  SPROCKET_CHECK_EQ(layout.blocks(), scores.kv_blocks);
+  SPROCKET_CHECK_EQ(layout.blocks(), kv_blocks);
 }
 
 template <class A>
@@ -188,20 +186,17 @@ class AssignerRule : public internal::LevelRule<A> {
 template <class A>
 SegmentTable select_levels(const SampledScoreProblem<A>& scores, const LevelSelection& selection,
                            const PyramidLayout& layout, const uint8_t* caps, uint8_t* levels) {
-  check_levels(scores, selection, layout);
+  check_levels(scores.kv_blocks, selection, layout);
   LevelSink<A> sink(scores, selection, layout, caps, levels);
   sampled_scores(scores, sink);
   return sink.table();
 }
 
-template <class A>
-std::unique_ptr<BudgetedSelection<A>> budgeted_selection(const SampledScoreProblem<A>& scores,
-                                                         const LevelSelection& selection,
-                                                         const PyramidLayout& layout,
-                                                         const uint8_t* caps,
-                                                         const DomainBudget& budget,
-                                                         HeldDomains held) {
-  check_levels(scores, selection, layout);
+template <class A, class Scores>
+std::unique_ptr<BudgetedSelection<A>> budgeted_selection(
+    const Scores& scores, const LevelSelection& selection, const PyramidLayout& layout,
+    const uint8_t* caps, const DomainBudget& budget, HeldDomains held) {
+  check_levels(scores.kv_blocks, selection, layout);
   const internal::RowsShape shape = internal::RowsShape::of(scores);
   auto rows = std::make_unique<internal::BudgetedRows<A>>(
       shape, budget, held,
@@ -221,6 +216,9 @@ template SegmentTable select_levels(const SampledScoreProblem<double>&, const Le
                                     const PyramidLayout&, const uint8_t*, uint8_t*);
 template std::unique_ptr<BudgetedSelection<float>> budgeted_selection(
     const SampledScoreProblem<float>&, const LevelSelection&, const PyramidLayout&, const uint8_t*,
+    const DomainBudget&, HeldDomains);
+template std::unique_ptr<BudgetedSelection<float>> budgeted_selection(
+    const GivenScores<float>&, const LevelSelection&, const PyramidLayout&, const uint8_t*,
     const DomainBudget&, HeldDomains);
 template std::unique_ptr<BudgetedSelection<double>> budgeted_selection(
     const SampledScoreProblem<double>&, const LevelSelection&, const PyramidLayout&, const uint8_t*,

@@ -69,12 +69,12 @@ template <class A>
 SegmentTable select_levels(const SampledScoreProblem<A>& scores, const LevelSelection& selection,
                            const PyramidLayout& layout, const uint8_t* caps, uint8_t* levels);
 
-// The same with a budget; a row's shares are its scores over their sum. All arguments must outlive
-// the result.
-template <class A>
+// The same with a budget; a row's shares are its scores over their sum. Scores: SampledScoreProblem
+// or GivenScores of A. `selection` and what follows must outlive the result.
+template <class A, class Scores>
 std::unique_ptr<BudgetedSelection<A>> budgeted_selection(
-    const SampledScoreProblem<A>& scores, const LevelSelection& selection,
-    const PyramidLayout& layout, const uint8_t* caps, const DomainBudget& budget, HeldDomains held);
+    const Scores& scores, const LevelSelection& selection, const PyramidLayout& layout,
+    const uint8_t* caps, const DomainBudget& budget, HeldDomains held);
 
 // The coarsest level each block of keys is similar enough for: the largest t whose test passes,
 // even if a smaller one's fails, and 1 if none does. The test of level t: the mean, over the

@@ -117,8 +117,8 @@ class MassRule : public internal::LevelRule<A> {
 
 }  // namespace
 
-template <class A>
-std::unique_ptr<BudgetedSelection<A>> budgeted_selection(const SampledScoreProblem<A>& scores,
+template <class A, class Scores>
+std::unique_ptr<BudgetedSelection<A>> budgeted_selection(const Scores& scores,
                                                          const MassSelection& selection,
                                                          const DomainBudget& budget,
                                                          HeldDomains held) {
@@ -139,6 +139,10 @@ template SegmentTable select_by_mass(const SampledScoreProblem<float>&, const Ma
 template SegmentTable select_by_mass(const SampledScoreProblem<double>&, const MassSelection&);
 template std::unique_ptr<BudgetedSelection<float>> budgeted_selection(
     const SampledScoreProblem<float>&, const MassSelection&, const DomainBudget&, HeldDomains);
+template std::unique_ptr<BudgetedSelection<float>> budgeted_selection(const GivenScores<float>&,
+                                                                      const MassSelection&,
+                                                                      const DomainBudget&,
+                                                                      HeldDomains);
 template std::unique_ptr<BudgetedSelection<double>> budgeted_selection(
     const SampledScoreProblem<double>&, const MassSelection&, const DomainBudget&, HeldDomains);
 

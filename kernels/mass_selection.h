@@ -50,10 +50,10 @@ class MassSelector {
 template <class A>
 SegmentTable select_by_mass(const SampledScoreProblem<A>& scores, const MassSelection& selection);
 
-// The same with a budget; a row's shares are its scores over their sum. All arguments must outlive
-// the result.
-template <class A>
-std::unique_ptr<BudgetedSelection<A>> budgeted_selection(const SampledScoreProblem<A>& scores,
+// The same with a budget; a row's shares are its scores over their sum. Scores: SampledScoreProblem
+// or GivenScores of A. `selection` and what follows must outlive the result.
+template <class A, class Scores>
+std::unique_ptr<BudgetedSelection<A>> budgeted_selection(const Scores& scores,
                                                          const MassSelection& selection,
                                                          const DomainBudget& budget,
                                                          HeldDomains held);

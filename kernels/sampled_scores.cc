@@ -316,7 +316,24 @@ void sampled_scores(const SampledScoreProblem<A>& problem, ScoreRowSink<A>& sink
   }
 }
 
+template <class A>
+void sampled_scores(const GivenScores<A>& given, ScoreRowSink<A>& sink) {
+  const int64_t video_blocks = given.kv_blocks - given.prefix_blocks;
+  const int64_t rows = int64_t{given.batch} * given.heads * given.query_blocks;
+  SPROCKET_CHECK_EQ(static_cast<int64_t>(given.scores.size()), rows * video_blocks);
+  const int first =
+      std::clamp(given.prefix_blocks - given.first_query_block, 0, given.query_blocks);
+#pragma omp parallel for num_threads(given.threads) schedule(static)
+  for (int64_t row = 0; row < rows; ++row) {
+    const int query_block = static_cast<int>(row % given.query_blocks);
+    if (query_block < first) continue;
+    sink.take(omp_get_thread_num(), row / given.query_blocks, query_block,
+              given.scores.subspan(row * video_blocks, video_blocks));
+  }
+}
+
 template void sampled_scores(const SampledScoreProblem<float>&, ScoreRowSink<float>&);
 template void sampled_scores(const SampledScoreProblem<double>&, ScoreRowSink<double>&);
+template void sampled_scores(const GivenScores<float>&, ScoreRowSink<float>&);
 
 }  // namespace sprocket::kernels

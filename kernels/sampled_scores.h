@@ -59,4 +59,22 @@ class ScoreRowSink {
 template <class A>
 void sampled_scores(const SampledScoreProblem<A>& problem, ScoreRowSink<A>& sink);
 
+// Scores that are there already, made elsewhere by the same definition.
+template <class A>
+struct GivenScores {
+  int batch = 0;
+  int heads = 0;
+  int query_blocks = 0;
+  int kv_blocks = 0;  // all of them, prefix included
+  // [batch * heads, query_blocks, kv_blocks - prefix_blocks]; rows of prefix query blocks are not
+  // looked at.
+  std::span<const A> scores;
+  int first_query_block = 0;
+  int prefix_blocks = 0;
+  int threads = 1;
+};
+
+template <class A>
+void sampled_scores(const GivenScores<A>& given, ScoreRowSink<A>& sink);
+
 }  // namespace sprocket::kernels

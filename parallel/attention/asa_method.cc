@@ -6,6 +6,7 @@
 #include "parallel/attention/domain_imports.h"
 #include "parallel/attention/global_branch.h"
 #include "parallel/attention/sampled_blocks.h"
+#include "parallel/attention/selection_device.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -56,24 +57,53 @@ class AsaMethod : public FineStageMethod {
   Selection select(const ShardTensors& tensors) const {
     const SampledBlocks sampled = sample_and_gather(context_, tensors, spec_.sampling);
     Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.select");
+    const auto budget = domain_budget(context_, budget_, static_cast<int>(sampled.q.size(1)));
+    Selection selection =
+        sampled.q.is_cpu() ? select_on_host(sampled, budget) : select_on_device(sampled, budget);
+    if (global_) {
+      selection.global_table = std::make_shared<kernels::SegmentTable>(
+          global_->table(*selection.table, spec_.exclude_selected));
+    }
+    return selection;
+  }
+
+  // Scores: a SampledScoreProblem or GivenScores.
+  template <class A, class Scores>
+  Selection select_by_budget(const Scores& scores, const kernels::DomainBudget& budget) const {
+    return select_within(
+        context_, budget,
+        *kernels::budgeted_selection<A>(scores, spec_.selection, budget,
+                                        held_domains(context_.layout, context_.blocks)));
+  }
+
+  Selection select_on_host(const SampledBlocks& sampled,
+                           const std::optional<kernels::DomainBudget>& budget) const {
     Selection selection;
     dispatch_accumulator_type(sampled.q.scalar_type(), [&](auto zero) {
       using A = decltype(zero);
       const auto problem = sampled.problem<A>(context_, spec_.score);
-      if (const auto budget = domain_budget(context_, budget_, problem.heads)) {
-        selection = select_within(
-            context_, *budget,
-            *kernels::budgeted_selection<A>(problem, spec_.selection, *budget,
-                                            held_domains(context_.layout, context_.blocks)));
+      if (budget) {
+        selection = select_by_budget<A>(problem, *budget);
         return;
       }
       selection.table = std::make_shared<kernels::SegmentTable>(
           kernels::select_by_mass<A>(problem, spec_.selection));
     });
-    if (global_) {
-      selection.global_table = std::make_shared<kernels::SegmentTable>(
-          global_->table(*selection.table, spec_.exclude_selected));
+    return selection;
+  }
+
+  Selection select_on_device(const SampledBlocks& sampled,
+                             const std::optional<kernels::DomainBudget>& budget) const {
+    const device::ScoreTensors tensors = device::sampled_scores(context_, sampled, spec_.score);
+    if (budget) {
+      const at::Tensor scores = tensors.scores.cpu();
+      return select_by_budget<float>(given_scores(context_, scores), *budget);
     }
+    const kernels::MassBounds bounds =
+        kernels::mass_bounds(spec_.selection, static_cast<int>(tensors.scores.size(3)));
+    Selection selection;
+    selection.table =
+        std::make_shared<kernels::SegmentTable>(device::select_by_mass(tensors, bounds));
     return selection;
   }
 

@@ -3,7 +3,7 @@
 #include <ATen/ops/empty.h>
 
 #include "kernels/block_pooling.h"
-#include "parallel/attention/vsa_device.h"
+#include "parallel/attention/block_summaries_device.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {

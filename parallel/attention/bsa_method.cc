@@ -9,6 +9,7 @@
 #include "parallel/attention/block_summaries.h"
 #include "parallel/attention/domain_imports.h"
 #include "parallel/attention/pruned_queries.h"
+#include "parallel/attention/selection_device.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -34,34 +35,21 @@ class BsaMethod : public FineStageMethod {
     {
       Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.pool",
                             [&] { return moving(tensors.k); });
-      q_means = kept_means(*selection.pruning, tensors.q);
+      const PrunedQueries pruned(selection.pruning, tensors.q.device(), context_.threads);
+      q_means = pruned.means(pruned.gather(tensors.q));
       k_means = block_means(tensors.k, context_.blocks.own_offsets(), context_.threads);
     }
     k_means = gather_blocks(context_.blocks, context_.group.tensors, {k_means})[0];
     Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.select");
-    const int batch = static_cast<int>(k_means.size(0)), heads = static_cast<int>(k_means.size(1)),
-              head_dim = static_cast<int>(k_means.size(3));
-    const auto budget = domain_budget(context_, budget_, heads);
-    dispatch_accumulator_type(k_means.scalar_type(), [&](auto zero) {
-      using A = decltype(zero);
-      const auto* const qc = static_cast<const A*>(q_means.data_ptr());
-      const auto* const kc = static_cast<const A*>(k_means.data_ptr());
-      if (!budget) {
-        selection.table = std::make_shared<kernels::SegmentTable>(kernels::select_by_threshold<A>(
-            qc, kc, batch, heads, context_.own_blocks(), context_.layout.blocks(), head_dim,
-            context_.scale, spec_.threshold, context_.threads));
-        return;
-      }
-      const auto pruning = selection.pruning;
-      selection =
-          select_within(context_, *budget,
-                        *kernels::budgeted_selection<A>(
-                            qc, kc, batch, heads, context_.own_blocks(), context_.layout.blocks(),
-                            head_dim, context_.scale, spec_.threshold, *budget,
-                            held_domains(context_.layout, context_.blocks), context_.threads));
-      selection.pruning = pruning;
-    });
-    return selection;
+    const auto budget = domain_budget(context_, budget_, static_cast<int>(k_means.size(1)));
+    if (!k_means.is_cpu() && !budget) {
+      selection.table = std::make_shared<kernels::SegmentTable>(select_on_device(q_means, k_means));
+      return selection;
+    }
+    // Budgets have no kernels on a device.
+    Selection selected = select(q_means.cpu(), k_means.cpu(), budget);
+    selected.pruning = selection.pruning;
+    return selected;
   }
 
   // With the share of its queries that a head keeps.
@@ -87,30 +75,42 @@ class BsaMethod : public FineStageMethod {
     }
     const int exempt =
         std::clamp(layout.prefix_blocks() - context_.first_block(), 0, context_.own_blocks());
-    kernels::QueryPruning pruning;
-    dispatch_compute_type(q_BLHD.scalar_type(), [&](auto zero) {
-      using T = decltype(zero);
-      pruning = kernels::prune_queries<T>(
-          const_head_view<T>(q_BLHD), context_.blocks.own_offsets(), positions,
-          static_cast<int>(q_BLHD.size(0)), static_cast<int>(q_BLHD.size(2)),
-          static_cast<int>(q_BLHD.size(3)), spec_.pruning, exempt, context_.threads);
-    });
-    return pruning;
+    return prune_queries(q_BLHD, context_.blocks.own_offsets(), positions, spec_.pruning, exempt,
+                         context_.threads);
   }
 
-  at::Tensor kept_means(const kernels::QueryPruning& pruning, const at::Tensor& q_BLHD) const {
-    QuerySide kept{q_BLHD, {}, nullptr, {}, 1, context_.threads};
-    prune(pruning, kept);
-    at::Tensor means =
-        at::empty({q_BLHD.size(0), q_BLHD.size(2), context_.own_blocks(), q_BLHD.size(3)},
-                  q_BLHD.options().dtype(accumulator_type(q_BLHD.scalar_type())));
-    dispatch_compute_type(q_BLHD.scalar_type(), [&](auto zero) {
-      using T = decltype(zero);
-      kernels::kept_means<T>(
-          const_head_view<T>(kept.q_BLHD), pruning, static_cast<int>(q_BLHD.size(3)),
-          static_cast<kernels::Accumulator<T>*>(means.data_ptr()), context_.threads);
+  kernels::SegmentTable select_on_device(const at::Tensor& q_means,
+                                         const at::Tensor& k_means) const {
+    const int prefix = context_.layout.prefix_blocks(), video = context_.layout.blocks() - prefix;
+    return device::select_by_threshold(
+        {q_means, k_means, {}, context_.scale, context_.first_block(), prefix},
+        kernels::threshold_bounds(spec_.threshold, video, video));
+  }
+
+  // On the processor.
+  Selection select(const at::Tensor& q_means, const at::Tensor& k_means,
+                   const std::optional<kernels::DomainBudget>& budget) const {
+    const int batch = static_cast<int>(k_means.size(0)), heads = static_cast<int>(k_means.size(1)),
+              head_dim = static_cast<int>(k_means.size(3));
+    Selection selection;
+    dispatch_accumulator_type(k_means.scalar_type(), [&](auto zero) {
+      using A = decltype(zero);
+      const auto* const qc = static_cast<const A*>(q_means.data_ptr());
+      const auto* const kc = static_cast<const A*>(k_means.data_ptr());
+      if (!budget) {
+        selection.table = std::make_shared<kernels::SegmentTable>(kernels::select_by_threshold<A>(
+            qc, kc, batch, heads, context_.own_blocks(), context_.layout.blocks(), head_dim,
+            context_.scale, spec_.threshold, context_.threads));
+        return;
+      }
+      selection =
+          select_within(context_, *budget,
+                        *kernels::budgeted_selection<A>(
+                            qc, kc, batch, heads, context_.own_blocks(), context_.layout.blocks(),
+                            head_dim, context_.scale, spec_.threshold, *budget,
+                            held_domains(context_.layout, context_.blocks), context_.threads));
     });
-    return means;
+    return selection;
   }
 
   MethodContext context_;

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include "parallel/attention/block_summaries.h"
 #include "parallel/attention/pass_work.h"
+#include "parallel/device/host_copy.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -15,6 +18,27 @@ namespace {
 constexpr int kSegmentGroups = 64;
 
 int size(const at::Tensor& x, int dim) { return static_cast<int>(x.size(dim)); }
+
+// The groups of a share on a device: their own tokens as blocks of rows, and what part of a group
+// these are. A partial mean of kernels/global_tokens.h is the mean of the own tokens times this.
+struct OwnGroups {
+  std::vector<int64_t> offsets;
+  at::Tensor parts_G11;  // fp32
+};
+OwnGroups own_groups(const kernels::GlobalTokens& tokens, const GlobalShare& own,
+                     const at::Device& device) {
+  OwnGroups groups{{0}, {}};
+  std::vector<float> parts;
+  for (int64_t i = 0; i < own.groups.count; ++i) {
+    const int64_t group = own.groups.first + i;
+    const int64_t end = std::min((group + 1) * tokens.group_tokens, own.first_token + own.tokens);
+    groups.offsets.push_back(end - own.first_token);
+    parts.push_back(static_cast<float>(groups.offsets[i + 1] - groups.offsets[i]) /
+                    static_cast<float>(tokens.tokens_of(group)));
+  }
+  groups.parts_G11 = floats_on(parts, device).view({own.groups.count, 1, 1});
+  return groups;
+}
 
 }  // namespace
 
@@ -81,6 +105,12 @@ void GlobalBranch::gather(const at::Tensor& k_BLHD, const at::Tensor& v_BLHD) {
     const at::Tensor partial = part(sent, context_.blocks.self, context_.blocks.self, k_BLHD);
     for (int i = 0; i < 2; ++i) {
       const at::Tensor rows = video_rows(i == 0 ? k_BLHD : v_BLHD);
+      if (!rows.is_cpu()) {
+        const OwnGroups groups = own_groups(tokens_, own, rows.device());
+        const at::Tensor means_BHGD = block_means(rows, groups.offsets, context_.threads);
+        partial[i].copy_(means_BHGD.transpose(1, 2) * groups.parts_G11);
+        continue;
+      }
       dispatch_compute_type(rows.scalar_type(), [&](auto zero) {
         using T = decltype(zero);
         kernels::partial_group_means<T>(const_head_view<T>(rows), tokens_, own.first_token,
@@ -154,6 +184,12 @@ void GlobalBranch::add_gradients(const QuerySide& query,
   const at::Tensor d_own = part(received, context_.blocks.self, context_.blocks.self, k_);
   for (int i = 0; i < 2; ++i) {
     const at::Tensor dx = video_rows(i == 0 ? gradients.dk : gradients.dv);
+    if (!dx.is_cpu()) {
+      const OwnGroups groups = own_groups(tokens_, own, dx.device());
+      add_block_mean_gradients((d_own[i] * groups.parts_G11).transpose(1, 2), groups.offsets, dx,
+                               context_.threads);
+      continue;
+    }
     dispatch_accumulator_type(dx.scalar_type(), [&](auto zero) {
       using A = decltype(zero);
       kernels::add_group_gradient<A>(const_head_view<A>(d_own[i]), tokens_, own.first_token,

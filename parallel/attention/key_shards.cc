@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include "parallel/attention/key_rows_device.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -43,6 +44,10 @@ at::Tensor expand_rows(const KeyShards& keys, const at::Tensor& x_BLHD, int thre
   if (keys.whole.levels() == 1) return x_BLHD;
   const at::Tensor rows = at::empty(
       {x_BLHD.size(0), keys.own.rows(), x_BLHD.size(2), x_BLHD.size(3)}, x_BLHD.options());
+  if (!rows.is_cpu()) {
+    device::expand_pyramid(x_BLHD, keys.own, rows);
+    return rows;
+  }
   dispatch_compute_type(x_BLHD.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     kernels::expand_pyramid<T>(const_head_view<T>(x_BLHD), keys.own, size(rows, 0), size(rows, 2),
@@ -55,6 +60,10 @@ at::Tensor gather_row_gradients(const KeyShards& keys, const at::Tensor& drows, 
   if (keys.whole.levels() == 1) return drows;
   const at::Tensor dx =
       at::zeros({drows.size(0), keys.own.tokens(), drows.size(2), drows.size(3)}, drows.options());
+  if (!dx.is_cpu()) {
+    device::add_pyramid_gradient(drows, keys.own, dx);
+    return dx;
+  }
   dispatch_accumulator_type(dx.scalar_type(), [&](auto zero) {
     using A = decltype(zero);
     kernels::add_pyramid_gradient<A>(const_head_view<A>(drows), keys.own, size(dx, 0), size(dx, 2),

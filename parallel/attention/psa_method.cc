@@ -4,8 +4,10 @@
 #include "kernels/level_selection.h"
 #include "parallel/attention/attention_method.h"
 #include "parallel/attention/block_summaries.h"
+#include "parallel/attention/block_summaries_device.h"
 #include "parallel/attention/domain_imports.h"
 #include "parallel/attention/sampled_blocks.h"
+#include "parallel/attention/selection_device.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -25,18 +27,17 @@ class PsaMethod : public FineStageMethod {
     const SampledBlocks sampled = sample_and_gather(context_, tensors, spec_.sampling);
     const at::Tensor caps = spec_.similarity.empty() ? at::Tensor() : gather_caps(tensors.k);
     Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.select");
+    const auto budget = domain_budget(context_, budget_, static_cast<int>(sampled.q.size(1)));
+    if (!sampled.q.is_cpu()) return select_on_device(sampled, caps, budget);
     Selection selection;
     dispatch_accumulator_type(sampled.q.scalar_type(), [&](auto zero) {
       using A = decltype(zero);
       const auto problem = sampled.problem<A>(context_, spec_.score);
-      const uint8_t* const most = caps.defined() ? caps.data_ptr<uint8_t>() : nullptr;
-      if (const auto budget = domain_budget(context_, budget_, problem.heads)) {
-        selection = select_within(
-            context_, *budget,
-            *kernels::budgeted_selection<A>(problem, spec_.levels, pyramid_, most, *budget,
-                                            held_domains(context_.layout, context_.blocks)));
+      if (budget) {
+        selection = select_by_budget<A>(problem, caps, *budget);
         return;
       }
+      const uint8_t* const most = caps.defined() ? caps.data_ptr<uint8_t>() : nullptr;
       selection.table = std::make_shared<kernels::SegmentTable>(
           kernels::select_levels<A>(problem, spec_.levels, pyramid_, most, nullptr));
     });
@@ -55,22 +56,58 @@ class PsaMethod : public FineStageMethod {
   }
 
  private:
+  // Scores: a SampledScoreProblem or GivenScores. caps: on the processor.
+  template <class A, class Scores>
+  Selection select_by_budget(const Scores& scores, const at::Tensor& caps,
+                             const kernels::DomainBudget& budget) const {
+    const uint8_t* const most = caps.defined() ? caps.data_ptr<uint8_t>() : nullptr;
+    return select_within(
+        context_, budget,
+        *kernels::budgeted_selection<A>(scores, spec_.levels, pyramid_, most, budget,
+                                        held_domains(context_.layout, context_.blocks)));
+  }
+
+  Selection select_on_device(const SampledBlocks& sampled, const at::Tensor& caps,
+                             const std::optional<kernels::DomainBudget>& budget) const {
+    const device::ScoreTensors tensors = device::sampled_scores(context_, sampled, spec_.score);
+    if (budget) {
+      const at::Tensor scores = tensors.scores.cpu();
+      return select_by_budget<float>(given_scores(context_, scores),
+                                     caps.defined() ? caps.cpu() : caps, *budget);
+    }
+    const kernels::LevelBounds bounds =
+        kernels::level_bounds(spec_.levels, static_cast<int>(tensors.scores.size(3)));
+    Selection selection;
+    selection.table = std::make_shared<kernels::SegmentTable>(
+        device::select_levels(tensors, bounds, pyramid_, caps));
+    return selection;
+  }
+
   // [B, H, blocks] of the whole sequence.
   at::Tensor gather_caps(const at::Tensor& k_BLHD) const {
-    at::Tensor own = at::empty({k_BLHD.size(0), k_BLHD.size(2), context_.own_blocks()},
-                               k_BLHD.options().dtype(at::kByte));
+    at::Tensor own;
     {
       Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.select");
-      dispatch_compute_type(k_BLHD.scalar_type(), [&](auto zero) {
-        using T = decltype(zero);
-        kernels::similarity_caps<T>(const_head_view<T>(k_BLHD), context_.blocks.own_offsets(),
-                                    static_cast<int>(k_BLHD.size(0)),
-                                    static_cast<int>(k_BLHD.size(2)),
-                                    static_cast<int>(k_BLHD.size(3)), kPsaWidths, spec_.similarity,
-                                    own.data_ptr<uint8_t>(), context_.threads);
-      });
+      own = own_caps(k_BLHD);
     }
     return gather_blocks(context_.blocks, context_.group.tensors, {own})[0];
+  }
+
+  at::Tensor own_caps(const at::Tensor& k_BLHD) const {
+    const std::vector<int64_t> offsets = context_.blocks.own_offsets();
+    if (!k_BLHD.is_cpu()) {
+      return device::similarity_caps(k_BLHD, offsets, kPsaWidths, spec_.similarity);
+    }
+    at::Tensor caps = at::empty({k_BLHD.size(0), k_BLHD.size(2), context_.own_blocks()},
+                                k_BLHD.options().dtype(at::kByte));
+    dispatch_compute_type(k_BLHD.scalar_type(), [&](auto zero) {
+      using T = decltype(zero);
+      kernels::similarity_caps<T>(
+          const_head_view<T>(k_BLHD), offsets, static_cast<int>(k_BLHD.size(0)),
+          static_cast<int>(k_BLHD.size(2)), static_cast<int>(k_BLHD.size(3)), kPsaWidths,
+          spec_.similarity, caps.data_ptr<uint8_t>(), context_.threads);
+    });
+    return caps;
   }
 
   MethodContext context_;

@@ -3,12 +3,14 @@
 #include <ATen/ops/empty.h>
 
 #include "parallel/attention/block_summaries.h"
+#include "parallel/attention/block_summaries_device.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
 namespace {
 
 at::Tensor gather_own(const at::Tensor& x_BLHD, const kernels::BlockSamples& samples, int threads) {
+  if (!x_BLHD.is_cpu()) return device::gather_samples(x_BLHD, samples);
   at::Tensor out =
       at::empty({x_BLHD.size(0), x_BLHD.size(2), samples.blocks, samples.samples * x_BLHD.size(3)},
                 x_BLHD.options().dtype(accumulator_type(x_BLHD.scalar_type())));
@@ -40,6 +42,19 @@ SampledBlocks sample_and_gather(const MethodContext& context, const ShardTensors
   }
   sampled.k = gather_blocks(context.blocks, context.group.tensors, {k_own})[0];
   return sampled;
+}
+
+kernels::GivenScores<float> given_scores(const MethodContext& context, const at::Tensor& scores) {
+  kernels::GivenScores<float> given;
+  given.batch = static_cast<int>(scores.size(0));
+  given.heads = static_cast<int>(scores.size(1));
+  given.query_blocks = static_cast<int>(scores.size(2));
+  given.first_query_block = context.first_block();
+  given.prefix_blocks = context.layout.prefix_blocks();
+  given.kv_blocks = given.prefix_blocks + static_cast<int>(scores.size(3));
+  given.threads = context.threads;
+  given.scores = {scores.const_data_ptr<float>(), static_cast<size_t>(scores.numel())};
+  return given;
 }
 
 }  // namespace sprocket::parallel

@@ -38,4 +38,8 @@ struct SampledBlocks {
 SampledBlocks sample_and_gather(const MethodContext& context, const ShardTensors& tensors,
                                 const SamplingSpec& spec);
 
+// Scores that a device made, [B, H, own blocks, video blocks] in host memory, for the processor's
+// rules. Refers to the tensor.
+kernels::GivenScores<float> given_scores(const MethodContext& context, const at::Tensor& scores);
+
 }  // namespace sprocket::parallel

@@ -8,7 +8,6 @@
 
 #include "parallel/attention/domain_imports.h"
 #include "parallel/attention/executed_pairs.h"
-#include "parallel/attention/pruned_queries.h"
 #include "parallel/attention/selected_plan.h"
 #include "parallel/tensor_buffer.h"
 
@@ -111,7 +110,10 @@ ShardAttention::Outcome ShardAttention::forward(const ShardTensors& inputs, cons
     Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.rows");
     call_.query = {inputs.q, context_.blocks.own_offsets(), table, {}, scale, threads};
     if (context_.strategy.overlap) call_.query.progress = &context_.mesh.world();
-    if (selection_.pruning) prune(*selection_.pruning, call_.query);
+    if (selection_.pruning) {
+      pruned_.emplace(selection_.pruning, inputs.q.device(), threads);
+      pruned_->prune(call_.query);
+    }
     attach_device_form(call_.query);
     call_.k_BLHD = expand_rows(key_side_.keys, video_rows(inputs.k), threads);
     call_.v_BLHD = expand_rows(key_side_.keys, video_rows(inputs.v), threads);
@@ -123,10 +125,10 @@ ShardAttention::Outcome ShardAttention::forward(const ShardTensors& inputs, cons
   if (merges_prefix()) prefix_->finish_forward(fine_);
 
   at::Tensor fine = fine_.out_BLHD, lse = fine_.lse_BHL;
-  if (selection_.pruning) {
+  if (pruned_) {
     Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.recover");
-    fine = recover(*selection_.pruning, fine, threads);
-    if (keep_lse) lse = recover_lse(*selection_.pruning, lse, threads);
+    fine = pruned_->recover(fine);
+    if (keep_lse) lse = pruned_->recover_lse(lse);
   }
   if (keep_lse) outcome.lse = lse.transpose(1, 2).contiguous();
   outcome.out = method_->finish(fine);
@@ -138,9 +140,9 @@ std::vector<at::Tensor> ShardAttention::backward(const at::Tensor& dout) {
   const QuerySide& query = call_.query;
   ShardGradients gradients;
   at::Tensor dfine = method_->finish_backward(dout, gradients);
-  if (selection_.pruning) {
+  if (pruned_) {
     Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.recover");
-    dfine = recover_backward(*selection_.pruning, dfine, threads);
+    dfine = pruned_->recover_backward(dfine);
   }
   OutputSide output;
   {
@@ -179,9 +181,7 @@ std::vector<at::Tensor> ShardAttention::backward(const at::Tensor& dout) {
   }
   method_->add_gradients(query, output, gradients);
   Timeline::Scope scope(context_.timeline, Activity::kCompute, "attention.rows");
-  if (selection_.pruning) {
-    gradients.dq = scatter_gradients(*selection_.pruning, gradients.dq, threads);
-  }
+  if (pruned_) gradients.dq = pruned_->scatter_gradients(gradients.dq);
 
   const auto type = query.q_BLHD.scalar_type();
   std::vector<at::Tensor> result{gradients.dq.to(type), gradients.dk.to(type),

@@ -3,11 +3,13 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "parallel/attention/attention_method.h"
 #include "parallel/attention/key_shards.h"
 #include "parallel/attention/prefix_branch.h"
+#include "parallel/attention/pruned_queries.h"
 
 namespace sprocket::parallel {
 
@@ -68,6 +70,7 @@ class ShardAttention {
   std::unique_ptr<AttentionMethod> method_;
   KeySide& key_side_;
   Selection selection_;
+  std::optional<PrunedQueries> pruned_;   // of the selection, where there is a pruning
   std::unique_ptr<PrefixBranch> prefix_;  // null: no prefix, or one outer rank
   OuterCall call_;                        // the query side (kept queries only), the own KV rows
   PassOutput fine_;                       // of the query side

@@ -9,8 +9,10 @@
 #include "kernels/coarse_attention.h"
 #include "parallel/attention/attention_method.h"
 #include "parallel/attention/block_summaries.h"
+#include "parallel/attention/block_summaries_device.h"
 #include "parallel/attention/domain_imports.h"
-#include "parallel/attention/vsa_device.h"
+#include "parallel/attention/gated_branches_device.h"
+#include "parallel/attention/selection_device.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::parallel {
@@ -55,35 +57,24 @@ class VsaMethod : public AttentionMethod {
 
     Timeline::Scope scope(context_.timeline(), Activity::kCompute, "attention.select");
     if (has_coarse()) coarse_ = at::empty_like(q_own_);
-    Selection selection = saved;
-    if (!q_own_.is_cpu()) {
-      select_on_device(selection);
-      return selection;
+    if (saved.table) {
+      attend_to_means();
+      return saved;
     }
-    dispatch_accumulator_type(q_own_.scalar_type(), [&](auto zero) {
-      using A = decltype(zero);
-      kernels::CoarseProblem<A> problem = this->problem<A>();
-      A* const out = has_coarse() ? static_cast<A*>(coarse_.data_ptr()) : nullptr;
-      if (saved.table) {
-        if (out) kernels::coarse_attend<A>(problem, out);
-        return;
-      }
-      problem.q_sub = sub_blocks<A>(q_pieces);
-      problem.k_sub = sub_blocks<A>(k_pieces);
-      const TokenLayout& layout = context_.layout;
-      const int k =
-          kernels::selected_count(spec_.sparsity, layout.blocks() - layout.prefix_blocks());
-      if (const auto budget = domain_budget(context_, budget_, problem.heads)) {
-        selection =
-            select_within(context_, *budget,
-                          *kernels::budgeted_selection<A>(
-                              problem, k, *budget, held_domains(layout, context_.blocks), out));
-        return;
-      }
-      selection.table =
-          std::make_shared<kernels::SegmentTable>(kernels::select_and_attend<A>(problem, k, out));
-    });
-    return selection;
+    const TokenLayout& layout = context_.layout;
+    const int k = kernels::selected_count(spec_.sparsity, layout.blocks() - layout.prefix_blocks());
+    const auto budget = domain_budget(context_, budget_, heads());
+    if (q_own_.is_cpu()) return select(q_pieces, k_pieces, k, budget, coarse_);
+    if (!budget && !q_pieces.means.defined() && !k_pieces.means.defined()) {
+      return {std::make_shared<kernels::SegmentTable>(
+                  device::select_and_attend(coarse_tensors(), k, coarse_)),
+              {},
+              {},
+              {},
+              {}};
+    }
+    attend_to_means();
+    return select(q_pieces, k_pieces, k, budget, {});
   }
 
   at::Tensor finish(const at::Tensor& fine) override {
@@ -157,19 +148,43 @@ class VsaMethod : public AttentionMethod {
   }
 
  private:
-  // The table comes to the host: its pairs are what metrics, balance and exchanges are made of.
-  void select_on_device(Selection& selection) {
-    if (selection.table) {
-      if (has_coarse()) device::coarse_attend(coarse_tensors(), coarse_);
-      return;
-    }
-    const TokenLayout& layout = context_.layout;
-    SPROCKET_CHECK(
-        spec_.query_parts * spec_.key_parts == 1 && !domain_budget(context_, budget_, heads()),
-        "VSA on a device selects by the score of the block means, without a budget");
-    const int k = kernels::selected_count(spec_.sparsity, layout.blocks() - layout.prefix_blocks());
-    selection.table = std::make_shared<kernels::SegmentTable>(
-        device::select_and_attend(coarse_tensors(), k, coarse_));
+  // On the processor, wherever the tensors live: budgets and the sub-block score have no kernels on
+  // a device, and means are small. The coarse output goes to `out` unless that is undefined.
+  Selection select(const Pieces& q_pieces, const Pieces& k_pieces, int k,
+                   const std::optional<kernels::DomainBudget>& budget,
+                   const at::Tensor& out) const {
+    const at::Tensor q = q_own_.cpu(), keys = k_all_.cpu();
+    const Pieces q_host = on_host(q_pieces), k_host = on_host(k_pieces);
+    Selection selection;
+    dispatch_accumulator_type(q.scalar_type(), [&](auto zero) {
+      using A = decltype(zero);
+      A* const to = out.defined() ? static_cast<A*>(out.data_ptr()) : nullptr;
+      kernels::CoarseProblem<A> problem = this->problem<A>();
+      problem.qc = static_cast<const A*>(q.data_ptr());
+      problem.kc = static_cast<const A*>(keys.data_ptr());
+      problem.q_sub = sub_blocks<A>(q_host);
+      problem.k_sub = sub_blocks<A>(k_host);
+      if (!budget) {
+        selection.table =
+            std::make_shared<kernels::SegmentTable>(kernels::select_and_attend<A>(problem, k, to));
+        return;
+      }
+      selection = select_within(
+          context_, *budget,
+          *kernels::budgeted_selection<A>(problem, k, *budget,
+                                          held_domains(context_.layout, context_.blocks), to));
+    });
+    return selection;
+  }
+
+  // The coarse output alone.
+  void attend_to_means() const {
+    if (!has_coarse()) return;
+    if (!coarse_.is_cpu()) return device::coarse_attend(coarse_tensors(), coarse_);
+    dispatch_accumulator_type(coarse_.scalar_type(), [&](auto zero) {
+      using A = decltype(zero);
+      kernels::coarse_attend<A>(problem<A>(), static_cast<A*>(coarse_.data_ptr()));
+    });
   }
 
   void coarse_backward(const at::Tensor& dq_own, const at::Tensor& dk_all,
@@ -232,6 +247,10 @@ class VsaMethod : public AttentionMethod {
   Pieces pieces_of(const at::Tensor& x, int parts) const {
     if (parts == 1) return {};
     Pieces pieces{parts, {}, kernels::sub_block_counts(offsets_, parts, capacity())};
+    if (!x.is_cpu()) {
+      pieces.means = device::sub_block_means(x, offsets_, parts, capacity());
+      return pieces;
+    }
     pieces.means = at::empty(
         {x.size(0), x.size(2), static_cast<int64_t>(offsets_.size()) - 1, parts * x.size(3)},
         q_own_.options());
@@ -242,6 +261,11 @@ class VsaMethod : public AttentionMethod {
           static_cast<int>(x.size(2)), static_cast<int>(x.size(3)),
           static_cast<kernels::Accumulator<T>*>(pieces.means.data_ptr()), context_.threads);
     });
+    return pieces;
+  }
+
+  static Pieces on_host(Pieces pieces) {
+    if (pieces.means.defined()) pieces.means = pieces.means.cpu();
     return pieces;
   }
 

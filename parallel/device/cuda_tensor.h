@@ -23,6 +23,8 @@ T* out(const at::Tensor& x) {
   return static_cast<T*>(x.data_ptr());
 }
 
+inline int extent(const at::Tensor& x, int64_t dim) { return static_cast<int>(x.size(dim)); }
+
 // Calls body(T{}) with the kernels' element type.
 template <class Body>
 void dispatch_device_type(at::ScalarType type, Body&& body) {
@@ -41,6 +43,11 @@ template <class T>
 kernels::HeadView<const T> const_view_of(const at::Tensor& x_BLHD) {
   return const_head_view<T>(x_BLHD);
 }
+// The same for kernels that are told the element type beside.
+inline kernels::HeadView<const void> const_rows_of(const at::Tensor& x_BLHD) {
+  return const_head_view<void>(x_BLHD);
+}
+inline kernels::HeadView<void> rows_of(const at::Tensor& x_BLHD) { return head_view<void>(x_BLHD); }
 
 // Memory for one call: the allocator gives it to nothing but later work of the same stream.
 class CallWorkspace {

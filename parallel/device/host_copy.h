@@ -23,5 +23,11 @@ at::Tensor bytes_on(std::span<const T> values, const at::Device& device) {
 inline at::Tensor ints_on(std::span<const int32_t> values, const at::Device& device) {
   return bytes_on(values, device).view(at::kInt);
 }
+inline at::Tensor longs_on(std::span<const int64_t> values, const at::Device& device) {
+  return bytes_on(values, device).view(at::kLong);
+}
+inline at::Tensor floats_on(std::span<const float> values, const at::Device& device) {
+  return bytes_on(values, device).view(at::kFloat);
+}
 
 }  // namespace sprocket::parallel

@@ -135,8 +135,9 @@ AttentionResult run_sharded(const AttentionCase& c, const AttentionTensors& inpu
   const int64_t first = attention.shards().rank_tokens[rank],
                 count = attention.shards().tokens_of(rank);
   const auto own = [&](const at::Tensor& x) {
-    return x.defined() ? x.narrow(1, first, count).detach().clone().requires_grad_(true)
-                       : at::Tensor();
+    return x.defined()
+               ? x.narrow(1, first, count).detach().clone().to(mesh.device()).requires_grad_(true)
+               : at::Tensor();
   };
   const at::Tensor q = own(inputs.q), k = own(inputs.k), v = own(inputs.v);
   const AttentionGates gates{own(inputs.gates.coarse), own(inputs.gates.fine)};
@@ -144,11 +145,14 @@ AttentionResult run_sharded(const AttentionCase& c, const AttentionTensors& inpu
   slot.keep_lse = c.keep_lse;
   if (mesh.timeline()) mesh.timeline()->position.phase = Phase::kForward;
   const at::Tensor out = attention.forward(q, k, v, gates, c.spec, slot);
-  out.backward(inputs.dout.narrow(1, first, count));
-  const auto gradient = [](const at::Tensor& x) { return x.defined() ? x.grad() : at::Tensor(); };
-  return {out.detach(),    slot.lse,      q.grad(),
-          k.grad(),        v.grad(),      {gradient(gates.coarse), gradient(gates.fine)},
-          slot.statistics, slot.selection};
+  out.backward(inputs.dout.narrow(1, first, count).to(mesh.device()));
+  const auto on_host = [](const at::Tensor& x) { return x.defined() ? x.cpu() : at::Tensor(); };
+  const auto gradient = [&](const at::Tensor& x) {
+    return x.defined() ? on_host(x.grad()) : at::Tensor();
+  };
+  return {out.detach().cpu(), on_host(slot.lse), gradient(q),
+          gradient(k),        gradient(v),       {gradient(gates.coarse), gradient(gates.fine)},
+          slot.statistics,    slot.selection};
 }
 
 bool bitwise_equal(const AttentionResult& a, const AttentionResult& b) {

@@ -52,7 +52,8 @@ struct AttentionResult {
   Selection selection;
 };
 
-// This rank's part of the sharded computation. Collective. The first form begins with an empty
+// This rank's part of the sharded computation, on the mesh's device; results are in host memory.
+// Collective. The first form begins with an empty
 // slot; the first two with a SequenceAttention that has made no call.
 AttentionResult run_sharded(const AttentionCase& c, const AttentionTensors& inputs,
                             const Mesh& mesh);

@@ -7,7 +7,6 @@
 #include <gtest/gtest.h>
 
 #include "configs/load.h"
-#include "parallel/comm/nccl_backend.h"
 #include "parallel/comm/thread_backend.h"
 #include "parallel/device/tensor_device.h"
 #include "runtime/parity/parity_samples.h"
@@ -16,21 +15,7 @@
 #include "runtime/train/optimizer.h"
 #include "tests/runtime/cuda/dense_operators.h"
 #include "tests/runtime/cuda/host_operators.h"
-#include "tests/runtime/cuda/staged_backend.h"
 #include "tests/runtime/thread_ranks.h"
-
-namespace sprocket::comm {
-
-// Instead of the library's, which needs a device.
-std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> host,
-                                                     const NcclOptions&,
-                                                     const CommunicatorOptions& options) {
-  const std::string name = host->name();
-  return std::make_unique<Communicator>(testing::make_staged_backend(std::move(host)), name,
-                                        options);
-}
-
-}  // namespace sprocket::comm
 
 namespace sprocket::runtime {
 namespace {
@@ -129,13 +114,24 @@ TEST_P(DeviceStep, IsAsExactAsTheProcessorsInTheSamePrecision) {
   EXPECT_TRUE(again.weights.equal(found.weights));
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, DeviceStep,
-                         ::testing::Values("method: DENSE",
-                                           "method: VSA vsa { sparsity { start: 0.5 } }",
-                                           "method: SLIDING_TILE"));
-
-constexpr const char* kVsa = "method: VSA vsa { sparsity { start: 0.5 } }";
 constexpr const char* kDense = "method: DENSE";
+constexpr const char* kVsa = "method: VSA vsa { sparsity { start: 0.5 } }";
+constexpr const char* kSubBlocks =
+    "method: VSA vsa { sparsity { start: 0.5 } score: SUBBLOCK query_parts: 2 key_parts: 4 }";
+constexpr const char* kBsa =
+    "method: BSA bsa { rule: MASS mass: 0.6 min_blocks: 1 redundancy_threshold: 0.2 }";
+constexpr const char* kPsa =
+    "method: PSA psa { samples: 8 threshold: [0.4, 0.5, 0.6, 0.8] similarity_cap: true }";
+constexpr const char* kAsa =
+    "method: ASA asa { samples: 8 mass: 0.5 max_keep: 0.6 global_width: 8 exclude_selected: true "
+    "}";
+constexpr const char* kBudget =
+    "method: VSA vsa { sparsity { start: 0.5 } } domains: 2 max_coverage { start: 0.4 } "
+    "budget_head_group: 1";
+
+INSTANTIATE_TEST_SUITE_P(Methods, DeviceStep,
+                         ::testing::Values(kDense, kVsa, kSubBlocks, kBsa, kPsa, kAsa, kBudget,
+                                           "method: SLIDING_TILE"));
 
 // Two steps of one layer: its cross-attention, and its self-attention where that is dense.
 TEST_F(WithHostOperators, OnlyDenseAttentionTakesTheDensePath) {
@@ -182,6 +178,11 @@ INSTANTIATE_TEST_SUITE_P(Strategies, DeviceRanks,
                                                               "outer: 2 strategy: ALL_GATHER",
                                                               "outer: 2 strategy: SELECTED",
                                                               "outer: 2 remote_kv: FETCH_AGAIN")));
+
+INSTANTIATE_TEST_SUITE_P(
+    Methods, DeviceRanks,
+    ::testing::Combine(::testing::Values(kSubBlocks, kBsa, kPsa, kAsa, kBudget),
+                       ::testing::Values("ulysses: 2", "outer: 2 strategy: SELECTED")));
 
 // Two ranks, two steps: the cross-attention, and a pass for each shard of keys.
 TEST_F(WithHostOperators, EveryStepOfADenseRingTakesTheDensePath) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/cuda_stream.h"
+#include "parallel/comm/nccl_backend.h"
 
 namespace sprocket::testing {
 namespace {
@@ -106,3 +107,15 @@ std::unique_ptr<comm::Backend> make_staged_backend(std::unique_ptr<comm::Communi
 }
 
 }  // namespace sprocket::testing
+
+namespace sprocket::comm {
+
+std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> host,
+                                                     const NcclOptions&,
+                                                     const CommunicatorOptions& options) {
+  const std::string name = host->name();
+  return std::make_unique<Communicator>(testing::make_staged_backend(std::move(host)), name,
+                                        options);
+}
+
+}  // namespace sprocket::comm
