@@ -66,12 +66,10 @@ class VsaMethod : public AttentionMethod {
     const auto budget = domain_budget(context_, budget_, heads());
     if (q_own_.is_cpu()) return select(q_pieces, k_pieces, k, budget, coarse_);
     if (!budget && !q_pieces.means.defined() && !k_pieces.means.defined()) {
-      return {std::make_shared<kernels::SegmentTable>(
-                  device::select_and_attend(coarse_tensors(), k, coarse_)),
-              {},
-              {},
-              {},
-              {}};
+      Selection selection;
+      selection.table = std::make_shared<kernels::SegmentTable>(
+          device::select_and_attend(coarse_tensors(), k, coarse_));
+      return selection;
     }
     attend_to_means();
     return select(q_pieces, k_pieces, k, budget, {});

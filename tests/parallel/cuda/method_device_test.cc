@@ -50,7 +50,8 @@ template <class T>
 void expect_same(const std::shared_ptr<const T>& device, const std::shared_ptr<const T>& host,
                  const char* what) {
   ASSERT_EQ(device == nullptr, host == nullptr) << what;
-  if (host) EXPECT_TRUE(*device == *host) << what;
+  if (host == nullptr) return;
+  EXPECT_TRUE(*device == *host) << what;
 }
 
 struct Problem {
@@ -179,6 +180,9 @@ std::vector<Problem> problems() {
     on_two_ranks(c, {1, 2, 1}, {kSelected}, "_selected");
     on_two_ranks(c, {1, 2, 1}, {kRing}, "_ring");
     on_two_ranks(c, {1, 1, 2}, {}, "_ulysses");
+    AttentionCase one_block = c;
+    one_block.layout.grid = {3, 4, 2};
+    on_two_ranks(one_block, {1, 2, 1}, {kSelected}, "_one_rank_is_idle");
     if (!scores_blocks(c)) continue;
     on_two_ranks(with_budget(c, kernels::BudgetForm::kFlat), {1, 2, 1}, {kSelected}, "_selected");
     on_two_ranks(with_budget(c, kernels::BudgetForm::kTree), {1, 2, 1}, {kAllGather}, "_gathered");
@@ -188,6 +192,49 @@ std::vector<Problem> problems() {
 
 INSTANTIATE_TEST_SUITE_P(Problems, DeviceMethod, ::testing::ValuesIn(problems()),
                          [](const auto& info) { return info.param.name; });
+
+// The second call of a layer places the heads by what they cost in the first.
+TEST(DeviceBalance, HeadsMoveToWhereTheProcessorPutsThem) {
+  sprocket::testing::use_host_operators();
+  AttentionCase c;
+  c.spec.method = MethodKind::kAsa;
+  c.spec.asa.sampling = {5, 3, 11};
+  c.spec.asa.selection.mass = Decimal::parse("0.5");
+  c.spec.asa.selection.most = Decimal::parse("1");
+  c.batch = 1;
+  c.heads = 4;
+  c.head_dim = 64;
+  c.dtype = at::kBFloat16;
+  c.mesh = {1, 1, 2};
+  AttentionTensors inputs = make_inputs(c);
+  // Heads of few blocks and heads of many, so that an order that follows the costs is no identity.
+  inputs.q = inputs.q * at::tensor({4.0, 4.0, 0.01, 0.01}).view({1, 1, 4, 1}).to(c.dtype);
+  std::vector<AttentionResult> results[2];
+  for (const bool on_device : {false, true}) {
+    results[on_device].resize(2);
+    comm::testing::run_ranks(2, [&](comm::Communicator& world) {
+      const TensorDevice device = on_device ? TensorDevice::hold(0) : TensorDevice();
+      const Mesh mesh(world.split(0, world.rank(), "world"), c.mesh, device.device());
+      SequenceAttention attention(mesh, make_token_layout(c.layout), c.strategy);
+      AttentionSlot slot, second;
+      const AttentionResult first = run_sharded(c, inputs, mesh, attention, slot);
+      const AttentionResult balanced = run_sharded(c, inputs, mesh, attention, second);
+      attention.settle();
+      EXPECT_TRUE(first.out.equal(balanced.out));
+      EXPECT_TRUE(first.lse.equal(balanced.lse));
+      EXPECT_TRUE(first.dq.equal(balanced.dq));
+      EXPECT_TRUE(first.dk.equal(balanced.dk));
+      EXPECT_TRUE(first.dv.equal(balanced.dv));
+      results[on_device][world.rank()] = balanced;
+    });
+  }
+  for (int rank = 0; rank < 2; ++rank) {
+    const Selection &host = results[0][rank].selection, &device = results[1][rank].selection;
+    EXPECT_EQ(host.head_order, (std::vector<int>{0, 2, 1, 3}));
+    EXPECT_EQ(device.head_order, host.head_order);
+    expect_same(device.table, host.table, "table");
+  }
+}
 
 }  // namespace
 }  // namespace sprocket::parallel::testing
