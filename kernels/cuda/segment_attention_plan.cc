@@ -25,7 +25,8 @@ SegmentAttentionBackwardPlan plan_segment_attention_backward(const SegmentAttent
   const int64_t row_slots = problem.max_row_pairs;
   const int64_t head_slots = row_slots * table.query_blocks;
   const int64_t all_slots = std::min(heads * head_slots, table.max_pairs);
-  if (all_slots == 0) return {};
+  // Where no query or no key is there, no slot holds anything.
+  if (all_slots == 0 || problem.max_query_rows == 0 || problem.max_kv_rows == 0) return {};
   const int64_t slot_bytes = 2 * pair_slot(problem.max_query_rows, problem.max_kv_rows).elements();
   const int64_t affordable = std::max<int64_t>(wanted_bytes / slot_bytes, row_slots);
   int64_t group_heads = heads, group_blocks = table.query_blocks;

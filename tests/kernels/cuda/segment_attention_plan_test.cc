@@ -73,6 +73,17 @@ TEST(SegmentAttentionPlan, ABoundOnAllPairsBoundsTheSlots) {
   EXPECT_EQ(plan_segment_attention_backward(p, int64_t{1} << 40).workspace_bytes, 0);
 }
 
+// A pass over keys of which none is there, or of a rank without queries.
+TEST(SegmentAttentionPlan, NothingForNoRows) {
+  for (const bool queries : {false, true}) {
+    auto p = problem(12, 10, 100, 7);
+    (queries ? p.max_query_rows : p.max_kv_rows) = 0;
+    const auto plan = plan_segment_attention_backward(p, int64_t{1} << 40);
+    EXPECT_EQ(plan.slots, 0);
+    EXPECT_EQ(plan.workspace_bytes, 0);
+  }
+}
+
 TEST(SegmentAttentionTiles, RowsOfTilesAddUp) {
   for (int rows = 0; rows <= 130; ++rows) {
     int sum = 0;
