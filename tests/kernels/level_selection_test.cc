@@ -414,6 +414,50 @@ TEST(SelectByMassTest, TablesListThePrefixAndTheKeptBlocks) {
   }
 }
 
+// Scores of a device, whose rows of prefix query blocks hold anything.
+TEST(GivenScoresTest, SelectWithABudgetWhatScoresThatAreMadeSelect) {
+  Scores scores;
+  const PyramidLayout layout = make_pyramid_layout(
+      std::vector<int64_t>{0, 64, 71, 72, 136, 199, 263, 266, 274, 282, 290, 292, 300, 301, 303},
+      std::vector<int>{1, 2, 4, 8});
+  const MassSelection by_mass_of_scores = mass_rule("0.7", true, "0.1", "0.9");
+  const LevelSelection levels = by_mass(LevelRule::kCover, {"0.4", "0.5", "0.6", "0.8"});
+  const std::vector<uint8_t> caps(4 * Scores::kBlocks, 3);
+  for (const int prefix : {0, 3}) {
+    scores.problem.prefix_blocks = prefix;
+    KeepRows rows;
+    sampled_scores(scores.problem, rows);
+    std::vector<float> values;
+    for (size_t row = 0; row < rows.rows.size(); ++row) {
+      const bool video = static_cast<int>(row) % Scores::kBlocks >= prefix;
+      const auto of_row = video ? rows.rows[row] : std::vector<float>(14 - prefix, 1e9f);
+      values.insert(values.end(), of_row.begin(), of_row.end());
+    }
+    const GivenScores<float> given{.batch = scores.problem.batch,
+                                   .heads = scores.problem.heads,
+                                   .query_blocks = 14,
+                                   .kv_blocks = 14,
+                                   .scores = values,
+                                   .prefix_blocks = prefix,
+                                   .threads = 2};
+    KeepRows taken;
+    sampled_scores(given, taken);
+    EXPECT_EQ(taken.rows, rows.rows);
+    const DomainBudget budget{BudgetForm::kFlat, {prefix, 8, 14}, {Decimal::parse("0.3")}, 0};
+    const auto expect_same = [&](auto made, auto from_given) {
+      EXPECT_EQ(select_alone(budget, *made, 1), select_alone(budget, *from_given, 2));
+    };
+    expect_same(budgeted_selection<float>(scores.problem, by_mass_of_scores, budget, {0, 2}),
+                budgeted_selection<float>(given, by_mass_of_scores, budget, {0, 2}));
+    expect_same(
+        budgeted_selection<float>(scores.problem, levels, layout, caps.data(), budget, {0, 2}),
+        budgeted_selection<float>(given, levels, layout, caps.data(), budget, {0, 2}));
+  }
+  GivenScores<float> broken{.batch = 1, .heads = 1, .query_blocks = 2, .kv_blocks = 2};
+  KeepRows sink;
+  EXPECT_THROW(sampled_scores(broken, sink), InternalError);
+}
+
 TEST(TableRowsTest, ARowThatIsMissingIsABug) {
   TableRows rows(1, 1, 2, 5, 1);
   rows.add(0, 1, std::vector<int32_t>{2, 4});
