@@ -123,7 +123,7 @@ constexpr const char* kBsa =
 constexpr const char* kPsa =
     "method: PSA psa { samples: 8 threshold: [0.4, 0.5, 0.6, 0.8] similarity_cap: true }";
 constexpr const char* kAsa =
-    "method: ASA asa { samples: 8 mass: 0.5 max_keep: 0.6 global_width: 8 exclude_selected: true "
+    "method: ASA asa { samples: 16 mass: 0.5 max_keep: 0.6 global_width: 8 exclude_selected: true "
     "}";
 constexpr const char* kBudget =
     "method: VSA vsa { sparsity { start: 0.5 } } domains: 2 max_coverage { start: 0.4 } "
