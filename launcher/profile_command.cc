@@ -9,6 +9,7 @@
 #include "launcher/profile_files.h"
 #include "launcher/session.h"
 #include "launcher/terminal.h"
+#include "runtime/jobs/sample_job.h"
 #include "runtime/jobs/stop_signal.h"
 #include "runtime/jobs/train_job.h"
 #include "runtime/profile/merge.h"
@@ -25,12 +26,20 @@ struct ProfileFlags {
   std::vector<std::string> sets;
   std::string output, cluster;
   std::string resume = "none";
+  std::string kind = "train";
   int64_t steps = 20, warmup = 5;
   bool verbose = false;
 };
 
 struct ReportFlags {
   std::string folder, cluster;
+};
+
+// Of this rank.
+struct RankResources {
+  int threads = 1;
+  at::Device device = at::kCPU;
+  int64_t memory = 0;  // bytes that it may use
 };
 
 std::string json_in(const std::string& folder) {
@@ -45,12 +54,40 @@ void predict_and_print(const std::string& folder, const std::string& cluster,
              profile::report_text(report), folder);
 }
 
+ExitCode profile_training(const ProfileFlags& flags, const config::Job& job,
+                          std::unique_ptr<comm::Communicator> world, const RankResources& resources,
+                          const runtime::ProfileOnly& only) {
+  runtime::TrainOptions options;
+  options.resume = flags.resume;
+  options.threads = resources.threads;
+  options.device = resources.device;
+  options.memory = resources.memory;
+  options.print_report = false;
+  options.profile_only = only;
+  const runtime::StopSignal stop;
+  options.stop = stop.flag();
+  return runtime::run_training(job, std::move(world), options).exit_code;
+}
+
+void profile_sampling(const ProfileFlags& flags, const config::Job& job,
+                      std::unique_ptr<comm::Communicator> world, const RankResources& resources,
+                      const runtime::ProfileOnly& only) {
+  runtime::SampleOptions options;
+  options.random_weights = flags.resume == "none";
+  options.checkpoint = flags.resume == "latest" ? "" : flags.resume;
+  options.threads = resources.threads;
+  options.device = resources.device;
+  options.profile_only = only;
+  runtime::run_sampling(job, std::move(world), options);
+}
+
 ExitCode profile_job(const ProfileFlags& flags, const Session& session) {
+  const bool samples = flags.kind == "sample";
   config::Job job;
   std::string folder = flags.output;
   session.run_on_all([&] {
     config::LoadOptions options;
-    options.purpose = config::Purpose::kTrain;
+    options.purpose = samples ? config::Purpose::kSample : config::Purpose::kTrain;
     options.world = session.size();
     job = config::load_job(flags.config, flags.sets, options).job;
     if (folder.empty()) folder = job.output().directory() + "_profile";
@@ -60,17 +97,17 @@ ExitCode profile_job(const ProfileFlags& flags, const Session& session) {
   });
   Timeline timeline;
   std::unique_ptr<comm::Communicator> world = session.make_world(job.parallel(), &timeline);
-  runtime::TrainOptions options;
-  options.resume = flags.resume;
-  options.threads = resolve_threads(job.compute(), *world);
+  const int threads = resolve_threads(job.compute(), *world);
   const parallel::TensorDevice device = take_device(job.compute(), *world);
-  options.device = device.device();
-  options.memory = resolve_memory(job.compute(), device, *world);
-  options.print_report = false;
-  options.profile_only = {flags.steps, flags.warmup, folder};
-  const runtime::StopSignal stop;
-  options.stop = stop.flag();
-  const ExitCode code = runtime::run_training(job, std::move(world), options).exit_code;
+  const RankResources resources = {threads, device.device(),
+                                   resolve_memory(job.compute(), device, *world)};
+  const runtime::ProfileOnly only = {flags.steps, flags.warmup, folder};
+  ExitCode code = ExitCode::kOk;
+  if (samples) {
+    profile_sampling(flags, job, std::move(world), resources, only);
+  } else {
+    code = profile_training(flags, job, std::move(world), resources, only);
+  }
   session.run_on_all([&] {
     if (session.first()) {
       predict_and_print(folder, flags.cluster, profile::read_report(json_in(folder)));
@@ -138,7 +175,7 @@ void add_report_command(CLI::App& parent, Action& action) {
 void add_profile_command(CLI::App& parent, Action& action) {
   CLI::App& command = add_command(
       parent, "profile",
-      "Says where a training step goes: compute, communication, waiting, and for whom.\n"
+      "Says where a step goes: compute, communication, waiting, and for whom.\n"
       "Runs the job for some steps without touching its folder, and writes profile.json, "
       "report.html\nand trace.json. docs/profile.md has every definition.",
       "mpirun -np N sprocket profile --config FILE [flags]\n"
@@ -146,6 +183,8 @@ void add_profile_command(CLI::App& parent, Action& action) {
       "       sprocket profile compare A.json B.json",
       "\nExamples:\n"
       "  mpirun -np 2 sprocket profile --config configs/quickstart.txtpb --steps 10\n"
+      "  mpirun -np 2 sprocket profile --config configs/quickstart.txtpb --job sample --resume "
+      "latest\n"
       "  mpirun -np 4 sprocket profile --config job.txtpb --cluster cluster.txtpb --output "
       "profiles/before\n" +
           exit_codes_text({ExitCode::kOk, ExitCode::kInternal, ExitCode::kConfig, ExitCode::kInput,
@@ -160,6 +199,12 @@ void add_profile_command(CLI::App& parent, Action& action) {
       ->option_text("'PATH: VALUE'")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command
+      .add_option("--job", flags->kind,
+                  "What the job does: train (the default), or sample, whose steps are evaluations "
+                  "of the network.")
+      ->option_text("train|sample")
+      ->check(CLI::IsMember({"train", "sample"}));
   command
       .add_option("--steps", flags->steps,
                   "Steps that are recorded; as many others, between them, show what recording "

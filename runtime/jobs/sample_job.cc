@@ -10,10 +10,14 @@
 #include "parallel/mesh.h"
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/latent_description.h"
 #include "runtime/checkpoint/run_checkpoints.h"
 #include "runtime/jobs/run_on_mesh.h"
+#include "runtime/plan/flops.h"
 #include "runtime/plan/job_specs.h"
+#include "runtime/recording/profile_window.h"
 #include "runtime/sample/sample_set.h"
+#include "runtime/sample/sampler.h"
 
 namespace sprocket::runtime {
 namespace {
@@ -26,48 +30,128 @@ std::unique_ptr<data::LatentDataset> open_data(const config::Job& job) {
   return std::make_unique<data::LatentDataset>(job.data().path());
 }
 
-SampleResult sample(const config::Job& job, const parallel::Mesh& mesh,
-                    const SampleOptions& options) {
-  comm::Communicator& world = mesh.world();
-  const bool first = world.rank() == 0;
-  std::string path;
-  run_on_all(world, [&] {
-    if (!first) return;
-    path =
-        open_checkpoint(options.checkpoint.empty() ? job.output().directory() : options.checkpoint)
-            .path;
-  });
-  path = broadcast_text(world, path, 0);
+class SampleJob {
+ public:
+  SampleJob(const config::Job& job, const parallel::Mesh& mesh, const SampleOptions& options)
+      : job_(job), mesh_(mesh), world_(mesh.world()), options_(options) {}
 
-  std::optional<Network> network;
-  std::unique_ptr<data::LatentDataset> data;
-  std::vector<SampleTask> tasks;
-  CheckpointState state;
-  run_on_all(world, [&] {
-    state = read_state(path);
-    check_architecture(path, state.job(), job);
-    data = open_data(job);
-    tasks = plan_samples(job.sampling(), state.latent(), data.get());
-    network.emplace(job, mesh, options.threads, Network::Start::kCheckpoint);
-    const FlatState weights = network->checkpoint_state();
-    load_tensors(path, {weights.tensors(), {}});
-    weights.write_back();
-  });
-  std::optional<Progress> progress;
-  if (first) {
-    const int64_t own = (std::ssize(tasks) + mesh.shape().data - 1) / mesh.shape().data;
-    spdlog::info("sampling from {}", path);
-    progress.emplace(options.terminal, own * job.sampling().steps(), job.sampling().steps());
+  SampleResult run() {
+    find_checkpoint();
+    run_on_all(world_, [&] { load(); });
+    SampleResult result;
+    result.step = state_.step();
+    if (options_.profile_only) {
+      profile();
+    } else {
+      result.samples = sample();
+    }
+    return result;
   }
-  const std::string folder = options.output.empty()
-                                 ? (fs::path(job.output().directory()) / "samples").string()
-                                 : options.output;
-  SampleResult result;
-  result.step = state.step();
-  result.samples = make_samples(*network, job.sampling(), state.latent(), tasks, data.get(),
-                                state.step(), folder, false, progress ? &*progress : nullptr);
-  return result;
-}
+
+ private:
+  bool first() const { return world_.rank() == 0; }
+
+  void find_checkpoint() {
+    if (options_.random_weights) return;
+    run_on_all(world_, [&] {
+      if (!first()) return;
+      const std::string& given = options_.checkpoint;
+      path_ = open_checkpoint(given.empty() ? job_.output().directory() : given).path;
+    });
+    path_ = broadcast_text(world_, path_, 0);
+  }
+
+  void load() {
+    data_ = open_data(job_);
+    if (options_.random_weights) {
+      if (!data_)
+        throw ConfigError(
+            "data.path: expected a data set, whose latents tell the shape where no checkpoint "
+            "does (--resume)");
+      *state_.mutable_latent() = describe_latents(data_->index());
+    } else {
+      state_ = read_state(path_);
+      check_architecture(path_, state_.job(), job_);
+    }
+    tasks_ = plan_samples(job_.sampling(), state_.latent(), data_.get());
+    network_.emplace(
+        job_, mesh_, options_.threads,
+        options_.random_weights ? Network::Start::kFresh : Network::Start::kCheckpoint);
+    if (options_.random_weights) return;
+    const FlatState weights = network_->checkpoint_state();
+    load_tensors(path_, {weights.tensors(), {}});
+    weights.write_back();
+  }
+
+  std::vector<SampleFiles> sample() {
+    std::optional<Progress> progress;
+    if (first()) {
+      const int64_t own = (std::ssize(tasks_) + mesh_.shape().data - 1) / mesh_.shape().data;
+      spdlog::info("sampling from {}", path_);
+      progress.emplace(options_.terminal, own * job_.sampling().steps(), job_.sampling().steps());
+    }
+    const std::string folder = options_.output.empty()
+                                   ? (fs::path(job_.output().directory()) / "samples").string()
+                                   : options_.output;
+    return make_samples(*network_, job_.sampling(), state_.latent(), tasks_, data_.get(),
+                        state_.step(), folder, false, progress ? &*progress : nullptr);
+  }
+
+  // A step is an evaluation of the network. Replicas of the mesh sample side by side, the same
+  // video where there are fewer than replicas.
+  void profile() {
+    const ProfileOnly& only = *options_.profile_only;
+    StepCollector collector(mesh_, network_->layers());
+    ProfileWindow window(
+        {only.steps, only.warmup, 0, /*alternate=*/true, job_.profile().trace_events()}, mesh_,
+        collector, only.folder, (fs::path(only.folder) / "profile.json").string());
+    const size_t number = mesh_.coordinate().data % tasks_.size();
+    const SampleTask& task = tasks_[number];
+    const SampleRequest request{task.shape, task.text, job_.sampling().seed(), number,
+                                std::max<int64_t>(state_.step() - 1, 0)};
+    int64_t evaluations = 0;
+    const EvaluationHooks hooks = {[&] { collector.begin_step(window.records_next()); },
+                                   [&](int) {
+                                     collector.collect(network_->slots());
+                                     collector.end_step();
+                                     window.append(facts(task.shape, collector, evaluations), [&] {
+                                       return job_header(
+                                           job_, latent_extents(task.shape), mesh_,
+                                           {"sample", options_.threads, evaluations, only.steps});
+                                     });
+                                     ++evaluations;
+                                   },
+                                   [&] { return window.full(); }};
+    while (!window.full()) sample_latent(*network_, job_.sampling(), request, hooks);
+    window.finish(memory_use(network_->parameters(), mesh_.device(), 0), [](profile::Report&) {});
+  }
+
+  StepFacts facts(const data::LatentShape& shape, const StepCollector& collector,
+                  int64_t evaluation) {
+    double density = 0;
+    for (const LayerShares& layer : collector.step_layers()) {
+      density += layer.density.mean() / network_->layers();
+    }
+    world_.all_reduce(comm::Buffer::of(std::span(&density, 1)), comm::ReduceOp::kSum).wait_host();
+    const int64_t tokens = network_->layout(shape).tokens();
+    const int64_t videos = mesh_.shape().data;
+    const int64_t forwards = job_.sampling().guidance() != 1 ? 2 : 1;
+    const StepFlops flops =
+        forward_step_flops(job_, forwards * videos, tokens, density / world_.size());
+    return {evaluation, network_->own_tokens(shape).count, videos * tokens, flops.dense_equivalent,
+            flops.executed};
+  }
+
+  const config::Job& job_;
+  const parallel::Mesh& mesh_;
+  comm::Communicator& world_;
+  const SampleOptions& options_;
+  std::string path_;
+  CheckpointState state_;
+  std::unique_ptr<data::LatentDataset> data_;
+  std::vector<SampleTask> tasks_;
+  std::optional<Network> network_;
+};
 
 }  // namespace
 
@@ -79,8 +163,9 @@ config::Job job_of_checkpoint(const std::string& path) {
 
 SampleResult run_sampling(const config::Job& job, std::unique_ptr<comm::Communicator> world,
                           const SampleOptions& options) {
-  return run_on_mesh(std::move(world), mesh_shape(job), options.device,
-                     [&](const parallel::Mesh& mesh) { return sample(job, mesh, options); });
+  return run_on_mesh(
+      std::move(world), mesh_shape(job), options.device,
+      [&](const parallel::Mesh& mesh) { return SampleJob(job, mesh, options).run(); });
 }
 
 }  // namespace sprocket::runtime

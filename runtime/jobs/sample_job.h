@@ -10,6 +10,7 @@
 
 #include "configs/job.pb.h"
 #include "parallel/comm/communicator.h"
+#include "runtime/jobs/profile_only.h"
 #include "runtime/media/animated_png.h"
 
 namespace sprocket::runtime {
@@ -24,8 +25,13 @@ struct SampleOptions {
   int threads = 1;
   // Of the rank's tensors; whoever calls holds it (parallel/device/tensor_device.h).
   at::Device device = at::kCPU;
+  // Instead of a checkpoint: model.weights, or weights from training.seed; the latents are the data
+  // set's.
+  bool random_weights = false;
   // Rank 0 draws one live line on stderr.
   bool terminal = false;
+  // A step of the window is one evaluation of the network, with guidance for both of its inputs.
+  std::optional<ProfileOnly> profile_only;
 };
 
 struct SampleFiles {
@@ -40,7 +46,7 @@ struct SampleFiles {
 
 struct SampleResult {
   int64_t step = 0;                  // of the checkpoint
-  std::vector<SampleFiles> samples;  // complete on rank 0, empty on the others
+  std::vector<SampleFiles> samples;  // complete on rank 0, empty on the others and of a profile
 };
 
 // The job that a checkpoint (see SampleOptions::checkpoint) was made by: the description to start

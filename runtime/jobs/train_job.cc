@@ -9,7 +9,6 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "parallel/device/device_memory.h"
 #include "parallel/mesh.h"
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/checkpoint_io.h"
@@ -19,7 +18,6 @@
 #include "runtime/jobs/run_on_mesh.h"
 #include "runtime/media/output_file.h"
 #include "runtime/metrics/json_lines.h"
-#include "runtime/metrics/memory.h"
 #include "runtime/metrics/metrics_file.h"
 #include "runtime/metrics/progress.h"
 #include "runtime/metrics/run_board.h"
@@ -207,7 +205,7 @@ class TrainJob {
     const StepFlops flops = flops_of(outcome);
     window_->append(
         {step, outcome.own_tokens, outcome.tokens, flops.dense_equivalent, flops.executed}, [&] {
-          return job_header(job_, latent_shape(outcome.shape), mesh_,
+          return job_header(job_, latent_extents(outcome.shape), mesh_,
                             {"train", options_.threads, step, asked_steps_});
         });
     return outcome;
@@ -274,11 +272,6 @@ class TrainJob {
     return step_flops(job_, samples, outcome.tokens / samples, density);
   }
 
-  static config::LatentShape latent_shape(const data::LatentShape& shape) {
-    return {static_cast<int>(shape.c), static_cast<int>(shape.t), static_cast<int>(shape.h),
-            static_cast<int>(shape.w)};
-  }
-
   // With the attention of the last step done, like sampling.
   void validate() {
     if (!held_out_) return;
@@ -337,27 +330,17 @@ class TrainJob {
                  sample.psnr ? fmt::format(", {:.1f} dB against the real clip", *sample.psnr) : "");
   }
 
-  profile::events::End memory_use() {
+  profile::events::End memory() {
     const models::ParameterStore& parameters = network_->parameters();
-    profile::events::End use;
-    use.set_peak_bytes(peak_memory_bytes(mesh_.device()));
-    if (!mesh_.device().is_cpu()) {
-      use.set_tensors_peak_bytes(parallel::device_memory(mesh_.device()).peak_allocated);
-    }
-    const auto masters = static_cast<int64_t>(parameters.flat_parameters().nbytes());
-    const at::Tensor& copies = parameters.flat_copies();
-    use.set_parameters_bytes(masters +
-                             (copies.defined() ? static_cast<int64_t>(copies.nbytes()) : 0));
-    use.set_gradients_bytes(static_cast<int64_t>(parameters.flat_gradients().nbytes()));
-    use.set_moments_bytes(2 * masters);
-    return use;
+    return memory_use(parameters, mesh_.device(),
+                      2 * static_cast<int64_t>(parameters.flat_parameters().nbytes()));
   }
 
   void finish_window() {
     if (progress_) progress_->pause();
     report_done_ = true;
     try {
-      report_ = window_->finish(memory_use(), [&](profile::Report& report) {
+      report_ = window_->finish(memory(), [&](profile::Report& report) {
         if (receives_remote_kv(job_)) report.remote_kv = remote_kv_row(remote_kv_);
         if (!options_.profile_only) report.curves = read_curves(path_of("metrics.jsonl"));
       });

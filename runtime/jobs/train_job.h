@@ -15,6 +15,7 @@
 #include "base/exit_code.h"
 #include "configs/job.pb.h"
 #include "parallel/comm/communicator.h"
+#include "runtime/jobs/profile_only.h"
 
 namespace sprocket::runtime {
 
@@ -37,11 +38,6 @@ struct TrainOptions {
   const std::atomic<bool>* stop = nullptr;
   // Rank 0 prints the report to stdout at the end. profile.json is written in any case.
   bool print_report = true;
-  // Instead of a run: one window of steps is made and thrown away but for its records.
-  struct ProfileOnly {
-    int64_t steps = 20, warmup = 5;
-    std::string folder;  // of the files
-  };
   std::optional<ProfileOnly> profile_only;
 };
 

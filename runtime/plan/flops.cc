@@ -21,13 +21,24 @@ ForwardFlops forward_flops(const config::Job& job, double tokens) {
   return f;
 }
 
-StepFlops step_flops(const config::Job& job, int64_t samples, int64_t tokens, double density) {
+namespace {
+
+struct SampleFlops {
+  double linear, cross_attention, self_attention;  // of the forward; attention dense
+};
+
+SampleFlops sample_flops(const config::Job& job, int64_t tokens) {
   const auto length = static_cast<double>(tokens);
   const ForwardFlops f = forward_flops(job, length);
   const double layers = job.model().layers();
-  const double linear = layers * f.block_linear + f.edges;
-  const double cross_attention = layers * f.block_cross_attention;
-  const double self_attention = layers * 4 * length * length * job.model().dim();
+  return {layers * f.block_linear + f.edges, layers * f.block_cross_attention,
+          layers * 4 * length * length * job.model().dim()};
+}
+
+}  // namespace
+
+StepFlops step_flops(const config::Job& job, int64_t samples, int64_t tokens, double density) {
+  const auto [linear, cross_attention, self_attention] = sample_flops(job, tokens);
   const double again = job.training().activation_checkpointing() == config::Training::BLOCK ? 1 : 0;
   StepFlops flops;
   flops.dense_equivalent =
@@ -36,6 +47,14 @@ StepFlops step_flops(const config::Job& job, int64_t samples, int64_t tokens, do
       static_cast<double>(samples) *
       ((3 + again) * linear + (3.5 + again) * (density * self_attention + cross_attention));
   return flops;
+}
+
+StepFlops forward_step_flops(const config::Job& job, int64_t samples, int64_t tokens,
+                             double density) {
+  const auto [linear, cross_attention, self_attention] = sample_flops(job, tokens);
+  const auto count = static_cast<double>(samples);
+  return {count * (linear + self_attention + cross_attention),
+          count * (linear + density * self_attention + cross_attention)};
 }
 
 }  // namespace sprocket::runtime

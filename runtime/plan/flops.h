@@ -27,4 +27,8 @@ struct StepFlops {
 // Of `samples` videos of `tokens` tokens each. density: mean share of the selected pairs.
 StepFlops step_flops(const config::Job& job, int64_t samples, int64_t tokens, double density);
 
+// The same of one forward, without a backward.
+StepFlops forward_step_flops(const config::Job& job, int64_t samples, int64_t tokens,
+                             double density);
+
 }  // namespace sprocket::runtime

@@ -8,6 +8,8 @@ namespace sprocket::profile {
 namespace {
 
 constexpr double kLeastShare = 0.02;
+constexpr double kExplained = 0.5;  // of the longest wait, by a rank's own work
+constexpr double kLinkOverWork = 1.5;
 constexpr double kLayerShare = 0.5;  // of the largest layer's excess, to be named with it
 
 double as_double(int64_t value) { return static_cast<double>(value); }
@@ -97,6 +99,15 @@ void name_layers(const WindowSums& sums, size_t rank, const Against& against, Bl
   if (others_density > 0) blame.density_factor = density / others_density;
 }
 
+Against::Found own_work(const Against& against) {
+  return against.compare([](const RankSums& r) {
+    const StepParts& parts = r.parts;
+    return as_double(parts.compute_ns + parts.data_wait_ns + parts.copies_ns + parts.other_ns);
+  });
+}
+
+double waited_for(const RankSums& rank) { return as_double(rank.caused_wait_ns + rank.alone_ns); }
+
 // What the way to the rank takes: its messages came last by so much more than it was late, or than
 // its own work can have made it late.
 double link_ns(const WindowSums& sums, const Against& against) {
@@ -105,36 +116,56 @@ double link_ns(const WindowSums& sums, const Against& against) {
   };
   const double others = static_cast<double>(sums.ranks.size() - 1);
   const double late = excess([](const RankSums& r) { return r.caused_wait_ns; }) / others;
-  const double work = excess([](const RankSums& r) {
-    const StepParts& parts = r.parts;
-    return parts.compute_ns + parts.data_wait_ns + parts.copies_ns + parts.other_ns;
-  });
-  const double unexplained = std::max(0.0, late - std::max(0.0, work));
+  const double unexplained = std::max(0.0, late - std::max(0.0, own_work(against).excess()));
   return std::min(excess([](const RankSums& r) { return r.last_ns; }),
                   excess([](const RankSums& r) { return r.link_ns; }) + unexplained);
+}
+
+struct Suspect {
+  size_t rank = 0;
+  double wait = 0;  // of all ranks for it, beyond what others are waited for
+};
+
+// The rank that works so much more than the others that this explains the longest wait, better than
+// a slow link does; else the one that is waited for longest. Who waits for a rank that works is
+// late for the next one: such a chain of waits has the length of the first one's work.
+Suspect find_suspect(const WindowSums& sums) {
+  Suspect longest, busiest;
+  double most_work = 0, all_waits = 0;
+  for (size_t rank = 0; rank < sums.ranks.size(); ++rank) {
+    const Against against(sums, rank);
+    const Against::Found wait = against.compare(waited_for);
+    const double work = own_work(against).excess();
+    all_waits += wait.own;
+    if (wait.excess() > longest.wait) longest = {rank, wait.excess()};
+    if (work > most_work) {
+      busiest = {rank, wait.excess()};
+      most_work = work;
+    }
+  }
+  const double explained = std::min(as_double(std::ssize(sums.ranks) - 1) * most_work, all_waits);
+  const bool link = link_ns(sums, Against(sums, longest.rank)) > kLinkOverWork * most_work;
+  if (link || explained < kExplained * longest.wait) return longest;
+  return {busiest.rank, std::max(busiest.wait, explained)};
 }
 
 }  // namespace
 
 std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ranks) {
   if (sums.ranks.size() < 2) return std::nullopt;
-  const auto waited = [](const RankSums& rank) { return rank.caused_wait_ns + rank.alone_ns; };
-  const auto worst =
-      std::max_element(sums.ranks.begin(), sums.ranks.end(),
-                       [&](const RankSums& a, const RankSums& b) { return waited(a) < waited(b); });
-  double wall = 0, exposed = 0;
+  double wall = 0, exposed = 0, communication = 0;
   for (const RankSums& rank : sums.ranks) {
     wall += as_double(rank.parts.wall_ns);
     exposed += as_double(rank.parts.exposed_ns);
+    communication += as_double(rank.parts.communication_ns);
   }
-  const size_t index = worst - sums.ranks.begin();
-  const Against against(sums, index);
+  const Suspect suspect = find_suspect(sums);
+  const Against against(sums, suspect.rank);
   Blame blame;
-  blame.rank = ranks[index];
-  const double more =
-      against.compare([&](const RankSums& r) { return as_double(waited(r)); }).excess();
-  blame.waited_share = wall > 0 ? more / wall : 0;
-  if (blame.waited_share < kLeastShare || more > exposed) return std::nullopt;
+  blame.rank = ranks[suspect.rank];
+  if (communication == 0) return std::nullopt;
+  blame.waited_share = std::min(1.0, suspect.wait / communication) * exposed / wall;
+  if (blame.waited_share < kLeastShare) return std::nullopt;
 
   const auto part = [&](int64_t StepParts::*member) {
     return against.compare([member](const RankSums& r) { return as_double(r.parts.*member); });
@@ -152,7 +183,7 @@ std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ran
   blame.cause = largest.first;
   blame.excess_ms = 1e-6 * largest.second.excess() / as_double(sums.steps());
   blame.factor = largest.second.factor();
-  if (blame.cause == Cause::kCompute) name_layers(sums, index, against, blame);
+  if (blame.cause == Cause::kCompute) name_layers(sums, suspect.rank, against, blame);
   return blame;
 }
 

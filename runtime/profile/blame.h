@@ -19,8 +19,9 @@ enum class Cause {
 };
 
 struct Blame {
-  int rank = 0;             // of the world
-  double waited_share = 0;  // of all ranks' time, that they waited for it more than for others
+  int rank = 0;  // of the world
+  double waited_share =
+      0;  // of all ranks' time, exposed, that they waited for it more than for others
   Cause cause = Cause::kUnknown;
   double excess_ms = 0;  // per step, what the cause takes beyond the mean of the others
   double factor = 0;     // what it takes over the mean of the others; 0: they have none of it
@@ -31,11 +32,14 @@ struct Blame {
 };
 
 // None where no rank makes the others wait for a fiftieth of the time more than other ranks do on
-// average: ranks that are late by turns are nobody's fault. Nor where that is longer than all
-// exposed communication: then compute hides most of it, and it costs nothing.
+// average: ranks that are late by turns are nobody's fault. Waits count by the exposed share of all
+// communication: what compute hides costs nothing.
 //
 // A rank is waited for where it is the late one of a matched operation, and where its messages are
 // the last ones that a member waits for beyond that (RecordedOperation::last_alone_ns).
+//
+// A rank that works more than the others, and enough to explain the longest wait, comes before one
+// that is waited for longer: who waited for it is late for the next one.
 //
 // The cause is what it has most of beyond the mean of the others. Of a link that is: by how much
 // its messages come later than its lateness explains. A rank whose sends wait in the system's

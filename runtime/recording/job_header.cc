@@ -8,8 +8,10 @@
 #include <fmt/format.h>
 
 #include "configs/defaults.h"
+#include "parallel/device/device_memory.h"
 #include "parallel/token_layout.h"
 #include "runtime/data/file_hash.h"
+#include "runtime/metrics/memory.h"
 #include "runtime/plan/job_specs.h"
 
 namespace sprocket::runtime {
@@ -38,6 +40,11 @@ std::string title(const config::Job& job, const config::LatentShape& shape,
 }
 
 }  // namespace
+
+config::LatentShape latent_extents(const data::LatentShape& shape) {
+  return {static_cast<int>(shape.c), static_cast<int>(shape.t), static_cast<int>(shape.h),
+          static_cast<int>(shape.w)};
+}
 
 std::string job_identity(const config::Job& job) {
   config::Job same = job;
@@ -79,6 +86,20 @@ profile::events::Header job_header(const config::Job& job, const config::LatentS
   header.set_asked_steps(facts.asked_steps);
   header.set_heads(job.model().heads());
   return header;
+}
+
+profile::events::End memory_use(const models::ParameterStore& parameters, const at::Device& device,
+                                int64_t moments_bytes) {
+  const auto bytes = [](const at::Tensor& tensor) {
+    return tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0;
+  };
+  profile::events::End use;
+  use.set_peak_bytes(peak_memory_bytes(device));
+  if (!device.is_cpu()) use.set_tensors_peak_bytes(parallel::device_memory(device).peak_allocated);
+  use.set_parameters_bytes(bytes(parameters.flat_parameters()) + bytes(parameters.flat_copies()));
+  use.set_gradients_bytes(bytes(parameters.flat_gradients()));
+  use.set_moments_bytes(moments_bytes);
+  return use;
 }
 
 }  // namespace sprocket::runtime

@@ -5,7 +5,9 @@
 
 #include "configs/job.pb.h"
 #include "configs/validate.h"
+#include "models/parameter_store.h"
 #include "parallel/mesh.h"
+#include "runtime/data/index.h"
 #include "runtime/profile/events.pb.h"
 
 namespace sprocket::runtime {
@@ -13,6 +15,8 @@ namespace sprocket::runtime {
 // Equal for jobs whose profiles can be compared: of everything but folders, seeds and lengths of
 // the run. 16 hexadecimal digits.
 std::string job_identity(const config::Job& job);
+
+config::LatentShape latent_extents(const data::LatentShape& shape);
 
 struct HeaderFacts {
   std::string kind;  // "train", "sample"
@@ -24,5 +28,9 @@ struct HeaderFacts {
 // videos.
 profile::events::Header job_header(const config::Job& job, const config::LatentShape& shape,
                                    const parallel::Mesh& mesh, const HeaderFacts& facts);
+
+// The bytes that a rank's memory holds and has held; `moments_bytes`: of its optimizer.
+profile::events::End memory_use(const models::ParameterStore& parameters, const at::Device& device,
+                                int64_t moments_bytes);
 
 }  // namespace sprocket::runtime

@@ -121,7 +121,7 @@ std::vector<SampleFiles> make_samples(Network& network, const config::Sampling& 
                      1e-9 * static_cast<double>(now - last_ns));
       last_ns = now;
     };
-    made.emplace_back(i, sample_latent(network, sampling, request, show));
+    made.emplace_back(i, sample_latent(network, sampling, request, {{}, show, {}}));
   }
   json written = json::array();
   run_on_all(mesh.world(), [&] {

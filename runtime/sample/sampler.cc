@@ -41,8 +41,7 @@ at::Tensor gather_tokens(Network& network, const at::Tensor& own_BLF,
 }  // namespace
 
 std::vector<float> sample_latent(Network& network, const config::Sampling& sampling,
-                                 const SampleRequest& request,
-                                 const std::function<void(int)>& progress) {
+                                 const SampleRequest& request, const EvaluationHooks& hooks) {
   const at::NoGradGuard no_gradients;
   Timeline* const timeline = network.mesh().timeline();
   const PhaseScope phase(timeline, Phase::kSample);
@@ -62,6 +61,7 @@ std::vector<float> sample_latent(Network& network, const config::Sampling& sampl
   if (guided) text = at::cat({text, text_tensor(model, {})});
 
   for (int i = 0; i < sampling.steps(); ++i) {
+    if (hooks.before) hooks.before();
     const at::Tensor timestep = at::full({batch}, schedule.timesteps[i], at::kFloat);
     at::Tensor v = network.velocity(
         x.expand({batch, -1, -1}), timestep, text, shape,
@@ -71,7 +71,8 @@ std::vector<float> sample_latent(Network& network, const config::Sampling& sampl
       v = without + (with_text - without) * sampling.guidance();
     }
     x = x + channel_first(v, shape.c) * (schedule.levels[i + 1] - schedule.levels[i]);
-    if (progress) progress(i + 1);
+    if (hooks.after) hooks.after(i + 1);
+    if (hooks.stop && hooks.stop()) break;
   }
   const at::Tensor latent =
       models::unpatchify_tokens(gather_tokens(network, x, shape), network.layout(shape),

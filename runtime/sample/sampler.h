@@ -19,12 +19,18 @@ struct SampleRequest {
   int64_t step = 0;     // of training: selects the attention of the schedules
 };
 
+// Around every evaluation of the network; each may be empty.
+struct EvaluationHooks {
+  std::function<void()> before;
+  std::function<void(int done)> after;
+  // Asked after it; true, on all ranks of the sequence group: the latent is left as it is.
+  std::function<bool()> stop;
+};
+
 // Euler over job.sampling's schedule; v = v_empty + guidance (v_text - v_empty), both in one batch,
 // unless guidance is 1. Collective over the sequence group; returns the whole latent [C, T, H, W],
 // still normalised, on each of its ranks. The noise is a function of (seed, number) alone.
-// `progress`, may be empty, is called after every evaluation with their number so far.
 std::vector<float> sample_latent(Network& network, const config::Sampling& sampling,
-                                 const SampleRequest& request,
-                                 const std::function<void(int)>& progress = {});
+                                 const SampleRequest& request, const EvaluationHooks& hooks = {});
 
 }  // namespace sprocket::runtime

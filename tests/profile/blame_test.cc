@@ -210,6 +210,40 @@ TEST(Blame, ARingWaitsForTheRankBefore) {
   EXPECT_DOUBLE_EQ(blame->excess_ms, 10);
 }
 
+// Another rank works more, by less than the link takes.
+TEST(Blame, ASlowLinkComesBeforeALittleMoreWork) {
+  SyntheticWindow w(4, kClocks);
+  for (int step = 0; step < kSteps; ++step) {
+    for (const int rank : w.ranks()) w.compute(rank, 0, rank == 2 ? 13 * kMs : 10 * kMs);
+    w.collective(kMs, /*slow_rank=*/1, /*slow_ns=*/6 * kMs);
+    w.end_step();
+  }
+  const auto blame = blame_of(w);
+  ASSERT_TRUE(blame);
+  EXPECT_EQ(blame->rank, 1);
+  EXPECT_EQ(blame->cause, Cause::kLink);
+}
+
+// Who waited for it is late at the next hop, and so on around the ring: each looks as late as it.
+TEST(Blame, AChainOfWaitsLeadsToTheRankThatWorks) {
+  SyntheticWindow w(4, kClocks);
+  for (int step = 0; step < kSteps; ++step) {
+    for (const int rank : w.ranks()) w.compute(rank, 0, rank == 2 ? 20 * kMs : 10 * kMs);
+    for (int hop = 0; hop < 3; ++hop) {
+      w.shift(kMs);
+      for (const int rank : w.ranks()) w.compute(rank, 0, kMs);
+    }
+    w.end_step();
+  }
+  const auto blame = blame_of(w);
+  ASSERT_TRUE(blame);
+  EXPECT_EQ(blame->rank, 2);
+  EXPECT_EQ(blame->cause, Cause::kCompute);
+  EXPECT_DOUBLE_EQ(blame->excess_ms, 10);
+  // Ranks 3, 0 and 1 each waited 10 ms, the first two being waited for as well.
+  EXPECT_DOUBLE_EQ(blame->waited_share, 30.0 / (4 * 26));
+}
+
 // The same through the ranks' files, whose clocks are hours apart.
 TEST(Verdict, OfRecordedFiles) {
   const testing::TemporaryFolder folder;
