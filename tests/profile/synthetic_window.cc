@@ -81,7 +81,7 @@ void SyntheticWindow::collective(int64_t transfer_ns, int slow_rank, int64_t slo
   const auto last = std::max_element(now_.begin(), now_.end());
   const int late = static_cast<int>(last - now_.begin());
   // Of members other than the late one, how long it was the only one that had not come.
-  const int64_t late_alone = came.back() - came[came.size() - 2];
+  const int64_t late_alone = came.size() > 1 ? came.back() - came[came.size() - 2] : 0;
   const int64_t end = *last + transfer_ns + slow_ns;
   for (const int rank : ranks_) {
     if (slow_rank >= 0) {
