@@ -38,9 +38,9 @@ void set_to_default(Message& message, const FieldDescriptor& field) {
 }
 
 bool absent_by_default(const google::protobuf::Descriptor& type) {
-  for (const auto* absent :
-       {LatentExtents::descriptor(), AttentionProblem::descriptor(), Vsa::descriptor(),
-        Bsa::descriptor(), Psa::descriptor(), Asa::descriptor(), SlidingTile::descriptor()}) {
+  for (const auto* absent : {LatentExtents::descriptor(), AttentionProblem::descriptor(),
+                             Distillation::descriptor(), Vsa::descriptor(), Bsa::descriptor(),
+                             Psa::descriptor(), Asa::descriptor(), SlidingTile::descriptor()}) {
     if (&type == absent) return true;
   }
   return false;
@@ -106,10 +106,34 @@ void complete_attention(Attention& attention) {
   }
 }
 
+// What a network beside the student has unless it is given; the student's is complete.
+void complete_role(const Job& job, const Attention& attention, Role& role) {
+  if (!role.has_attention()) *role.mutable_attention() = attention;
+  Attention& own = *role.mutable_attention();
+  const Attention& student = job.attention();
+  if (!own.has_order()) own.set_order(student.order());
+  if (!own.has_cube()) *own.mutable_cube() = student.cube();
+  if (!own.has_block_tokens()) own.set_block_tokens(student.block_tokens());
+  if (!own.has_domains()) own.set_domains(student.domains());
+  complete_attention(own);
+  if (!role.has_parallel()) *role.mutable_parallel() = job.parallel();
+  if (!role.has_optimizer()) *role.mutable_optimizer() = job.training().optimizer();
+}
+
+void complete_distillation(Job& job) {
+  Distillation& distillation = *job.mutable_distillation();
+  const bool sparse_fake = distillation.recipe() == Distillation::TDM;
+  complete_role(job, Attention(), *distillation.mutable_teacher());
+  complete_role(job, sparse_fake ? job.attention() : Attention(),
+                *distillation.mutable_fake_score());
+  complete_list(*distillation.mutable_dmd2()->mutable_timestep(), {1000, 750, 500, 250});
+}
+
 }  // namespace
 
 void apply_defaults(Job& job) {
   complete_attention(*job.mutable_attention());
+  if (job.has_distillation()) complete_distillation(job);
   set_unset_fields(job);
 }
 

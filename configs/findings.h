@@ -43,4 +43,7 @@ class Findings {
 // The rules of job.attention(), and of its parts in the mesh.
 void check_attention(const Job& job, Findings& findings);
 
+// The rules of job.distillation() and of its networks.
+void check_distillation(const Job& job, const LoadOptions& options, Findings& findings);
+
 }  // namespace sprocket::config

@@ -139,9 +139,14 @@ LoadedJob parse_job(const std::string& text, const std::string& name,
                                            8 * *options.heads));
   }
   loader.finish(options);
-  Parallel& parallel = *loaded.job.mutable_parallel();
-  if (options.world && parallel.outer() == 0) {
+  const auto resolve_outer = [&](Parallel& parallel) {
+    if (!options.world || parallel.outer() != 0) return;
     parallel.set_outer(*options.world / (parallel.ulysses() * parallel.data()));
+  };
+  resolve_outer(*loaded.job.mutable_parallel());
+  if (loaded.job.has_distillation()) {
+    resolve_outer(*loaded.job.mutable_distillation()->mutable_teacher()->mutable_parallel());
+    resolve_outer(*loaded.job.mutable_distillation()->mutable_fake_score()->mutable_parallel());
   }
   return loaded;
 }

@@ -15,6 +15,7 @@ namespace sprocket::config {
 enum class Purpose {
   kInspect,    // nothing beyond the rules of the fields themselves
   kTrain,      // data.path and output.directory
+  kDistill,    // data.path, output.directory and distillation with its teacher
   kSample,     // output.directory
   kAttention,  // problem.grid
   kParity,     // data.path or data.latent

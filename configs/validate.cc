@@ -36,6 +36,7 @@ class Checker {
     check_output();
     check_device();
     check_problem();
+    check_distillation(job_, options_, findings_);
     return findings_.take();
   }
 
@@ -187,7 +188,9 @@ class Checker {
   }
 
   void check_data_and_training() {
-    if (options_.purpose == Purpose::kTrain && job_.data().path().empty()) {
+    const bool trains =
+        options_.purpose == Purpose::kTrain || options_.purpose == Purpose::kDistill;
+    if (trains && job_.data().path().empty()) {
       findings_.add({"data.path"}, "not set; expected a folder made by `sprocket data encode`");
     }
     if (options_.purpose == Purpose::kParity && job_.data().path().empty() &&
@@ -271,8 +274,10 @@ class Checker {
 
   void check_output() {
     const Output& output = job_.output();
-    if ((options_.purpose == Purpose::kTrain || options_.purpose == Purpose::kSample) &&
-        output.directory().empty()) {
+    const bool writes = options_.purpose == Purpose::kTrain ||
+                        options_.purpose == Purpose::kDistill ||
+                        options_.purpose == Purpose::kSample;
+    if (writes && output.directory().empty()) {
       findings_.add({"output.directory"},
                     "not set; expected a folder for the run, here or as --output DIR");
     }

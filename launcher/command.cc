@@ -105,6 +105,7 @@ std::unique_ptr<CLI::App> make_command_line(Action& action) {
       ->group("Flags");
   app->require_subcommand(1);
   add_train_command(*app, action);
+  add_distill_command(*app, action);
   add_sample_command(*app, action);
   add_attention_command(*app, action);
   add_check_parity_command(*app, action);

@@ -18,6 +18,7 @@ using Action = std::function<ExitCode()>;
 // A subcommand's functions below add it to `parent`; when it is chosen on the command line they
 // store what has to be done in `action`.
 void add_train_command(CLI::App& parent, Action& action);
+void add_distill_command(CLI::App& parent, Action& action);
 void add_sample_command(CLI::App& parent, Action& action);
 void add_attention_command(CLI::App& parent, Action& action);
 void add_check_parity_command(CLI::App& parent, Action& action);

@@ -9,6 +9,7 @@
 #include "launcher/profile_files.h"
 #include "launcher/session.h"
 #include "launcher/terminal.h"
+#include "runtime/jobs/distill_job.h"
 #include "runtime/jobs/sample_job.h"
 #include "runtime/jobs/stop_signal.h"
 #include "runtime/jobs/train_job.h"
@@ -42,6 +43,11 @@ struct RankResources {
   int64_t memory = 0;  // bytes that it may use
 };
 
+config::Purpose purpose_of(const std::string& kind) {
+  if (kind == "sample") return config::Purpose::kSample;
+  return kind == "distill" ? config::Purpose::kDistill : config::Purpose::kTrain;
+}
+
 std::string json_in(const std::string& folder) {
   return (fs::path(folder) / "profile.json").string();
 }
@@ -66,7 +72,9 @@ ExitCode profile_training(const ProfileFlags& flags, const config::Job& job,
   options.profile_only = only;
   const runtime::StopSignal stop;
   options.stop = stop.flag();
-  return runtime::run_training(job, std::move(world), options).exit_code;
+  return flags.kind == "distill"
+             ? runtime::run_distillation(job, std::move(world), options).exit_code
+             : runtime::run_training(job, std::move(world), options).exit_code;
 }
 
 void profile_sampling(const ProfileFlags& flags, const config::Job& job,
@@ -87,7 +95,7 @@ ExitCode profile_job(const ProfileFlags& flags, const Session& session) {
   std::string folder = flags.output;
   session.run_on_all([&] {
     config::LoadOptions options;
-    options.purpose = samples ? config::Purpose::kSample : config::Purpose::kTrain;
+    options.purpose = purpose_of(flags.kind);
     options.world = session.size();
     job = config::load_job(flags.config, flags.sets, options).job;
     if (folder.empty()) folder = job.output().directory() + "_profile";
@@ -201,10 +209,10 @@ void add_profile_command(CLI::App& parent, Action& action) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command
       .add_option("--job", flags->kind,
-                  "What the job does: train (the default), or sample, whose steps are evaluations "
-                  "of the network.")
-      ->option_text("train|sample")
-      ->check(CLI::IsMember({"train", "sample"}));
+                  "What the job does: train (the default), distill, or sample, whose steps are "
+                  "evaluations of the network.")
+      ->option_text("train|distill|sample")
+      ->check(CLI::IsMember({"train", "distill", "sample"}));
   command
       .add_option("--steps", flags->steps,
                   "Steps that are recorded; as many others, between them, show what recording "

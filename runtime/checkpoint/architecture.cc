@@ -43,10 +43,15 @@ std::string gate_text(const config::Attention& attention) {
 
 }  // namespace
 
-std::vector<std::string> architecture_differences(const config::Job& checkpoint,
-                                                  const config::Job& job) {
+std::vector<std::string> model_differences(const config::Job& checkpoint, const config::Job& job) {
   std::vector<std::string> differences;
   compare(checkpoint.model(), job.model(), "model", differences);
+  return differences;
+}
+
+std::vector<std::string> architecture_differences(const config::Job& checkpoint,
+                                                  const config::Job& job) {
+  std::vector<std::string> differences = model_differences(checkpoint, job);
   const std::string theirs = gate_text(checkpoint.attention()), ours = gate_text(job.attention());
   if (theirs != ours) {
     differences.push_back(

@@ -8,8 +8,11 @@
 
 namespace sprocket::runtime {
 
-// "model.dim: checkpoint 64, job 128", one for each field that shapes the network and differs;
-// model.weights does not. Both jobs are resolved.
+// "model.dim: checkpoint 64, job 128", one for each field of `model` that differs but
+// model.weights. Both jobs are resolved.
+std::vector<std::string> model_differences(const config::Job& checkpoint, const config::Job& job);
+
+// The same for everything that shapes the network: gates of its attention too.
 std::vector<std::string> architecture_differences(const config::Job& checkpoint,
                                                   const config::Job& job);
 

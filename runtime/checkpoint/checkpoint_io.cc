@@ -122,6 +122,12 @@ void load_kind(const std::string& folder, const std::vector<CheckpointTensor>& t
   for (const CheckpointTensor& tensor : tensors) fill(set, tensor);
 }
 
+std::vector<CheckpointPart> parts_of(const CheckpointTensors& tensors) {
+  std::vector<CheckpointPart> parts = {{"model", tensors.model}, {"optim", tensors.optimizer}};
+  parts.insert(parts.end(), tensors.others.begin(), tensors.others.end());
+  return parts;
+}
+
 }  // namespace
 
 std::string save_checkpoint(comm::Communicator& world, const std::string& run_folder,
@@ -131,19 +137,21 @@ std::string save_checkpoint(comm::Communicator& world, const std::string& run_fo
   const std::string final_path = (fs::path(run_folder) / checkpoint_name(state.step())).string();
   const std::string id = fmt::format("{}-{:x}", ::getpid(), monotonic_ns());
   const std::string folder = broadcast_text(world, fmt::format("{}.tmp-{}", final_path, id), 0);
-  const Division model("model", tensors.model, world.size());
-  const Division optimizer("optim", tensors.optimizer, world.size());
+  const std::vector<CheckpointPart> parts = parts_of(tensors);
+  std::vector<Division> divisions;
+  for (const CheckpointPart& part : parts) {
+    divisions.emplace_back(part.folder, part.tensors, world.size());
+  }
   try {
     run_on_all(world, [&] {
       if (!first) return;
-      create_folder(folder + "/model");
-      create_folder(folder + "/optim");
+      for (const CheckpointPart& part : parts) create_folder(folder + "/" + part.folder);
     });
     std::vector<ManifestEntry> own;
     run_on_all(world, [&] {
-      for (const Division* division : {&model, &optimizer}) {
-        division->write(folder, world.rank());
-        if (const auto file = division->file_of(world.rank())) {
+      for (const Division& division : divisions) {
+        division.write(folder, world.rank());
+        if (const auto file = division.file_of(world.rank())) {
           own.push_back(describe_file(folder, *file));
         }
       }
@@ -157,14 +165,13 @@ std::string save_checkpoint(comm::Communicator& world, const std::string& run_fo
           entries.push_back(std::move(entry));
         }
       }
-      for (const Division* division : {&model, &optimizer}) {
-        if (const auto index = division->index()) {
+      for (const Division& division : divisions) {
+        if (const auto index = division.index()) {
           write_text(folder, index->first, index->second, entries);
         }
       }
       write_text(folder, "state.txtpb", text_of(state), entries);
-      sync_folder(folder + "/model");
-      sync_folder(folder + "/optim");
+      for (const CheckpointPart& part : parts) sync_folder(folder + "/" + part.folder);
       const std::string manifest = manifest_text(entries);
       media::write_output_file((fs::path(folder) / kManifestName).string(),
                                std::as_bytes(std::span(manifest)));
@@ -183,8 +190,9 @@ std::string save_checkpoint(comm::Communicator& world, const std::string& run_fo
 }
 
 void load_tensors(const std::string& checkpoint_path, const CheckpointTensors& tensors) {
-  load_kind((fs::path(checkpoint_path) / "model").string(), tensors.model);
-  load_kind((fs::path(checkpoint_path) / "optim").string(), tensors.optimizer);
+  for (const CheckpointPart& part : parts_of(tensors)) {
+    load_kind((fs::path(checkpoint_path) / part.folder).string(), part.tensors);
+  }
 }
 
 }  // namespace sprocket::runtime

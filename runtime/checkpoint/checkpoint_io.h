@@ -3,6 +3,7 @@
 //   step_00001000/
 //     model/*.safetensors   parameters, fp32, official names
 //     optim/*.safetensors   exp_avg.<name>, exp_avg_sq.<name>
+//     …/*.safetensors       of other parts, such as a distillation's second network
 //     state.txtpb           CheckpointState
 //     MANIFEST              written last (manifest.h)
 //
@@ -26,9 +27,16 @@ struct CheckpointTensor {
   std::span<float> values;
 };
 
+// Tensors that lie in a folder of their own.
+struct CheckpointPart {
+  std::string folder;  // within the checkpoint
+  std::vector<CheckpointTensor> tensors;
+};
+
 struct CheckpointTensors {
   std::vector<CheckpointTensor> model;
   std::vector<CheckpointTensor> optimizer;
+  std::vector<CheckpointPart> others;
 };
 
 // Collective; every rank holds all tensors, with equal values, and an equal state. Returns the new
@@ -38,9 +46,8 @@ std::string save_checkpoint(comm::Communicator& world, const std::string& run_fo
                             const CheckpointState& state, const CheckpointTensors& tensors,
                             int keep);
 
-// Fills the model's tensors from a folder that open_checkpoint accepted, and the optimizer's unless
-// there are none. Each rank reads on its own. Throws InputError for missing tensors or other
-// shapes.
+// Fills the tensors of every part that has any from a folder that open_checkpoint accepted. Each
+// rank reads on its own. Throws InputError for missing tensors or other shapes.
 void load_tensors(const std::string& checkpoint_path, const CheckpointTensors& tensors);
 
 }  // namespace sprocket::runtime

@@ -43,6 +43,14 @@ LatentDataset::LatentDataset(const std::string& folder)
   }
 }
 
+const LatentShape& LatentDataset::largest_shape() const {
+  return std::max_element(buckets_.begin(), buckets_.end(),
+                          [](const Bucket& a, const Bucket& b) {
+                            return a.shape.elements() < b.shape.elements();
+                          })
+      ->shape;
+}
+
 std::vector<std::vector<int64_t>> LatentDataset::bucket_samples() const {
   std::vector<std::vector<int64_t>> result;
   for (const Bucket& bucket : buckets_) result.push_back(bucket.samples);

@@ -42,6 +42,8 @@ class LatentDataset {
   int64_t size() const { return static_cast<int64_t>(index_.samples.size()); }
   // By latent shape, in the order of the shapes.
   const std::vector<Bucket>& buckets() const { return buckets_; }
+  // Of the videos with most latent cells.
+  const LatentShape& largest_shape() const;
   // For SampleOrder.
   std::vector<std::vector<int64_t>> bucket_samples() const;
 

@@ -13,9 +13,9 @@
 #include "runtime/checkpoint/latent_description.h"
 #include "runtime/checkpoint/run_checkpoints.h"
 #include "runtime/jobs/run_on_mesh.h"
+#include "runtime/jobs/run_profile.h"
 #include "runtime/plan/flops.h"
 #include "runtime/plan/job_specs.h"
-#include "runtime/recording/profile_window.h"
 #include "runtime/sample/sample_set.h"
 #include "runtime/sample/sampler.h"
 
@@ -79,7 +79,13 @@ class SampleJob {
         options_.random_weights ? Network::Start::kFresh : Network::Start::kCheckpoint);
     if (options_.random_weights) return;
     const FlatState weights = network_->checkpoint_state();
-    load_tensors(path_, {weights.tensors(), {}});
+    CheckpointTensors wanted;
+    if (state_.job().distillation().ema_decay() > 0) {
+      wanted.others = {{"ema", weights.tensors()}};
+    } else {
+      wanted.model = weights.tensors();
+    }
+    load_tensors(path_, wanted);
     weights.write_back();
   }
 
@@ -100,28 +106,22 @@ class SampleJob {
   // A step is an evaluation of the network. Replicas of the mesh sample side by side, the same
   // video where there are fewer than replicas.
   void profile() {
-    const ProfileOnly& only = *options_.profile_only;
     StepCollector collector(mesh_, network_->layers());
-    ProfileWindow window(
-        {only.steps, only.warmup, 0, /*alternate=*/true, job_.profile().trace_events()}, mesh_,
-        collector, only.folder, (fs::path(only.folder) / "profile.json").string());
+    RunProfile window(job_, mesh_, collector, options_.profile_only);
     const size_t number = mesh_.coordinate().data % tasks_.size();
     const SampleTask& task = tasks_[number];
     const SampleRequest request{task.shape, task.text, job_.sampling().seed(), number,
                                 std::max<int64_t>(state_.step() - 1, 0)};
     int64_t evaluations = 0;
-    const EvaluationHooks hooks = {[&] { collector.begin_step(window.records_next()); },
-                                   [&](int) {
-                                     collector.collect(network_->slots());
-                                     collector.end_step();
-                                     window.append(facts(task.shape, collector, evaluations), [&] {
-                                       return job_header(
-                                           job_, latent_extents(task.shape), mesh_,
-                                           {"sample", options_.threads, evaluations, only.steps});
-                                     });
-                                     ++evaluations;
-                                   },
-                                   [&] { return window.full(); }};
+    EvaluationHooks hooks;
+    hooks.before = [&] { collector.begin_step(window.records_next()); };
+    hooks.after = [&](int) {
+      collector.collect(network_->slots());
+      collector.end_step();
+      window.append(facts(task.shape, collector, evaluations++), "sample", task.shape,
+                    options_.threads);
+    };
+    hooks.stop = [&] { return window.full(); };
     while (!window.full()) sample_latent(*network_, job_.sampling(), request, hooks);
     window.finish(memory_use(network_->parameters(), mesh_.device(), 0), [](profile::Report&) {});
   }

@@ -16,15 +16,13 @@
 #include "runtime/jobs/remote_kv_agreement.h"
 #include "runtime/jobs/run_folder.h"
 #include "runtime/jobs/run_on_mesh.h"
+#include "runtime/jobs/run_profile.h"
 #include "runtime/media/output_file.h"
 #include "runtime/metrics/json_lines.h"
 #include "runtime/metrics/metrics_file.h"
 #include "runtime/metrics/progress.h"
 #include "runtime/metrics/run_board.h"
 #include "runtime/plan/job_specs.h"
-#include "runtime/profile/report_text.h"
-#include "runtime/recording/curves.h"
-#include "runtime/recording/profile_window.h"
 #include "runtime/sample/sample_set.h"
 #include "runtime/train/data_check.h"
 #include "runtime/train/trainer.h"
@@ -41,13 +39,6 @@ void check_same_latents(const data::LatentDataset& training, const data::LatentD
   if (one.name == other.name && one.channels == other.channels) return;
   throw ConfigError(fmt::format("training.validation.path: {} has latents of {}, data.path has {}",
                                 held_out.folder(), other.name, one.name));
-}
-
-data::LatentShape largest_shape(const data::LatentDataset& data) {
-  const auto largest = std::max_element(
-      data.buckets().begin(), data.buckets().end(),
-      [](const auto& a, const auto& b) { return a.shape.elements() < b.shape.elements(); });
-  return largest->shape;
 }
 
 class TrainJob {
@@ -71,7 +62,7 @@ class TrainJob {
       claim_folder();
     }
     config::Job decided = job_;
-    remote_kv_ = agree_on_remote_kv(decided, largest_shape(*data_),
+    remote_kv_ = agree_on_remote_kv(decided, data_->largest_shape(),
                                     {options_.threads, options_.memory}, world_);
     run_on_all(world_, [&] {
       network_.emplace(decided, mesh_, options_.threads,
@@ -86,7 +77,7 @@ class TrainJob {
     prepare_state();
     StepCollector collector(mesh_, network_->layers());
     Trainer trainer(*network_, *optimizer_, *data_, collector);
-    make_window(collector);
+    profile_.emplace(job_, mesh_, collector, options_.profile_only);
     result_.first_step = state_.step();
     saved_step_ = start_path_.empty() ? -1 : state_.step();
     if (options_.profile_only) {
@@ -96,8 +87,8 @@ class TrainJob {
     }
     progress_.reset();
     result_.last_step = state_.step();
-    if (window_->open()) finish_window();
-    print_report();
+    if (profile_->open()) finish_window();
+    if (options_.print_report) profile_->print();
     return result_;
   }
 
@@ -117,29 +108,11 @@ class TrainJob {
 
   // Steps after training.steps are as good as any.
   void profile(Trainer& trainer) {
-    while (!report_done_ && result_.exit_code == ExitCode::kOk) {
+    while (!profile_->done() && result_.exit_code == ExitCode::kOk) {
       const StepOutcome outcome = recorded_step(trainer);
       if (outcome.stop_requested) result_.exit_code = ExitCode::kInterrupted;
-      if (window_->full()) finish_window();
+      if (profile_->full()) finish_window();
     }
-  }
-
-  void make_window(const StepCollector& collector) {
-    WindowPlan plan;
-    std::string folder, json;
-    if (const auto& only = options_.profile_only) {
-      plan = {only->steps, only->warmup, 0, /*alternate=*/true, job_.profile().trace_events()};
-      folder = only->folder;
-      json = (fs::path(folder) / "profile.json").string();
-    } else {
-      const config::Profile& profile = job_.profile();
-      plan = {profile.steps(), profile.warmup(), profile.interval(), /*alternate=*/false,
-              profile.trace_events()};
-      folder = path_of("profile");
-      json = path_of("profile.json");
-    }
-    asked_steps_ = plan.steps;
-    window_.emplace(plan, mesh_, collector, folder, json);
   }
 
   void find_start() {
@@ -198,23 +171,21 @@ class TrainJob {
 
   StepOutcome recorded_step(Trainer& trainer) {
     const int64_t step = state_.step();
-    const StepOutcome outcome = trainer.step(step, options_.stop, window_->records_next());
+    const StepOutcome outcome = trainer.step(step, options_.stop, profile_->records_next());
     state_.set_step(step + 1);
     result_.losses.push_back(outcome.loss);
     count_skipped(outcome);
     const StepFlops flops = flops_of(outcome);
-    window_->append(
-        {step, outcome.own_tokens, outcome.tokens, flops.dense_equivalent, flops.executed}, [&] {
-          return job_header(job_, latent_extents(outcome.shape), mesh_,
-                            {"train", options_.threads, step, asked_steps_});
-        });
+    profile_->append(
+        {step, outcome.own_tokens, outcome.tokens, flops.dense_equivalent, flops.executed}, "train",
+        outcome.shape, options_.threads);
     return outcome;
   }
 
   void one_step(Trainer& trainer) {
     const StepOutcome outcome = recorded_step(trainer);
     log(outcome);
-    if (window_->full()) finish_window();
+    if (profile_->full()) finish_window();
     const bool last = state_.step() == job_.training().steps();
     const auto due = [&](int64_t interval) {
       return interval > 0 && state_.step() % interval == 0;
@@ -338,17 +309,9 @@ class TrainJob {
 
   void finish_window() {
     if (progress_) progress_->pause();
-    report_done_ = true;
-    try {
-      report_ = window_->finish(memory(), [&](profile::Report& report) {
-        if (receives_remote_kv(job_)) report.remote_kv = remote_kv_row(remote_kv_);
-        if (!options_.profile_only) report.curves = read_curves(path_of("metrics.jsonl"));
-      });
-    } catch (const OutputError& error) {
-      // A run is worth more than its report. All ranks are here.
-      if (options_.profile_only) throw;
-      if (first()) spdlog::warn("no report: {}", error.what());
-    }
+    profile_->finish(memory(), [&](profile::Report& report) {
+      if (receives_remote_kv(job_)) report.remote_kv = remote_kv_row(remote_kv_);
+    });
   }
 
   static profile::RemoteKvRow remote_kv_row(const RemoteKvChoice& choice) {
@@ -360,18 +323,6 @@ class TrainJob {
     row.fetched_bytes = choice.room.fetched;
     row.at_hand_bytes = choice.room.at_hand;
     return row;
-  }
-
-  void print_report() const {
-    if (!first() || !options_.print_report) return;
-    if (report_) {
-      fmt::print("{}", profile::report_text(*report_));
-    } else if (asked_steps_ > 0) {
-      fmt::print(
-          "\nNo report: the run ended within the {} steps before its window "
-          "(profile.warmup).\n",
-          job_.profile().warmup());
-    }
   }
 
   const config::Job& job_;  // as the user wrote it: what checkpoints record
@@ -386,10 +337,7 @@ class TrainJob {
   std::optional<JsonLines> validation_;  // rank 0
   std::optional<RunBoard> board_;        // rank 0, with output.tensorboard
   std::optional<Progress> progress_;     // rank 0
-  std::optional<ProfileWindow> window_;
-  std::optional<profile::Report> report_;  // of the newest window; rank 0
-  int64_t asked_steps_ = 0;                // of a window
-  bool report_done_ = false;
+  std::optional<RunProfile> profile_;
   RemoteKvChoice remote_kv_;
   std::string start_path_;  // empty: from step 0
   CheckpointState state_;

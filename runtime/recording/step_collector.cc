@@ -26,13 +26,17 @@ bool under_way(const comm::OpRecord& record) {
 
 StepCollector::StepCollector(const parallel::Mesh& mesh, int layers)
     : mesh_(mesh), step_layers_(layers), step_pairs_(layers) {
+  add_mesh(mesh, "");
+}
+
+void StepCollector::add_mesh(const parallel::Mesh& mesh, const std::string& prefix) {
   const parallel::MeshShape& shape = mesh.shape();
   const parallel::MeshCoordinate& at = mesh.coordinate();
   const auto add_all = [&](const parallel::MeshGroups& groups, const std::string& suffix) {
     const auto add = [&](const comm::Communicator& communicator, const std::string& name,
                          int index) {
       if (communicator.size() == 1) return;
-      groups_.push_back({name + suffix, index, &communicator});
+      groups_.push_back({prefix + name + suffix, index, &communicator});
     };
     add(groups.world(), "world", 0);
     add(groups.data(), "dp", at.outer * shape.ulysses + at.ulysses);

@@ -31,6 +31,10 @@ class StepCollector {
   // `mesh` must outlive the collector; it may have no timeline: then compute counts as zero.
   explicit StepCollector(const parallel::Mesh& mesh, int layers);
 
+  // Groups of another mesh over the same ranks, called prefix and their name; before the first
+  // step. It must outlive the collector.
+  void add_mesh(const parallel::Mesh& mesh, const std::string& prefix);
+
   // Everything recorded before is discarded; on a device it waits until that is done. Not
   // `recorded`: nothing is recorded until the next step, and the step has its wall time alone.
   void begin_step(bool recorded = true);

@@ -36,7 +36,7 @@ class Optimizer {
   // Updates made so far; part of a checkpoint.
   int64_t updates() const { return updates_; }
   void set_updates(int64_t updates) { updates_ = updates; }
-  // exp_avg.<name> and exp_avg_sq.<name>.
+  // Named exp_avg.<name> and exp_avg_sq.<name>.
   FlatState checkpoint_state() const;
 
  private:

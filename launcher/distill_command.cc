@@ -1,0 +1,78 @@
+#include <fmt/format.h>
+
+#include "configs/defaults.h"
+#include "launcher/command.h"
+#include "launcher/session.h"
+#include "launcher/terminal.h"
+#include "runtime/jobs/distill_job.h"
+#include "runtime/jobs/stop_signal.h"
+
+namespace sprocket::launcher {
+namespace {
+
+struct DistillFlags {
+  JobFlags job;
+  std::string resume = "none";
+};
+
+ExitCode distill(const DistillFlags& flags, const Session& session) {
+  config::Job job;
+  session.run_on_all([&] {
+    config::LoadOptions options;
+    options.purpose = config::Purpose::kDistill;
+    options.world = session.size();
+    if (!flags.job.output.empty()) options.output_directory = flags.job.output;
+    job = config::load_job(flags.job.config, flags.job.sets, options).job;
+  });
+  if (flags.job.dry_run) {
+    if (session.first()) fmt::print("{}", config::to_text(job));
+    return ExitCode::kOk;
+  }
+  Timeline timeline;
+  std::unique_ptr<comm::Communicator> world = session.make_world(job.parallel(), &timeline);
+  runtime::TrainOptions options;
+  options.resume = flags.resume;
+  options.threads = resolve_threads(job.compute(), *world);
+  const parallel::TensorDevice device = take_device(job.compute(), *world);
+  options.device = device.device();
+  options.memory = resolve_memory(job.compute(), device, *world);
+  options.terminal = session.first() && watched_by_a_person();
+  const runtime::StopSignal stop;
+  options.stop = stop.flag();
+  return runtime::run_distillation(job, std::move(world), options).exit_code;
+}
+
+}  // namespace
+
+void add_distill_command(CLI::App& parent, Action& action) {
+  CLI::App& command = add_command(
+      parent, "distill",
+      "Makes a model of few steps of a trained one (docs/distillation.md): TDM or DMD2, the "
+      "student "
+      "with\nsparse attention if the job says so. Writes checkpoints, metrics and the report as "
+      "train does.",
+      "mpirun -np N sprocket distill --config FILE [flags]",
+      "\nExamples:\n"
+      "  mpirun -np 2 sprocket distill --config configs/distill_quick.txtpb\n"
+      "  mpirun -np 2 sprocket distill --config configs/distill_quick.txtpb --resume latest\n" +
+          exit_codes_text({ExitCode::kOk, ExitCode::kInternal, ExitCode::kConfig, ExitCode::kInput,
+                           ExitCode::kOutput, ExitCode::kComm, ExitCode::kNonFinite,
+                           ExitCode::kInterrupted}));
+  auto flags = std::make_shared<DistillFlags>();
+  add_job_flags(command, flags->job);
+  command.get_option("--dry-run")->description("Prints the resolved job and runs nothing.");
+  command
+      .add_option(
+          "--resume", flags->resume,
+          "Where to start: none (the default; refused when the folder holds a run), latest (the "
+          "newest valid checkpoint of the folder), or the path of a checkpoint or a run.")
+      ->option_text("latest|none|PATH");
+  command.callback([flags, &action] {
+    action = [flags] {
+      return run_on_ranks(flags->job.log_level(),
+                          [&](const Session& session) { return distill(*flags, session); });
+    };
+  });
+}
+
+}  // namespace sprocket::launcher
