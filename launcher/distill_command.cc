@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "configs/defaults.h"
+#include "configs/load.h"
 #include "launcher/command.h"
 #include "launcher/session.h"
 #include "launcher/terminal.h"

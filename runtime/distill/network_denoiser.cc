@@ -2,6 +2,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
@@ -66,6 +67,7 @@ class GatherLatent : public torch::autograd::Function<GatherLatent> {
 
 at::Tensor NetworkDenoiser::predict(const at::Tensor& x, std::span<const double> timesteps,
                                     const at::Tensor& text) {
+  (at::GradMode::is_enabled() ? evaluations_.with_graph : evaluations_.plain) += x.size(0);
   shape_ = {x.size(1), x.size(2), x.size(3), x.size(4)};
   const at::Tensor own = network_.velocity(
       network_.own_patches(x, shape_, models::FeatureOrder::kChannelFirst),

@@ -6,6 +6,12 @@
 
 namespace sprocket::runtime {
 
+// Samples that a network was evaluated for.
+struct Evaluations {
+  int64_t plain = 0;       // forward alone
+  int64_t with_graph = 0;  // with a backward after it
+};
+
 // Latents are whole and in host memory on every rank (docs/decisions/whole_latents.md); the network
 // takes this rank's tokens of them, and its predictions are gathered over the sequence group. The
 // backward of the gather keeps this rank's tokens of the gradient.
@@ -13,8 +19,13 @@ class NetworkDenoiser : public Denoiser {
  public:
   explicit NetworkDenoiser(Network& network) : network_(network) {}
 
-  // Attention schedules are those of this step from now on.
-  void set_step(int64_t step) { step_ = step; }
+  // Attention schedules are those of this step from now on, and evaluations are counted anew.
+  void begin_step(int64_t step) {
+    step_ = step;
+    evaluations_ = {};
+  }
+  // Since the step began, of this rank's replica.
+  const Evaluations& evaluations() const { return evaluations_; }
 
   // x [B, C, T, H, W]; text [B, text_tokens, text_dim].
   at::Tensor predict(const at::Tensor& x, std::span<const double> timesteps,
@@ -24,6 +35,7 @@ class NetworkDenoiser : public Denoiser {
  private:
   Network& network_;
   int64_t step_ = 0;
+  Evaluations evaluations_;
   data::LatentShape shape_;  // of the last x
 };
 

@@ -23,6 +23,7 @@
 #include "runtime/metrics/memory.h"
 #include "runtime/metrics/progress.h"
 #include "runtime/metrics/run_board.h"
+#include "runtime/plan/flops.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/sample/sample_set.h"
 #include "runtime/train/data_check.h"
@@ -35,6 +36,7 @@ namespace fs = std::filesystem;
 using config::NetworkRole;
 using nlohmann::json;
 
+// Of the network's last evaluation.
 double mean_density(const Network& network) {
   double sum = 0;
   for (const parallel::AttentionSlot& slot : network.slots()) sum += slot.statistics.density;
@@ -239,7 +241,7 @@ class DistillJob {
     if (mesh_.timeline()) mesh_.timeline()->position.step = step;
     collector_->begin_step(profile_->records_next());
     for (RoleNetwork* role : {&*student_, &*teacher_, &*fake_score_}) {
-      role->denoiser().set_step(step);
+      role->denoiser().begin_step(step);
     }
     std::vector<Scene> scenes;
     run_on_all(world_, [&] { scenes = load_scenes(step); });
@@ -258,7 +260,9 @@ class DistillJob {
     const profile::StepParts times = collector_->end_step();
     state_.set_step(step + 1);
     result_.steps.push_back(phases);
-    profile_->append({step, own_tokens_, tokens_, 0, 0}, "distill", shape_, options_.threads);
+    const StepFlops flops = flops_of_step();
+    profile_->append({step, own_tokens_, tokens_, flops.dense_equivalent, flops.executed},
+                     "distill", shape_, options_.threads);
     count_skipped(phases);
     if (options_.profile_only) {
       if (stop) result_.exit_code = ExitCode::kInterrupted;
@@ -267,6 +271,24 @@ class DistillJob {
     }
     if (profile_->full()) finish_window();
     if (!options_.profile_only) after_step(stop);
+  }
+
+  // Of all replicas' evaluations.
+  StepFlops flops_of_step() {
+    StepFlops sum;
+    for (RoleNetwork* role : {&*student_, &*teacher_, &*fake_score_}) {
+      const Evaluations& made = role->denoiser().evaluations();
+      const int64_t tokens = role->network().layout(shape_).tokens();
+      const int replicas = job_.parallel().data();
+      const double density = mean_density(role->network());
+      for (const StepFlops& flops :
+           {forward_step_flops(role->job(), made.plain * replicas, tokens, density),
+            step_flops(role->job(), made.with_graph * replicas, tokens, density)}) {
+        sum.dense_equivalent += flops.dense_equivalent;
+        sum.executed += flops.executed;
+      }
+    }
+    return sum;
   }
 
   // Of any rank; makes `density` the mean of all ranks.

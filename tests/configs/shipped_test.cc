@@ -24,24 +24,28 @@ std::vector<std::string> shipped_jobs() {
   return files;
 }
 
-// The number of ranks in the comment "mpirun -np N … --config configs/NAME".
-int documented_ranks(const std::string& file) {
+// What the comment "mpirun -np N … sprocket COMMAND --config configs/NAME" says.
+LoadOptions documented_start(const std::string& file) {
   std::ifstream stream(file);
-  const std::regex command("# +mpirun -np ([0-9]+) .*sprocket train --config configs/" +
+  const std::regex command("# +mpirun -np ([0-9]+) .*sprocket (train|distill) --config configs/" +
                            std::filesystem::path(file).filename().string() + ".*");
   std::smatch match;
   for (std::string line; std::getline(stream, line);) {
-    if (std::regex_match(line, match, command)) return std::stoi(match[1]);
+    if (!std::regex_match(line, match, command)) continue;
+    LoadOptions options;
+    options.purpose = match[2] == "train" ? Purpose::kTrain : Purpose::kDistill;
+    options.world = std::stoi(match[1]);
+    return options;
   }
   ADD_FAILURE() << file << ": expected a comment `mpirun -np N sprocket train --config configs/…`";
-  return 1;
+  return {};
 }
 
 TEST(ShippedJobs, LoadAndAreLegalOnTheRanksTheyName) {
   const std::vector<std::string> files = shipped_jobs();
   EXPECT_GE(files.size(), 6u);
   for (const std::string& file : files) {
-    const LoadOptions options{.purpose = Purpose::kTrain, .world = documented_ranks(file)};
+    const LoadOptions options = documented_start(file);
     EXPECT_NO_THROW({
       const LoadedJob loaded = load_job(file, {}, options);
       EXPECT_TRUE(loaded.job.data().has_latent()) << file << " has no extents for a dry run";
