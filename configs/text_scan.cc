@@ -1,5 +1,6 @@
 #include "configs/text_scan.h"
 
+#include <algorithm>
 #include <cctype>
 #include <limits>
 #include <optional>
@@ -385,12 +386,21 @@ class Scanner {
     return true;
   }
 
+  // A field that messages deeper down have as well is meant where the job itself has it.
+  static void keep_shallowest(std::vector<std::string>& paths) {
+    const auto depth = [](const std::string& path) { return std::ranges::count(path, '.'); };
+    if (paths.empty()) return;
+    const auto least = depth(*std::ranges::min_element(paths, {}, depth));
+    std::erase_if(paths, [&](const std::string& path) { return depth(path) > least; });
+  }
+
   std::string unknown_field(const Descriptor& type, const std::string& prefix,
                             const std::string& name) const {
     const std::vector<std::string> names = field_names(type);
     std::string message = "unknown field";
     std::vector<std::string> homes;
     find_homes(root_, "", name, homes);
+    keep_shallowest(homes);
     if (const std::string near = nearest_name(name, names); !near.empty()) {
       message += fmt::format("; did you mean {}?", near);
     } else if (!homes.empty()) {

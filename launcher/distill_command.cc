@@ -14,19 +14,26 @@ namespace {
 struct DistillFlags {
   JobFlags job;
   std::string resume = "none";
+  int ranks = 0;
 };
+
+config::Job load(const DistillFlags& flags, int world) {
+  config::LoadOptions options;
+  options.purpose = config::Purpose::kDistill;
+  options.world = world;
+  if (!flags.job.output.empty()) options.output_directory = flags.job.output;
+  return config::load_job(flags.job.config, flags.job.sets, options).job;
+}
+
+void dry_run(const config::Job& job) {
+  fmt::print("{}\n--dry-run: nothing was run.\n", config::to_text(job));
+}
 
 ExitCode distill(const DistillFlags& flags, const Session& session) {
   config::Job job;
-  session.run_on_all([&] {
-    config::LoadOptions options;
-    options.purpose = config::Purpose::kDistill;
-    options.world = session.size();
-    if (!flags.job.output.empty()) options.output_directory = flags.job.output;
-    job = config::load_job(flags.job.config, flags.job.sets, options).job;
-  });
+  session.run_on_all([&] { job = load(flags, session.size()); });
   if (flags.job.dry_run) {
-    if (session.first()) fmt::print("{}", config::to_text(job));
+    if (session.first()) dry_run(job);
     return ExitCode::kOk;
   }
   Timeline timeline;
@@ -41,6 +48,15 @@ ExitCode distill(const DistillFlags& flags, const Session& session) {
   const runtime::StopSignal stop;
   options.stop = stop.flag();
   return runtime::run_distillation(job, std::move(world), options).exit_code;
+}
+
+ExitCode start(const DistillFlags& flags) {
+  if (flags.job.dry_run && flags.ranks > 0) {
+    dry_run(load(flags, flags.ranks));
+    return ExitCode::kOk;
+  }
+  return run_on_ranks(flags.job.log_level(),
+                      [&](const Session& session) { return distill(flags, session); });
 }
 
 }  // namespace
@@ -68,12 +84,12 @@ void add_distill_command(CLI::App& parent, Action& action) {
           "Where to start: none (the default; refused when the folder holds a run), latest (the "
           "newest valid checkpoint of the folder), or the path of a checkpoint or a run.")
       ->option_text("latest|none|PATH");
-  command.callback([flags, &action] {
-    action = [flags] {
-      return run_on_ranks(flags->job.log_level(),
-                          [&](const Session& session) { return distill(*flags, session); });
-    };
-  });
+  command
+      .add_option("--ranks", flags->ranks, "With --dry-run: resolves for N ranks without mpirun.")
+      ->option_text("N")
+      ->check(CLI::Range(1, 1 << 20))
+      ->needs("--dry-run");
+  command.callback([flags, &action] { action = [flags] { return start(*flags); }; });
 }
 
 }  // namespace sprocket::launcher

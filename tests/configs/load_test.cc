@@ -153,7 +153,7 @@ TEST(LoadJob, AFieldInTheWrongMessageIsSentHome) {
       errors_of("ulysses: 2"),
       HasSubstr("job.txtpb:1:1: ulysses: unknown field; did you mean parallel.ulysses?; fields "
                 "of a job: model, attention, flow, data, training, sampling, parallel, "
-                "compute, output, profile, problem"));
+                "compute, output, profile, distillation, problem"));
   EXPECT_THAT(errors_of("model { coarse: ADD }"), HasSubstr("attention.vsa.coarse?"));
 }
 
@@ -165,7 +165,7 @@ TEST(LoadJob, BrokenGrammarNamesThePlaceAndTheOpening) {
   EXPECT_THAT(errors_of("data { path: \"never closed\n }"), HasSubstr("job.txtpb:1:"));
   EXPECT_EQ(errors_of("bogus { a { b: [1, 2 } }"),
             "job.txtpb:1:1: bogus: unknown field; fields of a job: model, attention, flow, data, "
-            "training, sampling, parallel, compute, output, profile, problem\n"
+            "training, sampling, parallel, compute, output, profile, distillation, problem\n"
             "job.txtpb:1:22: bogus: expected ], found }");
   // What follows from the rest is not guessed at: ulysses would be illegal for the default heads.
   EXPECT_EQ(errors_of("parallel { ulysses: 5 } model {").find("ulysses"), std::string::npos);
