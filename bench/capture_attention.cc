@@ -54,7 +54,7 @@ std::vector<parallel::AttentionInputs> evaluate(const Arguments& a, runtime::Net
   };
   const at::Tensor noised = latent(sample.latent) * (1 - a.noise) + latent(noise) * a.noise;
 
-  models::WanCompute compute;
+  models::ModelCompute compute;
   if (runtime::compute_dtype(job) == DType::kBF16) compute.dtype = at::kBFloat16;
   const models::WanModel model(runtime::wan_config(job), network.parameters(), network.mesh(),
                                compute);

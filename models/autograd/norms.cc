@@ -19,11 +19,12 @@ struct NormState {
   OpContext op;
   double eps;
   at::ScalarType type;
-  bool modulated;  // scale and shift per sample and 1 + scale; otherwise one weight and bias
+  bool per_sample;  // scale and shift; otherwise one weight and bias
+  double base;      // added to the scale
 };
 
 RowOps::Affine affine_of(const at::Tensor& scale, const at::Tensor& shift, const NormState& state) {
-  return {scale, shift, state.modulated};
+  return {scale, shift, state.per_sample, state.base};
 }
 
 // Of reading or writing as many elements as x has, of so many bytes each.
@@ -137,13 +138,19 @@ class ResidualFunction : public torch::autograd::Function<ResidualFunction> {
 at::Tensor layer_norm_modulate(const at::Tensor& x_BLD, const at::Tensor& shift_BD,
                                const at::Tensor& scale_BD, double eps, at::ScalarType type,
                                const OpContext& op) {
-  return LayerNormFunction::apply(x_BLD, scale_BD, shift_BD, NormState{op, eps, type, true});
+  return LayerNormFunction::apply(x_BLD, scale_BD, shift_BD, NormState{op, eps, type, true, 1});
+}
+
+at::Tensor layer_norm_scaled(const at::Tensor& x_BLD, const at::Tensor& shift_BD,
+                             const at::Tensor& scale_BD, double eps, at::ScalarType type,
+                             const OpContext& op) {
+  return LayerNormFunction::apply(x_BLD, scale_BD, shift_BD, NormState{op, eps, type, true, 0});
 }
 
 at::Tensor layer_norm_affine(const at::Tensor& x_BLD, const at::Tensor& weight_D,
                              const at::Tensor& bias_D, double eps, at::ScalarType type,
                              const OpContext& op) {
-  return LayerNormFunction::apply(x_BLD, weight_D, bias_D, NormState{op, eps, type, false});
+  return LayerNormFunction::apply(x_BLD, weight_D, bias_D, NormState{op, eps, type, false, 0});
 }
 
 at::Tensor rms_norm_heads(const at::Tensor& x_BLD, const at::Tensor& weight_D,

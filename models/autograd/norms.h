@@ -5,7 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "models/autograd/op_scope.h"
-#include "models/wan/rope.h"
+#include "models/rope_tables.h"
 
 namespace sprocket::models {
 
@@ -14,6 +14,11 @@ namespace sprocket::models {
 at::Tensor layer_norm_modulate(const at::Tensor& x_BLD, const at::Tensor& shift_BD,
                                const at::Tensor& scale_BD, double eps, at::ScalarType type,
                                const OpContext& op);
+
+// h = (x - mean) / sqrt(variance + eps) * scale + shift, everything as above.
+at::Tensor layer_norm_scaled(const at::Tensor& x_BLD, const at::Tensor& shift_BD,
+                             const at::Tensor& scale_BD, double eps, at::ScalarType type,
+                             const OpContext& op);
 
 // h = (x - mean) / sqrt(variance + eps) * weight + bias; weight and bias [D], everything as above.
 at::Tensor layer_norm_affine(const at::Tensor& x_BLD, const at::Tensor& weight_D,

@@ -6,7 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "models/wan/rope.h"
+#include "models/rope_tables.h"
 
 namespace sprocket::models {
 
@@ -14,12 +14,13 @@ class RowOps {
  public:
   virtual ~RowOps() = default;
 
-  // scale and shift [B, D] and a factor of 1 + scale, or one weight and bias [D].
+  // scale and shift [B, D], or one weight and bias [D].
   struct Affine {
     at::Tensor scale, shift;  // shift undefined: not needed (in the backward)
     bool per_sample = true;
+    double base = 1;
   };
-  // y_BLD (T) = LN(x_BLD) * scale + shift.
+  // y_BLD (T) = LN(x_BLD) * (base + scale) + shift.
   virtual void layer_norm(const at::Tensor& x, const Affine& affine, double eps,
                           const at::Tensor& y, int threads) const = 0;
   // dx (A) += the gradient of x; dscale and dshift are overwritten.

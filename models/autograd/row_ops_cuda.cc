@@ -13,7 +13,7 @@ using parallel::cuda::out;
 
 kernels::RowAffine<float> affine_of(const RowOps::Affine& affine) {
   return {in<float>(affine.scale), affine.shift.defined() ? in<float>(affine.shift) : nullptr,
-          affine.per_sample ? affine.scale.size(1) : 0, affine.per_sample ? 1.0 : 0.0};
+          affine.per_sample ? affine.scale.size(1) : 0, affine.base};
 }
 
 kernels::Rotation<float> rotation_of(const RopeTables& rope, int64_t head_dim) {

@@ -20,7 +20,7 @@ T* out(const at::Tensor& x) {
 template <class A>
 kernels::RowAffine<A> affine_of(const RowOps::Affine& affine) {
   return {in<A>(affine.scale), affine.shift.defined() ? in<A>(affine.shift) : nullptr,
-          affine.per_sample ? affine.scale.size(1) : 0, affine.per_sample ? 1.0 : 0.0};
+          affine.per_sample ? affine.scale.size(1) : 0, affine.base};
 }
 
 template <class A>

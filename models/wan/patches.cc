@@ -53,7 +53,7 @@ at::Tensor unpatchify_tokens(const at::Tensor& tokens_BLF, const parallel::Token
   SPROCKET_CHECK_EQ(tokens_BLF.size(1), grid.tokens());
   const int64_t batch = tokens_BLF.size(0), channels = tokens_BLF.size(2) / patch.cells();
   at::Tensor raster = at::empty(tokens_BLF.sizes(), tokens_BLF.options());
-  raster.index_copy_(1, raster_index(layout, 0, layout.tokens()), tokens_BLF);
+  raster.index_copy_(1, raster_index(layout, layout.prefix_tokens(), grid.tokens()), tokens_BLF);
   const at::Tensor cells =
       order == FeatureOrder::kChannelFirst
           ? raster.view({batch, grid.t, grid.h, grid.w, channels, patch.t, patch.h, patch.w})

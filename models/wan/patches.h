@@ -20,13 +20,13 @@ enum class FeatureOrder {
 // divide it.
 parallel::Grid token_grid(int64_t t, int64_t h, int64_t w, const Patch& patch);
 
-// latent_BCTHW -> tokens first .. first + count - 1 of the layout's block order: [B, count, F],
-// contiguous, same dtype. Differentiable.
+// latent_BCTHW -> tokens first .. first + count - 1 of the layout's block order, none of its
+// prefix: [B, count, F], contiguous, same dtype. Differentiable.
 at::Tensor patchify_tokens(const at::Tensor& latent_BCTHW, const parallel::TokenLayout& layout,
                            const Patch& patch, int64_t first, int64_t count,
                            FeatureOrder order = FeatureOrder::kChannelFirst);
 
-// All tokens in block order, [B, L, F] -> latent [B, C, T, H, W], contiguous.
+// All tokens of the video in block order, [B, L, F] -> latent [B, C, T, H, W], contiguous.
 at::Tensor unpatchify_tokens(const at::Tensor& tokens_BLF, const parallel::TokenLayout& layout,
                              const Patch& patch, FeatureOrder order = FeatureOrder::kChannelLast);
 

@@ -7,15 +7,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "models/rope_tables.h"
 #include "parallel/token_layout.h"
 
 namespace sprocket::models {
-
-// Both [tokens, D/2], contiguous.
-struct RopeTables {
-  at::Tensor cos;
-  at::Tensor sin;
-};
 
 // For tokens first .. first + count - 1 of the block order. Angles are float64 and positions
 // global; the tables are rounded to `dtype` (kFloat or kDouble). head_dim: even, at least 6.

@@ -6,15 +6,12 @@
 
 #include "models/autograd/linear.h"
 #include "models/autograd/op_scope.h"
-#include "models/parameter_store.h"
+#include "models/layer_parameters.h"
 #include "models/wan/rope.h"
 #include "models/wan/wan_config.h"
 #include "parallel/sequence_attention.h"
 
 namespace sprocket::models {
-
-// The tensors of prefix.weight and prefix.bias, and their copies if the store keeps any.
-Affine affine_of(const ParameterStore& parameters, const std::string& prefix);
 
 // What every block of one forward shares.
 struct BlockInputs {

@@ -1,45 +1,21 @@
 #include "models/wan/wan_model.h"
 
-#include <cmath>
-
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/cos.h>
-#include <ATen/ops/exp.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/silu.h>
-#include <ATen/ops/sin.h>
 
 #include "base/error.h"
 #include "models/autograd/checkpoint.h"
 #include "models/autograd/linear.h"
 #include "models/autograd/norms.h"
+#include "models/sinusoid.h"
 #include "models/wan/wan_block.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::models {
-namespace {
-
-// [cos, sin] of timestep * 10000^(-i / half), i = 0 .. half - 1, computed in fp64: [B, 2 half].
-at::Tensor sinusoid(const at::Tensor& timestep_B, int frequency_dim, at::ScalarType type) {
-  const int64_t half = frequency_dim / 2;
-  const at::Tensor index = at::arange(half, timestep_B.options().dtype(at::kDouble));
-  const at::Tensor frequencies = at::exp(index * (-std::log(10000.0) / static_cast<double>(half)));
-  const at::Tensor angles = timestep_B.to(at::kDouble).unsqueeze(1) * frequencies;
-  return at::cat({at::cos(angles), at::sin(angles)}, 1).to(type);
-}
-
-Phase forward_phase(Timeline* timeline) {
-  if (at::GradMode::is_enabled() || !timeline) return Phase::kForward;
-  return timeline->position.phase;
-}
-
-}  // namespace
 
 WanModel::WanModel(const WanConfig& config, const ParameterStore& parameters,
-                   const parallel::Mesh& mesh, const WanCompute& compute)
+                   const parallel::Mesh& mesh, const ModelCompute& compute)
     : config_(config), compute_(compute), mesh_(mesh), parameters_(parameters) {
   const at::ScalarType accumulator = parallel::accumulator_type(compute.dtype);
   SPROCKET_CHECK(parameters.flat_parameters().scalar_type() == accumulator,

@@ -11,19 +11,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "models/model_compute.h"
 #include "models/parameter_store.h"
 #include "models/wan/wan_config.h"
 #include "parallel/sequence_attention.h"
 
 namespace sprocket::models {
-
-struct WanCompute {
-  at::ScalarType dtype = at::kFloat;  // kFloat, kBFloat16 or kDouble
-  int threads = 1;
-  // Keep only every block's input and run the block again in the backward, with the attention
-  // selection of the first run. Bitwise the same gradients.
-  bool checkpoint_blocks = false;
-};
 
 class WanBlock;
 
@@ -32,11 +25,11 @@ class WanModel {
   // `parameters` holds wan_parameters(config) (by name) in fp64 exactly when compute.dtype is
   // kDouble. Both references must outlive the model and every graph made with it.
   WanModel(const WanConfig& config, const ParameterStore& parameters, const parallel::Mesh& mesh,
-           const WanCompute& compute);
+           const ModelCompute& compute);
   ~WanModel();
 
   const WanConfig& config() const { return config_; }
-  const WanCompute& compute() const { return compute_; }
+  const ModelCompute& compute() const { return compute_; }
 
   // The predicted velocity (noise - x0) of this rank's tokens.
   //   patches   [B, L_rank, F], features (c, pt, ph, pw), any floating dtype; see patchify_tokens
@@ -56,7 +49,7 @@ class WanModel {
 
  private:
   WanConfig config_;
-  WanCompute compute_;
+  ModelCompute compute_;
   const parallel::Mesh& mesh_;
   const ParameterStore& parameters_;
   std::vector<WanBlock> blocks_;

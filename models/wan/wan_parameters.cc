@@ -2,30 +2,13 @@
 
 #include <fmt/format.h>
 
+#include "models/parameter_list.h"
 #include "models/wan/wan_config.h"
 
 namespace sprocket::models {
 namespace {
 
-class List {
- public:
-  void linear(const std::string& name, int64_t out, int64_t in, InitialRule rule,
-              double scale = 1) {
-    add(name + ".weight", {out, in}, rule, scale);
-    add(name + ".bias", {out}, InitialRule::kZeros);
-  }
-  void xavier_linear(const std::string& name, int64_t out, int64_t in) {
-    linear(name, out, in, InitialRule::kXavierUniform);
-  }
-  void add(const std::string& name, std::vector<int64_t> shape, InitialRule rule,
-           double scale = 1) {
-    specs.push_back({name, std::move(shape), rule, scale});
-  }
-
-  std::vector<ParameterSpec> specs;
-};
-
-void add_attention(List& list, const std::string& prefix, int64_t dim) {
+void add_attention(ParameterList& list, const std::string& prefix, int64_t dim) {
   for (const char* part : {"q", "k", "v", "o"}) list.xavier_linear(prefix + "." + part, dim, dim);
   list.add(prefix + ".norm_q.weight", {dim}, InitialRule::kOnes);
   list.add(prefix + ".norm_k.weight", {dim}, InitialRule::kOnes);
@@ -37,7 +20,7 @@ std::vector<ParameterSpec> wan_parameters(const WanConfig& c) {
   constexpr double kEmbeddingDeviation = 0.02;
   const int64_t dim = c.dim;
   const double modulation_deviation = 1 / std::sqrt(static_cast<double>(dim));
-  List list;
+  ParameterList list;
   list.add("patch_embedding.weight", {dim, c.latent_channels, c.patch.t, c.patch.h, c.patch.w},
            InitialRule::kXavierUniform);
   list.add("patch_embedding.bias", {dim}, InitialRule::kZeros);
@@ -51,8 +34,7 @@ std::vector<ParameterSpec> wan_parameters(const WanConfig& c) {
     list.add(block + ".modulation", {1, 6, dim}, InitialRule::kNormal, modulation_deviation);
     add_attention(list, block + ".self_attn", dim);
     add_attention(list, block + ".cross_attn", dim);
-    list.add(block + ".norm3.weight", {dim}, InitialRule::kOnes);
-    list.add(block + ".norm3.bias", {dim}, InitialRule::kZeros);
+    list.layer_norm(block + ".norm3", dim);
     list.xavier_linear(block + ".ffn.0", c.ffn_dim, dim);
     list.xavier_linear(block + ".ffn.2", dim, c.ffn_dim);
   }

@@ -1,40 +1,10 @@
 #include "models/wan/wan_weights.h"
 
-#include <cstring>
-#include <set>
-
-#include <ATen/ops/from_blob.h>
-#include <fmt/ranges.h>
-
 #include "base/error.h"
-#include "base/log.h"
-#include "models/safetensors/tensor_set.h"
-#include "models/safetensors/writer.h"
+#include "models/weights_file.h"
 
 namespace sprocket::models {
 namespace {
-
-using safetensors::ElementType;
-using safetensors::TensorSet;
-
-constexpr const char* kGates[] = {".to_gate_compress.", ".to_gate_fine."};
-
-// The gate that a tensor belongs to, or null.
-const char* gate_of(const std::string& name) {
-  for (const char* gate : kGates) {
-    if (name.find(gate) != std::string::npos) return gate;
-  }
-  return nullptr;
-}
-
-// Whether a tensor is part of a gate of which the file has nothing.
-bool is_of_absent_gate(const TensorSet& set, const std::string& name) {
-  const char* gate = gate_of(name);
-  return gate &&
-         std::none_of(set.names().begin(), set.names().end(), [&](const std::string& other) {
-           return other.find(gate) != std::string::npos;
-         });
-}
 
 std::string in_scheme(const std::string& official, NameScheme scheme) {
   switch (scheme) {
@@ -49,99 +19,22 @@ std::string in_scheme(const std::string& official, NameScheme scheme) {
   throw InternalError("unknown name scheme");
 }
 
-bool is_floating(ElementType type) {
-  return type == ElementType::kF64 || type == ElementType::kF32 || type == ElementType::kF16 ||
-         type == ElementType::kBF16;
-}
-
-// What does not fit, one line for each tensor; empty when everything does.
-std::vector<std::string> problems_of(const TensorSet& set, const ParameterStore& parameters,
-                                     NameScheme scheme) {
-  std::vector<std::string> problems;
-  std::set<std::string> expected;
-  for (const ParameterSpec& spec : parameters.specs()) {
-    if (is_of_absent_gate(set, spec.name)) continue;
-    const std::string name = in_scheme(spec.name, scheme);
-    expected.insert(name);
-    if (!set.contains(name)) {
-      problems.push_back(
-          fmt::format("missing: {} of shape [{}]", name, fmt::join(spec.shape, ", ")));
-      continue;
-    }
-    const auto& info = set.at(name);
-    if (info.shape != spec.shape) {
-      problems.push_back(fmt::format("shape of {}: expected [{}], found [{}]", name,
-                                     fmt::join(spec.shape, ", "), fmt::join(info.shape, ", ")));
-    }
-    if (!is_floating(info.type)) {
-      problems.push_back(fmt::format("type of {}: expected F64, F32, F16 or BF16, found {}", name,
-                                     safetensors::name_of(info.type)));
-    }
-  }
-  for (const std::string& name : set.names()) {
-    if (!expected.contains(name)) problems.push_back(fmt::format("unexpected: {}", name));
-  }
-  return problems;
-}
-
-void read_tensor(const TensorSet& set, const std::string& name, const at::Tensor& into) {
-  const auto& info = set.at(name);
-  if (info.type == ElementType::kF64 && into.scalar_type() == at::kDouble && into.is_cpu()) {
-    const auto bytes = set.data(name);
-    std::memcpy(into.data_ptr(), bytes.data(), bytes.size());
-    return;
-  }
-  const std::vector<float> values = set.floats(name);
-  into.copy_(at::from_blob(const_cast<float*>(values.data()), into.sizes(), at::kFloat));
+NameInFile names_of(NameScheme scheme) {
+  return [scheme](const std::string& official) { return in_scheme(official, scheme); };
 }
 
 }  // namespace
 
 LoadedWeights load_wan_weights(const std::string& path, ParameterStore& parameters) {
-  const TensorSet set = TensorSet::open(path);
-  LoadedWeights loaded;
-  loaded.scheme = detect_name_scheme(set.names(), set.path());
-  const auto problems = problems_of(set, parameters, loaded.scheme);
-  if (!problems.empty()) {
-    throw InputError(fmt::format("{} ({} names) does not fit the model, {} problems:\n  {}",
-                                 set.path(), name_of(loaded.scheme), problems.size(),
-                                 fmt::join(problems, "\n  ")));
-  }
-  for (int i = 0; i < parameters.size(); ++i) {
-    const std::string& official = parameters.spec(i).name;
-    const at::Tensor into = parameters.tensor(i).detach();
-    if (is_of_absent_gate(set, official)) {
-      into.fill_(parameters.spec(i).rule == InitialRule::kOnes ? 1 : 0);
-      ++loaded.fresh_gates;
-    } else {
-      read_tensor(set, in_scheme(official, loaded.scheme), into);
-      ++loaded.tensors;
-    }
-  }
-  if (loaded.fresh_gates > 0) {
-    spdlog::info(
-        "{} lacks gates of VSA's branches: {} tensors start so that a coarse gate is 0 and a fine "
-        "gate 1",
-        set.path(), loaded.fresh_gates);
-  }
-  return loaded;
+  const auto set = safetensors::TensorSet::open(path);
+  const NameScheme scheme = detect_name_scheme(set.names(), set.path());
+  const ReadWeights read = read_weights(set, name_of(scheme), names_of(scheme), parameters);
+  return {scheme, read.tensors, read.fresh_gates};
 }
 
 void save_wan_weights(const std::string& path, const ParameterStore& parameters,
                       NameScheme scheme) {
-  std::vector<safetensors::TensorSpec> specs;
-  for (const ParameterSpec& spec : parameters.specs()) {
-    const bool wide = parameters.flat_parameters().scalar_type() == at::kDouble;
-    specs.push_back(
-        {in_scheme(spec.name, scheme), wide ? ElementType::kF64 : ElementType::kF32, spec.shape});
-  }
-  safetensors::Writer writer(path, specs, {{"format", "pt"}});
-  for (int i = 0; i < parameters.size(); ++i) {
-    const at::Tensor tensor = parameters.tensor(i).detach().cpu();
-    writer.write(specs[i].name, {static_cast<const std::byte*>(tensor.const_data_ptr()),
-                                 static_cast<size_t>(tensor.nbytes())});
-  }
-  writer.close(true);
+  write_weights(path, parameters, names_of(scheme));
 }
 
 }  // namespace sprocket::models

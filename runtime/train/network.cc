@@ -29,8 +29,8 @@ models::ParameterStore::Copies copies_of(const config::Job& job, const at::Devic
   return device.is_cuda() && compute_type(job) == at::kBFloat16 ? Copies::kBFloat16 : Copies::kNone;
 }
 
-models::WanCompute wan_compute(const config::Job& job, int threads) {
-  models::WanCompute compute;
+models::ModelCompute wan_compute(const config::Job& job, int threads) {
+  models::ModelCompute compute;
   compute.dtype = compute_type(job);
   compute.threads = threads;
   compute.checkpoint_blocks = job.training().activation_checkpointing() == config::Training::BLOCK;

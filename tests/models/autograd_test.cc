@@ -11,6 +11,7 @@
 #include "models/autograd/cross_attention.h"
 #include "models/autograd/linear.h"
 #include "models/autograd/norms.h"
+#include "models/wan/rope.h"
 #include "tests/models/wan_case.h"
 
 namespace sprocket::models::testing {

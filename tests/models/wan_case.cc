@@ -49,7 +49,7 @@ void randomise(ParameterStore& parameters) {
   for (int i = 0; i < parameters.size(); ++i) {
     const ParameterSpec& spec = parameters.spec(i);
     const at::Tensor tensor = parameters.tensor(i).detach();
-    const bool norm = spec.name.find("norm") != std::string::npos;
+    const bool norm = spec.name.find("norm") != std::string::npos && spec.shape.size() == 1;
     const bool matrix = spec.shape.size() > 1 && spec.name.find("modulation") == std::string::npos;
     const double fan_in = static_cast<double>(spec.elements()) / static_cast<double>(spec.shape[0]);
     tensor.copy_(random_tensor(spec.shape, static_cast<uint64_t>(i), tensor.scalar_type()))

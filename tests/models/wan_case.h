@@ -27,7 +27,7 @@ struct WanCase {
   parallel::AttentionSpec spec;
   parallel::MeshShape mesh;
   parallel::StrategySpec strategy;
-  WanCompute compute;
+  ModelCompute compute;
 };
 
 // 2 layers, 6 heads, odd grid with partial cubes in every axis, 12 cubes, with gates.

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "tests/comm/thread_ranks.h"
+#include "tests/models/rank_comparison.h"
 #include "tests/models/wan_case.h"
 
 namespace sprocket::models::testing {
@@ -29,14 +30,6 @@ std::vector<Method> methods() {
   return {{"dense", {}}, {"vsa", vsa}, {"vsa with a budget", budget, 12}};
 }
 
-std::vector<parallel::MeshShape> meshes(int ranks) {
-  std::vector<parallel::MeshShape> shapes;
-  for (int ulysses = 1; ulysses <= ranks; ++ulysses) {
-    if (ranks % ulysses == 0 && 6 % ulysses == 0) shapes.push_back({1, ranks / ulysses, ulysses});
-  }
-  return shapes;
-}
-
 WanResult run_on_one_rank(const WanCase& whole, const WanInputs& inputs, ParameterStore& store) {
   WanCase c = whole;
   c.mesh = {};
@@ -44,25 +37,6 @@ WanResult run_on_one_rank(const WanCase& whole, const WanInputs& inputs, Paramet
   comm::testing::run_ranks(
       1, [&](comm::Communicator& world) { result = run_wan(c, inputs, store, world); });
   return result;
-}
-
-// Largest |a - b| relative to the largest |a|, over each tensor by itself; the worst of all.
-double worst_gradient(const ParameterStore& store, const at::Tensor& expected,
-                      const at::Tensor& found, std::string& name) {
-  double worst = 0;
-  for (int i = 0; i < store.size(); ++i) {
-    const auto part = [&](const at::Tensor& flat) {
-      return flat.narrow(0, store.offset(i), store.spec(i).elements()).to(at::kDouble);
-    };
-    const double scale = part(expected).abs().max().item<double>();
-    const double error =
-        (part(expected) - part(found)).abs().max().item<double>() / std::max(scale, 1e-300);
-    if (!(error <= worst)) {
-      worst = error;
-      name = store.spec(i).name;
-    }
-  }
-  return worst;
 }
 
 void compare_with_one_rank(int ranks, at::ScalarType dtype, double tolerance) {
@@ -77,7 +51,7 @@ void compare_with_one_rank(int ranks, at::ScalarType dtype, double tolerance) {
     randomise(reference_store);
     const WanResult reference = run_on_one_rank(c, inputs, reference_store);
 
-    for (const parallel::MeshShape& mesh : meshes(ranks)) {
+    for (const parallel::MeshShape& mesh : sequence_meshes(ranks, c.config.heads)) {
       if (method.domains % mesh.outer != 0 && method.domains > 1) continue;
       for (auto outer : {OuterStrategyKind::kAllGather, OuterStrategyKind::kRing,
                          OuterStrategyKind::kSelected}) {

@@ -1,54 +1,33 @@
 // The Wan model against diffusers' (make_wan_case.py): forward and the gradient of every parameter.
-#include <cstring>
 #include <filesystem>
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 
-#include "models/safetensors/safetensors.h"
 #include "models/wan/wan_weights.h"
 #include "tests/comm/thread_ranks.h"
 #include "tests/models/wan_case.h"
+#include "tests/peer/peer_case.h"
 
 namespace sprocket::models::testing {
 namespace {
 
-class PeerCase {
- public:
-  explicit PeerCase(const std::string& name)
-      : folder_(std::filesystem::path(SPROCKET_PEER_CASES) / name),
-        file_(safetensors::File::open((folder_ / "case.safetensors").string())) {
-    const auto sizes = nlohmann::json::parse(file_.metadata().at("sizes"));
-    config.dim = sizes.at("dim");
-    config.heads = sizes.at("heads");
-    config.layers = sizes.at("layers");
-    config.ffn_dim = sizes.at("ffn_dim");
-    config.latent_channels = sizes.at("latent_channels");
-    config.text_dim = sizes.at("text_dim");
-    config.text_tokens = sizes.at("text_tokens");
-    config.frequency_dim = sizes.at("frequency_dim");
-    config.patch = {sizes.at("patch")[0], sizes.at("patch")[1], sizes.at("patch")[2]};
-  }
-
-  std::string file(const char* name) const { return (folder_ / name).string(); }
-
-  at::Tensor tensor(const std::string& name) const {
-    const auto& info = file_.at(name);
-    const at::ScalarType type =
-        info.type == safetensors::ElementType::kF64 ? at::kDouble : at::kFloat;
-    const at::Tensor result = at::empty(info.shape, type);
-    const auto bytes = file_.data(info);
-    std::memcpy(result.data_ptr(), bytes.data(), bytes.size());
-    return result.to(at::kDouble);
+struct WanPeerCase : PeerCase {
+  explicit WanPeerCase(const char* name)
+      : PeerCase(std::filesystem::path(SPROCKET_PEER_CASES) / name) {
+    config.dim = sizes().at("dim");
+    config.heads = sizes().at("heads");
+    config.layers = sizes().at("layers");
+    config.ffn_dim = sizes().at("ffn_dim");
+    config.latent_channels = sizes().at("latent_channels");
+    config.text_dim = sizes().at("text_dim");
+    config.text_tokens = sizes().at("text_tokens");
+    config.frequency_dim = sizes().at("frequency_dim");
+    const auto& patch = sizes().at("patch");
+    config.patch = {patch[0], patch[1], patch[2]};
   }
 
   WanConfig config;
-
- private:
-  std::filesystem::path folder_;
-  safetensors::File file_;
 };
 
 struct PeerResult {
@@ -56,7 +35,7 @@ struct PeerResult {
   std::vector<at::Tensor> gradients;  // by parameter
 };
 
-PeerResult run_ours(const PeerCase& peer, at::ScalarType dtype, ParameterStore& store) {
+PeerResult run_ours(const WanPeerCase& peer, at::ScalarType dtype, ParameterStore& store) {
   WanCase c;
   c.config = peer.config;
   c.compute.dtype = dtype;
@@ -77,7 +56,7 @@ PeerResult run_ours(const PeerCase& peer, at::ScalarType dtype, ParameterStore& 
   return result;
 }
 
-PeerResult theirs(const PeerCase& peer, const std::string& run, const ParameterStore& store) {
+PeerResult theirs(const WanPeerCase& peer, const std::string& run, const ParameterStore& store) {
   PeerResult result{peer.tensor(run + ".velocity"), {}};
   for (const ParameterSpec& spec : store.specs()) {
     result.gradients.push_back(peer.tensor(run + ".grad." + *to_diffusers(spec.name)));
@@ -85,16 +64,10 @@ PeerResult theirs(const PeerCase& peer, const std::string& run, const ParameterS
   return result;
 }
 
-// Of the whole tensor, relative to the exact one.
-double error(const at::Tensor& found, const at::Tensor& exact) {
-  EXPECT_EQ(found.sizes(), exact.sizes());
-  return ((found - exact).norm() / exact.norm()).item<double>();
-}
-
 class WanPeer : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(WanPeer, EqualsDiffusersInDouble) {
-  const PeerCase peer(GetParam());
+  const WanPeerCase peer(GetParam());
   ParameterStore store(wan_parameters(peer.config), at::kDouble);
   const PeerResult ours = run_ours(peer, at::kDouble, store);
   const PeerResult exact = theirs(peer, "f64", store);
@@ -107,15 +80,10 @@ TEST_P(WanPeer, EqualsDiffusersInDouble) {
   }
 }
 
-// kernels/gemm.h and kernels/elementwise.h add up to 256 rows in one chain, where LibTorch sums in
-// pairs: a random walk of roundings uniform within 2^-24 of the partial sums, whose variance grows
-// linearly, errs by 2^-24 sqrt(256 / 2 / 3) = 6.5 * 2^-24 of the result (root mean square).
-constexpr double kChain = 6.5 * 0x1p-24;
-
 // Against the exact result our error is at most twice that of diffusers in the same precision,
 // besides that of the chain.
 void compare_errors(const char* name, at::ScalarType dtype, const char* run) {
-  const PeerCase peer(name);
+  const WanPeerCase peer(name);
   ParameterStore store(wan_parameters(peer.config));
   const PeerResult ours = run_ours(peer, dtype, store);
   const PeerResult exact = theirs(peer, "f64", store), rival = theirs(peer, run, store);
@@ -134,7 +102,7 @@ TEST_P(WanPeer, ErrsNoMoreThanAutocastInBfloat16) {
 }
 
 TEST_P(WanPeer, OfficialNamesLoadTheSameWeights) {
-  const PeerCase peer(GetParam());
+  const WanPeerCase peer(GetParam());
   ParameterStore a(wan_parameters(peer.config), at::kDouble);
   ParameterStore b(wan_parameters(peer.config), at::kDouble);
   EXPECT_EQ(load_wan_weights(peer.file("weights.safetensors"), a).scheme, NameScheme::kDiffusers);

@@ -1,0 +1,79 @@
+// The CogVideoX text-to-video transformer on one rank's share of the tokens.
+//
+// Compute dtype T is fp32, bf16 or fp64 (proofs); A is fp64 for fp64 and fp32 otherwise. The
+// residual stream, norms, modulation, time embedding, patch embedding and output are A; the other
+// products take weights and activations in T. Parameters are leaves of the ParameterStore (A,
+// master weights); products in bf16 read its copies if it keeps any.
+//
+// The text is a prefix segment of the token layout; see token_share.h for who computes what of it.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "models/autograd/op_scope.h"
+#include "models/cogvideox/cogvideox_config.h"
+#include "models/model_compute.h"
+#include "models/parameter_store.h"
+#include "models/rope_tables.h"
+#include "parallel/sequence_attention.h"
+
+namespace sprocket::models {
+
+class CogVideoXBlock;
+struct TokenShare;
+
+class CogVideoXModel {
+ public:
+  // `parameters` holds cogvideox_parameters(config) (by name) in fp64 exactly when compute.dtype is
+  // kDouble. Both references must outlive the model and every graph made with it.
+  CogVideoXModel(const CogVideoXConfig& config, const ParameterStore& parameters,
+                 const parallel::Mesh& mesh, const ModelCompute& compute);
+  ~CogVideoXModel();
+
+  const CogVideoXConfig& config() const { return config_; }
+  const ModelCompute& compute() const { return compute_; }
+
+  // What the model predicts (v of DDPM's v-prediction, in the published weights) for this rank's
+  // tokens of the video.
+  //   patches   [B, L_video, F], those tokens, features (c, pt, ph, pw), any floating dtype; see
+  //             patchify_tokens and token_share
+  //   timestep  [B] in 0..999, any dtype
+  //   text      [B, text_tokens, text_dim], the whole of it on every rank, any floating dtype; pads
+  //             are tokens like others
+  //   attention made for this mesh and for the video's layout with one prefix segment of
+  //             text_tokens
+  //   slots     one for each layer; they must stay in place until the backward is done, and hold
+  //             the selections and statistics afterwards. Clear them for every new forward.
+  // Returns [B, L_video, F] in A, features as above. Collective over the sequence group, and so is
+  // its backward, which adds this rank's share of every parameter's gradient to the store: the
+  // gradient of a loss that is a sum over the ranks' tokens is the sum over the sequence ranks.
+  // With gradients enabled intervals get Phase::kForward; otherwise the caller's phase stays.
+  at::Tensor forward(const at::Tensor& patches, const at::Tensor& timestep, const at::Tensor& text,
+                     const parallel::AttentionSpec& spec, parallel::SequenceAttention& attention,
+                     std::span<parallel::AttentionSlot> slots) const;
+
+ private:
+  void check_inputs(const at::Tensor& patches, const at::Tensor& timestep, const at::Tensor& text,
+                    const parallel::TokenLayout& layout, const TokenShare& share) const;
+  at::Tensor time_embedding(const at::Tensor& timestep, const OpContext& op) const;
+  // This rank's rows of text and of video, [B, L, D].
+  at::Tensor embed(const at::Tensor& patches, const at::Tensor& text,
+                   const parallel::TokenLayout& layout, const TokenShare& share,
+                   const OpContext& op) const;
+  RopeTables rope_of(const parallel::TokenLayout& layout, const TokenShare& share) const;
+  // Of the video's rows.
+  at::Tensor output(const at::Tensor& x_BLD, const at::Tensor& e_BE, const OpContext& op) const;
+
+  at::ScalarType accumulator() const;
+
+  CogVideoXConfig config_;
+  ModelCompute compute_;
+  const parallel::Mesh& mesh_;
+  const ParameterStore& parameters_;
+  std::vector<CogVideoXBlock> blocks_;
+};
+
+}  // namespace sprocket::models

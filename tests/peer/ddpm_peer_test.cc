@@ -1,0 +1,121 @@
+// The discrete diffusion's tables and sampling steps against diffusers' (make_ddpm_case.py).
+#include <cstring>
+#include <vector>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "models/safetensors/safetensors.h"
+#include "runtime/sample/ddpm_schedule.h"
+
+namespace sprocket::runtime {
+namespace {
+
+class DdpmPeer : public ::testing::Test {
+ protected:
+  std::vector<double> numbers(const std::string& name) const {
+    const auto& info = file_.at(name);
+    const auto bytes = file_.data(info);
+    std::vector<double> values(bytes.size() / sizeof(double));
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+  }
+
+ private:
+  safetensors::File file_ =
+      safetensors::File::open(std::string(SPROCKET_PEER_CASES) + "/ddpm.safetensors");
+};
+
+DdpmSpec cogvideox_2b() {
+  DdpmSpec spec;
+  spec.snr_shift = 3;
+  spec.zero_terminal_snr = true;
+  return spec;
+}
+
+constexpr int kSteps[] = {1, 4, 7, 50};
+
+TEST_F(DdpmPeer, SignalPowers) {
+  for (const bool zero : {false, true}) {
+    for (const double shift : {1., 3.}) {
+      const char* name = zero ? (shift == 1 ? "cogvideox_5b" : "cogvideox_2b")
+                              : (shift == 1 ? "plain" : "shifted");
+      DdpmSpec spec;
+      spec.snr_shift = shift;
+      spec.zero_terminal_snr = zero;
+      const auto ours = ddpm_signal_powers(spec);
+      const auto theirs = numbers(fmt::format("{}.powers", name));
+      ASSERT_EQ(ours.size(), theirs.size());
+      // A product of 1,000 factors in another grouping: 1,000 roundings of 1.1e-16 at most.
+      for (size_t t = 0; t < ours.size(); ++t)
+        EXPECT_NEAR(ours[t], theirs[t], 1.1e-13) << name << t;
+    }
+  }
+}
+
+TEST_F(DdpmPeer, Timesteps) {
+  const std::pair<const char*, TimestepSpacing> spacings[] = {
+      {"linspace", TimestepSpacing::kLinspace},
+      {"leading", TimestepSpacing::kLeading},
+      {"trailing", TimestepSpacing::kTrailing}};
+  for (const auto& [name, spacing] : spacings) {
+    for (const int steps : kSteps) {
+      const auto ours = ddpm_timesteps(spacing, 1000, steps);
+      const auto theirs = numbers(fmt::format("{}.{}.timesteps", name, steps));
+      EXPECT_EQ(std::vector<double>(ours.begin(), ours.end()), theirs) << name << " " << steps;
+    }
+  }
+}
+
+// The whole path of a sampler whose predictions and noise are given.
+template <class StepOf>
+std::vector<double> path(int steps, std::vector<double> start, const std::vector<double>& v,
+                         const std::vector<double>& z, StepOf step_of) {
+  const auto powers = ddpm_signal_powers(cogvideox_2b());
+  const auto timesteps = ddpm_timesteps(TimestepSpacing::kTrailing, 1000, steps);
+  std::vector<double> all = start, x = start, last_clean(x.size());
+  std::optional<double> last_power;
+  for (int i = 0; i < steps; ++i) {
+    const int next = timesteps[i] - 1000 / steps;
+    const double power = powers[timesteps[i]];
+    const DdpmStep step = step_of(power, next >= 0 ? powers[next] : 1, last_power);
+    for (size_t e = 0; e < x.size(); ++e) {
+      const double clean = DdpmLevel::of(power).clean_of_velocity(x[e], v[i * x.size() + e]);
+      x[e] = step.sample * x[e] + step.clean * clean + step.last_clean * last_clean[e];
+      if (!z.empty()) x[e] += step.noise * z[i * x.size() + e];
+      last_clean[e] = clean;
+    }
+    last_power = power;
+    all.insert(all.end(), x.begin(), x.end());
+  }
+  return all;
+}
+
+// 50 steps of a few roundings each, of numbers up to 10, through powers that err by 1e-13 and of
+// which the steps take square roots and logarithms near 1: the ratio (1 - abar') / (1 - abar) loses
+// a factor 1 / (1 - abar_0) of 400 there.
+constexpr double kPathError = 1e-9;
+
+TEST_F(DdpmPeer, Paths) {
+  for (const int steps : kSteps) {
+    const auto v = numbers(fmt::format("v.{}", steps));
+    const size_t elements = v.size() / steps;
+    for (const bool dpm : {false, true}) {
+      const char* name = dpm ? "dpm" : "ddim";
+      const auto theirs = numbers(fmt::format("{}.{}.x", name, steps));
+      const std::vector<double> start(theirs.begin(), theirs.begin() + static_cast<long>(elements));
+      const auto ours =
+          dpm ? path(steps, start, v, numbers(fmt::format("dpm.{}.z", steps)), dpm_step)
+              : path(steps, start, v, {}, [](double abar, double next, std::optional<double>) {
+                  return ddim_step(abar, next);
+                });
+      ASSERT_EQ(ours.size(), theirs.size());
+      for (size_t i = 0; i < ours.size(); ++i) {
+        EXPECT_NEAR(ours[i], theirs[i], kPathError) << name << " of " << steps << " at " << i;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sprocket::runtime
