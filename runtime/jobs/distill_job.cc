@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -69,9 +70,10 @@ class DistillJob {
     });
     order_.emplace(data_->bucket_samples(), job_.training().global_batch(), job_.data().seed());
     StepCollector collector(mesh_, student().network().layers());
-    for (RoleNetwork* role : {&*teacher_, &*fake_score_}) {
-      if (!role->own_mesh()) continue;
-      collector.add_mesh(*role->own_mesh(), role == &*teacher_ ? "teacher." : "fake_score.");
+    for (const auto& [role, network] : roles()) {
+      if (network->own_mesh()) {
+        collector.add_mesh(*network->own_mesh(), config::name_of(role) + ".");
+      }
     }
     collector_ = &collector;
     profile_.emplace(job_, mesh_, collector, options_.profile_only);
@@ -90,6 +92,11 @@ class DistillJob {
  private:
   bool first() const { return world_.rank() == 0; }
   RoleNetwork& student() { return *student_; }
+  std::map<NetworkRole, RoleNetwork*> roles() {
+    return {{NetworkRole::kStudent, &*student_},
+            {NetworkRole::kTeacher, &*teacher_},
+            {NetworkRole::kFakeScore, &*fake_score_}};
+  }
   std::string path_of(const std::string& name) const {
     return (fs::path(job_.output().directory()) / name).string();
   }
@@ -240,9 +247,7 @@ class DistillJob {
     const int64_t step = state_.step();
     if (mesh_.timeline()) mesh_.timeline()->position.step = step;
     collector_->begin_step(profile_->records_next());
-    for (RoleNetwork* role : {&*student_, &*teacher_, &*fake_score_}) {
-      role->denoiser().begin_step(step);
-    }
+    for (const auto& [role, network] : roles()) network->denoiser().begin_step(step);
     std::vector<Scene> scenes;
     run_on_all(world_, [&] { scenes = load_scenes(step); });
     std::vector<double> density(2);
@@ -276,14 +281,14 @@ class DistillJob {
   // Of all replicas' evaluations.
   StepFlops flops_of_step() {
     StepFlops sum;
-    for (RoleNetwork* role : {&*student_, &*teacher_, &*fake_score_}) {
-      const Evaluations& made = role->denoiser().evaluations();
-      const int64_t tokens = role->network().layout(shape_).tokens();
+    for (const auto& [role, network] : roles()) {
+      const Evaluations& made = network->denoiser().evaluations();
+      const int64_t tokens = network->network().layout(shape_).tokens();
       const int replicas = job_.parallel().data();
-      const double density = mean_density(role->network());
+      const double density = mean_density(network->network());
       for (const StepFlops& flops :
-           {forward_step_flops(role->job(), made.plain * replicas, tokens, density),
-            step_flops(role->job(), made.with_graph * replicas, tokens, density)}) {
+           {forward_step_flops(network->job(), made.plain * replicas, tokens, density),
+            step_flops(network->job(), made.with_graph * replicas, tokens, density)}) {
         sum.dense_equivalent += flops.dense_equivalent;
         sum.executed += flops.executed;
       }
@@ -352,12 +357,18 @@ class DistillJob {
                  {"skipped_steps", state_.skipped_steps()},
                  {"outliers", state_.outliers()}};
     for (const PhaseOutcome& phase : phases) {
-      json& own = line[phase.name] = {{"lr", phase.learning_rate}, {"updated", phase.updated()}};
+      json& own = line[phase.name] = {
+          {"lr", phase.learning_rate}, {"seconds", phase.seconds}, {"updated", phase.updated()}};
       // JSON has no infinities.
       if (std::isfinite(phase.loss)) own["loss"] = phase.loss;
       if (std::isfinite(phase.gradient_norm)) own["grad_norm"] = phase.gradient_norm;
       own["density"] = density[phase.name == "student" ? 0 : 1];
       text += fmt::format("{}{} {:.4f}", text.empty() ? "" : "  ", phase.name, phase.loss);
+    }
+    for (const auto& [role, network] : roles()) {
+      const Evaluations& made = network->denoiser().evaluations();
+      line["evaluations"][config::name_of(role)] = {{"plain", made.plain},
+                                                    {"with_graph", made.with_graph}};
     }
     if (state_.step() % std::max<int64_t>(job_.output().log_interval(), 1) == 0) {
       metrics_->write(line);

@@ -137,6 +137,16 @@ TEST_F(DistillJobTest, MetricsHaveBothNetworks) {
       EXPECT_GT(metrics.at(network).at("grad_norm").get<double>(), 0);
       EXPECT_NEAR(metrics.at(network).at("density").get<double>(), 0.5, 0.1);
     }
+    // A loss and its gradient for each sample of the two; everything else without.
+    for (const char* network : {"student", "fake_score"}) {
+      EXPECT_EQ(metrics.at("evaluations").at(network).at("with_graph"), 2);
+    }
+    EXPECT_EQ(metrics.at("evaluations").at("teacher").at("with_graph"), 0);
+    EXPECT_EQ(metrics.at("evaluations").at("teacher").at("plain"), 2 * 2);  // guided
+    EXPECT_EQ(metrics.at("evaluations").at("fake_score").at("plain"), 2);
+    // Of the fake score's phase, and the trajectory down to the lower one of two segments.
+    EXPECT_GE(metrics.at("evaluations").at("student").at("plain"), 2);
+    EXPECT_LE(metrics.at("evaluations").at("student").at("plain"), 2 * (1 + 3));
     ++lines;
   }
   EXPECT_EQ(lines, 4);

@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""How near a distilled student of few steps comes to its teacher of many, beside the teacher at as few steps.
+
+Every model samples the same prompts from the same noise (`sprocket sample`, several seeds). Distances to the
+teacher of many steps: PSNR of each video against the teacher's of the same prompt and seed, and the Frechet
+distance between the frames of all videos in a fixed random feature space. Prints JSON lines.
+"""
+import argparse
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy
+import torch
+from PIL import Image
+
+FEATURES = 48  # far fewer than frames
+
+
+def sample(arguments, checkpoint, sampling, prompts, seed, folder):
+    """Frames [video, frame, H, W, 3] in 0..1 of the contact sheets, and seconds of the command."""
+    prompt_text = " ".join(f"prompt: {json.dumps(p)}" for p in prompts)
+    command = ["mpirun", "--oversubscribe", "-np", str(arguments.ranks), arguments.sprocket, "sample", "--resume", checkpoint,
+               "--output", str(folder), "--set", f"sampling {{ {sampling} seed: {seed} {prompt_text} }}"]
+    start = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    seconds = time.monotonic() - start
+    videos = []
+    for sheet in sorted(folder.glob("*.png")):
+        pixels = numpy.asarray(Image.open(sheet).convert("RGB"), dtype=numpy.float32) / 255
+        # The sample is the last row of frames; a caption of the data set has the real clip above it.
+        height = arguments.height
+        row = pixels[-height:]
+        videos.append(row.reshape(height, -1, arguments.width, 3).transpose(1, 0, 2, 3))
+    return numpy.stack(videos), seconds
+
+
+def features(videos):
+    """Of every frame: means of a fixed random convolutional network."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.from_numpy(videos.reshape(-1, *videos.shape[2:])).permute(0, 3, 1, 2) - 0.5
+    channels = 3
+    for out in (16, 32, FEATURES):
+        weight = torch.randn(out, channels, 5, 5, generator=generator) * (2 / (channels * 25)) ** 0.5
+        x = torch.relu(torch.nn.functional.conv2d(x, weight, stride=2))
+        channels = out
+    return x.mean((2, 3)).double().numpy()
+
+
+def frechet(a, b):
+    """|mean difference|^2 + tr(A + B - 2 (A B)^(1/2)); the root's trace by the eigenvalues of A B."""
+    difference = a.mean(0) - b.mean(0)
+    covariance_a, covariance_b = numpy.cov(a.T), numpy.cov(b.T)
+    values = numpy.linalg.eigvals(covariance_a @ covariance_b)
+    root = numpy.sqrt(numpy.maximum(values.real, 0)).sum()
+    return float(difference @ difference + numpy.trace(covariance_a) + numpy.trace(covariance_b) - 2 * root)
+
+
+def psnr(a, b):
+    errors = ((a - b) ** 2).reshape(len(a), -1).mean(1)
+    return float((-10 * numpy.log10(errors)).mean())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sprocket", default="build/bin/sprocket")
+    parser.add_argument("--teacher", required=True, help="run or checkpoint")
+    parser.add_argument("--student", required=True, help="run or checkpoint")
+    parser.add_argument("--prompt", action="append", required=True)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--teacher-sampling", default="steps: 50 guidance: 1")
+    parser.add_argument("--few-sampling", default="steps: 4 guidance: 1", help="the teacher at few steps")
+    parser.add_argument("--student-sampling", default="guidance: 1 sampler: TDM timestep: [999, 749, 499, 249]")
+    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--height", type=int, default=112)
+    parser.add_argument("--output", help="JSON lines are added to this file")
+    arguments = parser.parse_args()
+    models = {"teacher": (arguments.teacher, arguments.teacher_sampling),
+              "teacher, few steps": (arguments.teacher, arguments.few_sampling),
+              "student": (arguments.student, arguments.student_sampling)}
+    videos = {name: [] for name in models}
+    seconds = {name: [] for name in models}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(100, 100 + arguments.seeds):
+            for number, (name, (checkpoint, sampling)) in enumerate(models.items()):
+                made, taken = sample(arguments, checkpoint, sampling, arguments.prompt, seed,
+                                     pathlib.Path(folder) / f"{seed}_{number}")
+                videos[name].append(made)
+                seconds[name].append(taken)
+    # The reference's own spread: one half of its seeds against the other.
+    reference = numpy.concatenate(videos["teacher"])
+    half = len(reference) // 2
+    lines = [{"model": "teacher, half against half", "frechet": frechet(features(reference[:half]), features(reference[half:]))}]
+    for name in models:
+        own = numpy.concatenate(videos[name])
+        line = {"model": name, "sampling": models[name][1], "videos": len(own), "command_seconds": sorted(seconds[name])[len(seconds[name]) // 2]}
+        if name != "teacher":
+            line |= {"frechet": frechet(features(own), features(reference)), "psnr_db": psnr(own, reference)}
+        lines.append(line)
+    for line in lines:
+        line |= {"prompts": len(arguments.prompt), "seeds": arguments.seeds, "machine": platform.processor() or platform.machine(),
+                 "system": platform.platform(), "torch": torch.__version__}
+        print(json.dumps(line))
+        if arguments.output:
+            with open(arguments.output, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
