@@ -26,6 +26,12 @@ const char* name_of(Phase phase) {
       return "optimizer";
     case Phase::kSample:
       return "sample";
+    case Phase::kStudent:
+      return "student";
+    case Phase::kTeacher:
+      return "teacher";
+    case Phase::kFakeScore:
+      return "fake_score";
   }
   return "?";
 }

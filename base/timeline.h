@@ -26,7 +26,19 @@ namespace sprocket {
 // Nanoseconds of the monotonic clock.
 int64_t monotonic_ns();
 
-enum class Phase : uint8_t { kOther, kForward, kBackward, kRecompute, kOptimizer, kSample };
+enum class Phase : uint8_t {
+  kOther,
+  kForward,
+  kBackward,
+  kRecompute,
+  kOptimizer,
+  kSample,
+  // Evaluations without a backward, of a distillation's networks.
+  kStudent,
+  kTeacher,
+  kFakeScore
+};
+inline constexpr int kPhases = 9;
 const char* name_of(Phase phase);
 
 enum class Activity : uint8_t {

@@ -31,7 +31,7 @@ struct PhaseOutcome {
   double loss = 0;           // mean over the samples of the step; the same on all ranks
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
-  double seconds = 0;  // of this rank
+  double seconds = 0;    // of this rank
   bool finite = true;    // loss and gradient; otherwise nothing was updated
   bool outlier = false;  // the loss was above PhaseSpec::skip_above: nothing was updated
   bool updated() const { return finite && !outlier; }

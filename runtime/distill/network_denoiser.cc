@@ -67,7 +67,10 @@ class GatherLatent : public torch::autograd::Function<GatherLatent> {
 
 at::Tensor NetworkDenoiser::predict(const at::Tensor& x, std::span<const double> timesteps,
                                     const at::Tensor& text) {
-  (at::GradMode::is_enabled() ? evaluations_.with_graph : evaluations_.plain) += x.size(0);
+  Timeline* const timeline = network_.mesh().timeline();
+  const bool plain = !at::GradMode::is_enabled();
+  const PhaseScope phase(timeline, plain ? plain_ : Phase::kForward);
+  (plain ? evaluations_.plain : evaluations_.with_graph) += x.size(0);
   shape_ = {x.size(1), x.size(2), x.size(3), x.size(4)};
   const at::Tensor own = network_.velocity(
       network_.own_patches(x, shape_, models::FeatureOrder::kChannelFirst),

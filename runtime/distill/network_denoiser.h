@@ -17,7 +17,8 @@ struct Evaluations {
 // backward of the gather keeps this rank's tokens of the gradient.
 class NetworkDenoiser : public Denoiser {
  public:
-  explicit NetworkDenoiser(Network& network) : network_(network) {}
+  // plain: the phase of evaluations without a graph.
+  NetworkDenoiser(Network& network, Phase plain) : network_(network), plain_(plain) {}
 
   // Attention schedules are those of this step from now on, and evaluations are counted anew.
   void begin_step(int64_t step) {
@@ -34,6 +35,7 @@ class NetworkDenoiser : public Denoiser {
 
  private:
   Network& network_;
+  const Phase plain_;
   int64_t step_ = 0;
   Evaluations evaluations_;
   data::LatentShape shape_;  // of the last x

@@ -17,6 +17,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
+Phase phase_of(config::NetworkRole role) {
+  switch (role) {
+    case config::NetworkRole::kStudent:
+      return Phase::kStudent;
+    case config::NetworkRole::kTeacher:
+      return Phase::kTeacher;
+    case config::NetworkRole::kFakeScore:
+      return Phase::kFakeScore;
+  }
+  throw InternalError("a role without a phase");
+}
+
 void check_latent(const std::string& path, const LatentDescription& theirs,
                   const LatentDescription& ours) {
   if (theirs.codec() == ours.codec() && theirs.codec_version() == ours.codec_version() &&
@@ -72,7 +84,7 @@ RoleNetwork::RoleNetwork(const config::Job& job, config::NetworkRole role,
         job_, own_mesh_ ? *own_mesh_ : mesh, setup.threads,
         setup.from_checkpoint ? Network::Start::kCheckpoint : Network::Start::kFresh);
   });
-  denoiser_ = std::make_unique<NetworkDenoiser>(*network_);
+  denoiser_ = std::make_unique<NetworkDenoiser>(*network_, phase_of(role));
 }
 
 }  // namespace sprocket::runtime

@@ -12,7 +12,6 @@ constexpr uint32_t kPhaseUnit = 16;
 constexpr uint32_t kClosesUnit = 256;
 constexpr uint32_t kActivities = static_cast<uint32_t>(Activity::kOther) + 1;
 constexpr uint32_t kOperations = static_cast<uint32_t>(comm::OpKind::kSplit) + 1;
-constexpr uint32_t kPhases = static_cast<uint32_t>(Phase::kSample) + 1;
 
 template <class Kind>
 uint32_t kind_of(Kind kind, Phase phase) {
@@ -99,7 +98,7 @@ void unpack_intervals(const events::Intervals& columns, size_t names, RecordedSt
     begin += columns.begin(i);
     const uint32_t kind = columns.kind(i) % kClosesUnit;
     check(columns.name(i) < names, "an interval with a name that there is not");
-    check(kind % kPhaseUnit < kActivities && kind / kPhaseUnit < kPhases,
+    check(kind % kPhaseUnit < kActivities && kind / kPhaseUnit < uint32_t{kPhases},
           "an interval of an unknown kind");
     check(columns.length(i) >= 0, "an interval that ends before it begins");
     step.intervals[i] = {static_cast<Activity>(kind % kPhaseUnit),
@@ -127,7 +126,7 @@ void unpack_operations(const events::Operations& columns, int groups, RecordedSt
     const uint32_t kind = columns.kind(i);
     check(columns.group(i) < static_cast<uint32_t>(groups),
           "an operation of a group that there is not");
-    check(kind % kPhaseUnit < kOperations && kind / kPhaseUnit < kPhases,
+    check(kind % kPhaseUnit < kOperations && kind / kPhaseUnit < uint32_t{kPhases},
           "an operation of an unknown kind");
     RecordedOperation& op = step.operations[i];
     op.group = static_cast<int32_t>(columns.group(i));
@@ -203,7 +202,7 @@ RecordedStep unpack(const events::Step& message, size_t names, int groups) {
                            unpacked(layer.needed(), layer.remote())});
   }
   for (const events::KernelWork& work : message.work()) {
-    check(work.name() < names && work.phase() < kPhases,
+    check(work.name() < names && work.phase() < uint32_t{kPhases},
           "work of a name or phase that there is not");
     step.work.push_back(
         {work.name(), static_cast<Phase>(work.phase()), work.flops(), work.bytes()});

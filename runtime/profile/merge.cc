@@ -34,7 +34,7 @@ void fill_header(const EventFolder& folder, Report& report) {
   report.mesh = {header.data(), header.outer(), header.ulysses(), {}};
   if (!header.strategy().empty()) report.mesh.strategy = header.strategy();
   report.window.asked = header.asked_steps();
-  for (int phase = 0; phase <= static_cast<int>(Phase::kSample); ++phase) {
+  for (int phase = 0; phase < kPhases; ++phase) {
     report.phases.push_back(name_of(static_cast<Phase>(phase)));
   }
 }
