@@ -7,6 +7,8 @@
 #include "launcher/terminal.h"
 #include "runtime/data/encode.h"
 #include "runtime/data/inspect.h"
+#include "runtime/data/prompt_check.h"
+#include "runtime/data/prompt_index.h"
 #include "runtime/data/validate.h"
 
 namespace sprocket::launcher {
@@ -34,13 +36,15 @@ ExitCode encode(const data::EncodeOptions& options) {
 
 ExitCode inspect(const std::string& folder, int64_t samples) {
   configure_logging(LogLevel::kNormal, 0, 1);
-  fmt::print("{}", data::inspect_dataset(folder, samples));
+  fmt::print("{}", data::is_prompt_set(folder) ? data::inspect_prompts(folder, samples)
+                                               : data::inspect_dataset(folder, samples));
   return ExitCode::kOk;
 }
 
 ExitCode validate(const std::string& folder) {
   configure_logging(LogLevel::kNormal, 0, 1);
-  const std::vector<std::string> problems = data::validate_dataset(folder);
+  const std::vector<std::string> problems =
+      data::is_prompt_set(folder) ? data::validate_prompts(folder) : data::validate_dataset(folder);
   if (problems.empty()) {
     fmt::print("{}: intact\n", folder);
     return ExitCode::kOk;
@@ -109,8 +113,9 @@ void add_encode(CLI::App& parent, Action& action) {
 void add_inspect(CLI::App& parent, Action& action) {
   CLI::App& command =
       add_command(parent, "inspect",
-                  "Shows what a data set holds.\n"
-                  "Prints codec, text, shapes, statistics per channel, shards and samples.",
+                  "Shows what a data set or a prompt set holds.\n"
+                  "Prints codec, text, shapes, statistics per channel, shards and samples or "
+                  "prompts.",
                   "sprocket data inspect DIR [flags]",
                   "\nExample:\n"
                   "  sprocket data inspect data/clip\n" +
@@ -121,9 +126,12 @@ void add_inspect(CLI::App& parent, Action& action) {
     int64_t samples = 20;
   };
   auto flags = std::make_shared<Flags>();
-  command.add_option("DIR", flags->folder, "Folder made by `sprocket data encode`. Required.")
+  command
+      .add_option("DIR", flags->folder,
+                  "Folder made by `sprocket data encode` or `embed-prompts`. Required.")
       ->required();
-  command.add_option("--samples", flags->samples, "Samples to list at most. Default 20.")
+  command
+      .add_option("--samples", flags->samples, "Samples or prompts to list at most. Default 20.")
       ->option_text("N")
       ->check(CLI::NonNegativeNumber);
   command.callback(
@@ -132,17 +140,19 @@ void add_inspect(CLI::App& parent, Action& action) {
 
 void add_validate(CLI::App& parent, Action& action) {
   CLI::App& command = add_command(parent, "validate",
-                                  "Checks whether a data set is intact.\n"
+                                  "Checks whether a data set or a prompt set is intact.\n"
                                   "Reads everything: sizes and hashes of shards, tensors of "
-                                  "samples, values, stray files. Lists all\n"
-                                  "problems.",
+                                  "samples and prompts, values, stray files.\n"
+                                  "Lists all problems.",
                                   "sprocket data validate DIR",
                                   "\nExample:\n"
                                   "  sprocket data validate data/clip\n" +
                                       exit_codes_text({ExitCode::kOk, ExitCode::kInternal,
                                                        ExitCode::kConfig, ExitCode::kInput}));
   auto folder = std::make_shared<std::string>();
-  command.add_option("DIR", *folder, "Folder made by `sprocket data encode`. Required.")
+  command
+      .add_option("DIR", *folder,
+                  "Folder made by `sprocket data encode` or `embed-prompts`. Required.")
       ->required();
   command.callback([folder, &action] { action = [folder] { return validate(*folder); }; });
 }
@@ -151,12 +161,13 @@ void add_validate(CLI::App& parent, Action& action) {
 
 void add_data_command(CLI::App& parent, Action& action) {
   CLI::App& command = add_command(
-      parent, "data", "Makes, shows and checks data sets of latent videos.",
+      parent, "data", "Makes, shows and checks data sets of latent videos and of prompts.",
       "sprocket data COMMAND [flags]",
       "\nExample:\n"
       "  sprocket data encode clip.mp4 --caption 'a rabbit in a meadow' --output data/clip");
   command.require_subcommand(1);
   add_encode(command, action);
+  add_embed_prompts_command(command, action);
   add_inspect(command, action);
   add_validate(command, action);
 }

@@ -2,23 +2,45 @@
 
 namespace sprocket::runtime {
 
+namespace {
+
+LatentDescription describe(const data::LatentShape& shape, int64_t frames, double fps,
+                           const data::TextInfo& text) {
+  LatentDescription latent;
+  latent.set_channels(static_cast<int32_t>(shape.c));
+  latent.set_t(static_cast<int32_t>(shape.t));
+  latent.set_h(static_cast<int32_t>(shape.h));
+  latent.set_w(static_cast<int32_t>(shape.w));
+  latent.set_frames(frames);
+  latent.set_fps(fps);
+  latent.set_text(text.name);
+  latent.set_text_version(text.version);
+  latent.set_text_tokens(text.tokens);
+  latent.set_text_dim(text.dim);
+  return latent;
+}
+
+void set_coding(LatentDescription& latent, const data::CodecInfo& codec,
+                const codec::ChannelStatistics& statistics) {
+  latent.set_codec(codec.name);
+  latent.set_codec_version(codec.version);
+  latent.mutable_mean()->Assign(statistics.mean.begin(), statistics.mean.end());
+  latent.mutable_std()->Assign(statistics.std.begin(), statistics.std.end());
+}
+
+}  // namespace
+
 LatentDescription describe_latents(const data::Index& index) {
   const data::SampleInfo& sample = index.samples.front();
-  LatentDescription latent;
-  latent.set_channels(static_cast<int32_t>(sample.shape.c));
-  latent.set_t(static_cast<int32_t>(sample.shape.t));
-  latent.set_h(static_cast<int32_t>(sample.shape.h));
-  latent.set_w(static_cast<int32_t>(sample.shape.w));
-  latent.set_codec(index.codec.name);
-  latent.set_codec_version(index.codec.version);
-  latent.set_frames(sample.frames);
-  latent.set_fps(sample.fps);
-  latent.mutable_mean()->Assign(index.statistics.mean.begin(), index.statistics.mean.end());
-  latent.mutable_std()->Assign(index.statistics.std.begin(), index.statistics.std.end());
-  latent.set_text(index.text.name);
-  latent.set_text_version(index.text.version);
-  latent.set_text_tokens(index.text.tokens);
-  latent.set_text_dim(index.text.dim);
+  LatentDescription latent = describe(sample.shape, sample.frames, sample.fps, index.text);
+  set_coding(latent, index.codec, index.statistics);
+  return latent;
+}
+
+LatentDescription describe_latents(const data::PromptIndex& index) {
+  const data::VideoInfo& video = index.video;
+  LatentDescription latent = describe(video.shape, video.frames, video.fps, index.text);
+  if (video.coding) set_coding(latent, video.coding->codec, video.coding->statistics);
   return latent;
 }
 

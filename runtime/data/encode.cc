@@ -5,31 +5,13 @@
 
 #include "base/error.h"
 #include "models/codec/haar.h"
-#include "models/safetensors/safetensors.h"
 #include "models/text/hashed_text.h"
+#include "runtime/data/embedding_file.h"
 #include "runtime/data/latent_writer.h"
 #include "runtime/media/video_reader.h"
 
 namespace sprocket::data {
 namespace {
-
-// [tokens, dim] as the first file says; all others must agree.
-std::vector<float> read_embedding(const std::string& path, TextInfo* text) {
-  const auto file = safetensors::File::open(path);
-  const safetensors::TensorInfo& tensor = file.at("embedding");
-  const bool known = text->tokens > 0;
-  if (tensor.shape.size() != 2 || tensor.shape[0] < 1 || tensor.shape[1] < 1 ||
-      (known && (tensor.shape[0] != text->tokens || tensor.shape[1] != text->dim))) {
-    throw InputError(
-        fmt::format("{}: tensor \"embedding\": expected the shape {}, found [{}]", path,
-                    known ? fmt::format("[{}, {}] of the first embedding", text->tokens, text->dim)
-                          : "[tokens, dim]",
-                    fmt::join(tensor.shape, ", ")));
-  }
-  text->tokens = tensor.shape[0];
-  text->dim = tensor.shape[1];
-  return file.floats(tensor);
-}
 
 class Encoder {
  public:

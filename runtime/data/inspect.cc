@@ -6,7 +6,7 @@
 #include <set>
 
 #include "base/error.h"
-#include "runtime/data/file_hash.h"
+#include "runtime/data/folder_check.h"
 #include "runtime/data/latent_dataset.h"
 
 namespace sprocket::data {
@@ -19,17 +19,6 @@ struct Range {
   double squares = 0;
   int64_t count = 0;
 };
-
-std::string shard_table(const Index& index, const std::set<int64_t>& damaged) {
-  std::string text = "shards:\n";
-  for (size_t i = 0; i < index.shards.size(); ++i) {
-    const ShardInfo& shard = index.shards[i];
-    text += fmt::format("  {}  {:>12} bytes  xxh3 {}{}\n", shard.file, shard.bytes,
-                        hash_text(shard.xxh3),
-                        damaged.contains(static_cast<int64_t>(i)) ? "  DAMAGED" : "");
-  }
-  return text;
-}
 
 }  // namespace
 
@@ -87,7 +76,7 @@ std::string inspect_dataset(const std::string& folder, int64_t max_samples) {
         c, index.statistics.mean[c], index.statistics.std[c], mean,
         std::sqrt(std::max(0.0, range.squares / count - mean * mean)), range.low, range.high);
   }
-  text += shard_table(index, damaged);
+  text += shard_table(index.shards, damaged);
   text += "samples:\n";
   for (int64_t i = 0; i < std::min(max_samples, dataset.size()); ++i) {
     const SampleInfo& sample = index.samples[i];

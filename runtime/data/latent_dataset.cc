@@ -3,37 +3,24 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/error.h"
 #include "models/text/hashed_text.h"
-#include "runtime/data/file_hash.h"
+#include "runtime/data/prompt_index.h"
 
 namespace sprocket::data {
 namespace {
 
-std::vector<float> read_tensor(const safetensors::File& file, const std::string& name,
-                               const std::vector<int64_t>& shape) {
-  const safetensors::TensorInfo& tensor = file.at(name);
-  if (tensor.shape != shape) {
-    throw InputError(fmt::format("{}: tensor \"{}\": expected the shape [{}], found [{}]",
-                                 file.path(), name, fmt::join(shape, ", "),
-                                 fmt::join(tensor.shape, ", ")));
-  }
-  std::vector<float> values = file.floats(tensor);
-  const auto bad =
-      std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
-  if (bad != values.end()) {
-    throw InputError(fmt::format("{}: tensor \"{}\": element {} is {}, expected finite numbers",
-                                 file.path(), name, bad - values.begin(), *bad));
-  }
-  return values;
+Index index_of(const std::string& folder) {
+  if (!is_prompt_set(folder)) return read_index(folder);
+  throw InputError(fmt::format(
+      "{}: expected a data set of videos (`sprocket data encode`), found a prompt set", folder));
 }
 
 }  // namespace
 
 LatentDataset::LatentDataset(const std::string& folder)
-    : folder_(folder), index_(read_index(folder)) {
+    : folder_(folder), index_(index_of(folder)), shards_(folder, index_.shards) {
   std::map<LatentShape, std::vector<int64_t>> by_shape;
   for (int64_t i = 0; i < size(); ++i) by_shape[index_.samples[i].shape].push_back(i);
   bucket_of_.resize(index_.samples.size());
@@ -57,42 +44,18 @@ std::vector<std::vector<int64_t>> LatentDataset::bucket_samples() const {
   return result;
 }
 
-const safetensors::File& LatentDataset::shard(int64_t number) {
-  const auto open = files_.find(number);
-  if (open != files_.end()) return open->second;
-  const auto bad = bad_shards_.find(number);
-  if (bad != bad_shards_.end()) throw InputError(bad->second);
-  try {
-    const ShardInfo& info = index_.shards.at(number);
-    const std::string path = folder_ + "/" + info.file;
-    const FileHash found = hash_file(path);
-    if (found.bytes != info.bytes) {
-      throw InputError(fmt::format("{}: expected {} bytes, found {} (is it truncated?)", path,
-                                   info.bytes, found.bytes));
-    }
-    if (found.xxh3 != info.xxh3) {
-      throw InputError(fmt::format("{}: expected the hash {}, found {}: its bytes have changed",
-                                   path, hash_text(info.xxh3), hash_text(found.xxh3)));
-    }
-    return files_.emplace(number, safetensors::File::open(path)).first->second;
-  } catch (const InputError& error) {
-    bad_shards_[number] = error.what();
-    throw;
-  }
-}
-
 Sample LatentDataset::load(int64_t index) {
   SPROCKET_CHECK(index >= 0 && index < size(), "sample {} of {}", index, size());
   const SampleInfo& info = index_.samples[index];
-  const safetensors::File& file = shard(info.shard);
   const LatentShape& shape = info.shape;
   Sample sample;
   sample.index = index;
-  sample.latent = read_tensor(file, latent_name(info), {shape.c, shape.t, shape.h, shape.w});
+  sample.latent = shards_.read(info.shard, latent_name(info), {shape.c, shape.t, shape.h, shape.w});
   if (!index_.normalised) codec::normalise(sample.latent, index_.statistics);
-  sample.text = index_.text.name == "precomputed"
-                    ? read_tensor(file, text_name(info), {index_.text.tokens, index_.text.dim})
-                    : embed_text(index_.text, info.caption);
+  sample.text =
+      index_.text.name == "precomputed"
+          ? shards_.read(info.shard, text_name(info), {index_.text.tokens, index_.text.dim})
+          : embed_text(index_.text, info.caption);
   return sample;
 }
 

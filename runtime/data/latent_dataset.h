@@ -2,14 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "models/safetensors/safetensors.h"
 #include "runtime/data/index.h"
+#include "runtime/data/shard_files.h"
 
 namespace sprocket::data {
 
@@ -60,14 +59,11 @@ class LatentDataset {
   int64_t bad_samples() const { return static_cast<int64_t>(bad_.size()); }
 
  private:
-  const safetensors::File& shard(int64_t number);
-
   std::string folder_;
   Index index_;
   std::vector<Bucket> buckets_;
   std::vector<int64_t> bucket_of_;  // by sample
-  std::map<int64_t, safetensors::File> files_;
-  std::map<int64_t, std::string> bad_shards_;  // number -> what is wrong
+  ShardFiles shards_;
   std::set<int64_t> bad_;
 };
 

@@ -1,8 +1,7 @@
 #include "runtime/data/latent_writer.h"
 
 #include "base/error.h"
-#include "models/safetensors/writer.h"
-#include "runtime/data/file_hash.h"
+#include "runtime/data/shard_files.h"
 #include "runtime/media/output_file.h"
 
 namespace sprocket::data {
@@ -42,13 +41,8 @@ void LatentWriter::write_shard() {
                          std::as_bytes(std::span(sample.text))});
     }
   }
-  ShardInfo shard;
-  shard.file = fmt::format("latents-{:05}.safetensors", index_.shards.size());
-  safetensors::write_file(folder_.file(shard.file), tensors);
-  const FileHash hash = hash_file(folder_.file(shard.file));
-  shard.bytes = hash.bytes;
-  shard.xxh3 = hash.xxh3;
-  index_.shards.push_back(shard);
+  const std::string name = fmt::format("latents-{:05}.safetensors", index_.shards.size());
+  index_.shards.push_back(write_shard_file(folder_, name, tensors));
   for (Pending& sample : pending_) index_.samples.push_back(std::move(sample.info));
   pending_.clear();
   pending_bytes_ = 0;
