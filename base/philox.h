@@ -24,6 +24,7 @@ enum class RandomPurpose : uint32_t {
   kPlan = 8,
   kParityCheck = 9,
   kDistillation = 10,
+  kSamplingStep = 12,
 };
 
 // One block of the cipher: four 32-bit words from a 128-bit counter and a 64-bit key.

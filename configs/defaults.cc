@@ -129,11 +129,18 @@ void complete_distillation(Job& job) {
   complete_list(*distillation.mutable_dmd2()->mutable_timestep(), {1000, 750, 500, 250});
 }
 
+void complete_sampling(Sampling& sampling) {
+  if (sampling.has_schedule()) return;
+  sampling.set_schedule(sampling.sampler() == Sampling::UNIPC ? Sampling::DIFFUSERS_UNIPC
+                                                              : Sampling::DIFFUSERS_EULER);
+}
+
 }  // namespace
 
 void apply_defaults(Job& job) {
   complete_attention(*job.mutable_attention());
   if (job.has_distillation()) complete_distillation(job);
+  complete_sampling(*job.mutable_sampling());
   set_unset_fields(job);
 }
 

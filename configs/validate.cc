@@ -21,6 +21,7 @@ std::vector<int64_t> divisors_where(int64_t number, auto&& condition) {
   return result;
 }
 
+constexpr double kTimesteps = 1000;
 constexpr int64_t kMostDeviceBlockTokens = 128;  // of the attention kernels
 
 class Checker {
@@ -270,6 +271,16 @@ class Checker {
                      "guidance >= 0");
     findings_.number("sampling.shift", sampling.shift(), sampling.shift() >= 0,
                      "shift >= 0 (0: flow.shift)");
+    findings_.number("sampling.eta", sampling.eta(), sampling.eta() >= 0 && sampling.eta() <= 1,
+                     "0 <= eta <= 1");
+    for (int i = 0; i < sampling.timestep_size(); ++i) {
+      const double timestep = sampling.timestep(i);
+      const double above = i == 0 ? kTimesteps : sampling.timestep(i - 1);
+      if (timestep > 0 && (i == 0 ? timestep <= above : timestep < above)) continue;
+      findings_.add({"sampling.timestep"},
+                    fmt::format("{} as number {}; legal: 1000 or less, descending, above 0",
+                                timestep, i + 1));
+    }
   }
 
   void check_output() {

@@ -16,18 +16,33 @@
 #include "runtime/jobs/run_profile.h"
 #include "runtime/plan/flops.h"
 #include "runtime/plan/job_specs.h"
+#include "runtime/sample/noise_schedule.h"
 #include "runtime/sample/sample_set.h"
 #include "runtime/sample/sampler.h"
+#include "runtime/train/text_input.h"
 
 namespace sprocket::runtime {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::unique_ptr<data::LatentDataset> open_data(const config::Job& job) {
-  if (job.data().path().empty()) return nullptr;
-  if (job.sampling().prompt_size() > 0 && !fs::exists(job.data().path())) return nullptr;
-  return std::make_unique<data::LatentDataset>(job.data().path());
+// What data.path holds; neither where it is not there and not needed.
+struct Sources {
+  std::unique_ptr<data::LatentDataset> data;
+  std::unique_ptr<data::PromptSet> prompts;
+};
+
+Sources open_sources(const config::Job& job) {
+  const std::string& path = job.data().path();
+  Sources sources;
+  if (path.empty()) return sources;
+  if (job.sampling().prompt_size() > 0 && !fs::exists(path)) return sources;
+  if (data::is_prompt_set(path)) {
+    sources.prompts = std::make_unique<data::PromptSet>(path);
+  } else {
+    sources.data = std::make_unique<data::LatentDataset>(path);
+  }
+  return sources;
 }
 
 class SampleJob {
@@ -62,18 +77,23 @@ class SampleJob {
   }
 
   void load() {
-    data_ = open_data(job_);
+    sources_ = open_sources(job_);
     if (options_.random_weights) {
-      if (!data_)
+      if (!sources_.data)
         throw ConfigError(
             "data.path: expected a data set, whose latents tell the shape where no checkpoint "
             "does (--resume)");
-      *state_.mutable_latent() = describe_latents(data_->index());
+      *state_.mutable_latent() = describe_latents(sources_.data->index());
     } else {
       state_ = read_state(path_);
       check_architecture(path_, state_.job(), job_);
+      if (sources_.prompts) {
+        check_same_embedder(sources_.prompts->text(), sources_.prompts->folder(),
+                            text_of(state_.latent()), path_);
+      }
     }
-    tasks_ = plan_samples(job_.sampling(), state_.latent(), data_.get());
+    tasks_ =
+        plan_samples(job_.sampling(), state_.latent(), sources_.data.get(), sources_.prompts.get());
     network_.emplace(
         job_, mesh_, options_.threads,
         options_.random_weights ? Network::Start::kFresh : Network::Start::kCheckpoint);
@@ -94,12 +114,13 @@ class SampleJob {
     if (first()) {
       const int64_t own = (std::ssize(tasks_) + mesh_.shape().data - 1) / mesh_.shape().data;
       spdlog::info("sampling from {}", path_);
-      progress.emplace(options_.terminal, own * job_.sampling().steps(), job_.sampling().steps());
+      const int steps = sampling_steps(job_.sampling());
+      progress.emplace(options_.terminal, own * steps, steps);
     }
     const std::string folder = options_.output.empty()
                                    ? (fs::path(job_.output().directory()) / "samples").string()
                                    : options_.output;
-    return make_samples(*network_, job_.sampling(), state_.latent(), tasks_, data_.get(),
+    return make_samples(*network_, job_.sampling(), state_.latent(), tasks_, sources_.data.get(),
                         state_.step(), folder, false, progress ? &*progress : nullptr);
   }
 
@@ -110,8 +131,12 @@ class SampleJob {
     RunProfile window(job_, mesh_, collector, options_.profile_only);
     const size_t number = mesh_.coordinate().data % tasks_.size();
     const SampleTask& task = tasks_[number];
-    const SampleRequest request{task.shape, task.text, job_.sampling().seed(), number,
-                                std::max<int64_t>(state_.step() - 1, 0)};
+    const SampleRequest request{task.shape,
+                                task.text,
+                                job_.sampling().seed(),
+                                number,
+                                std::max<int64_t>(state_.step() - 1, 0),
+                                task.negative};
     int64_t evaluations = 0;
     EvaluationHooks hooks;
     hooks.before = [&] { collector.begin_step(window.records_next()); };
@@ -148,7 +173,7 @@ class SampleJob {
   const SampleOptions& options_;
   std::string path_;
   CheckpointState state_;
-  std::unique_ptr<data::LatentDataset> data_;
+  Sources sources_;
   std::vector<SampleTask> tasks_;
   std::optional<Network> network_;
 };

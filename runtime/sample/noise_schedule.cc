@@ -48,4 +48,23 @@ NoiseSchedule make_noise_schedule(config::Sampling::Schedule kind, int steps, do
   return schedule;
 }
 
+NoiseSchedule listed_noise_schedule(std::span<const double> timesteps) {
+  SPROCKET_CHECK(!timesteps.empty(), "a schedule without timesteps");
+  NoiseSchedule schedule;
+  schedule.timesteps.assign(timesteps.begin(), timesteps.end());
+  for (const double timestep : timesteps) schedule.levels.push_back(timestep / kTimesteps);
+  schedule.levels.push_back(0);
+  return schedule;
+}
+
+NoiseSchedule noise_schedule(const config::Sampling& sampling, double flow_shift) {
+  if (!sampling.timestep().empty()) return listed_noise_schedule(sampling.timestep());
+  return make_noise_schedule(sampling.schedule(), sampling.steps(),
+                             sampling.shift() > 0 ? sampling.shift() : flow_shift);
+}
+
+int sampling_steps(const config::Sampling& sampling) {
+  return sampling.timestep().empty() ? sampling.steps() : sampling.timestep_size();
+}
+
 }  // namespace sprocket::runtime

@@ -12,6 +12,7 @@
 #include "runtime/media/contact_sheet.h"
 #include "runtime/media/png.h"
 #include "runtime/media/video_writer.h"
+#include "runtime/sample/noise_schedule.h"
 #include "runtime/sample/sampler.h"
 
 namespace sprocket::runtime {
@@ -34,7 +35,45 @@ std::optional<int64_t> sample_with_caption(const data::LatentDataset& data,
 
 SampleTask task_of_sample(data::LatentDataset& data, int64_t index) {
   const data::SampleInfo& info = data.index().samples[index];
-  return {info.caption, data.load(index).text, info.shape, info.fps, index};
+  return {info.caption, data.load(index).text, info.shape, info.fps, index, {}};
+}
+
+std::optional<int64_t> prompt_of_text(const data::PromptSet& prompts, const std::string& text) {
+  const auto& all = prompts.index().prompts;
+  const auto found = std::find_if(
+      all.begin(), all.end(), [&](const data::PromptInfo& prompt) { return prompt.text == text; });
+  if (found == all.end()) return std::nullopt;
+  return found - all.begin();
+}
+
+SampleTask task_of_text(const LatentDescription& latent, const std::string& text,
+                        std::vector<float> embedding) {
+  return {text, std::move(embedding), shape_of(latent), latent.fps(), std::nullopt, {}};
+}
+
+SampleTask task_of_prompt(const std::string& prompt, const LatentDescription& latent,
+                          data::LatentDataset* data, data::PromptSet* prompts) {
+  if (prompts) {
+    const auto known = prompt_of_text(*prompts, prompt);
+    if (known) return task_of_text(latent, prompt, prompts->load(*known).embedding);
+  }
+  const auto real = data ? sample_with_caption(*data, prompt) : std::nullopt;
+  if (real) return task_of_sample(*data, *real);
+  return task_of_text(latent, prompt, data::embed_text(text_of(latent), prompt));
+}
+
+// What there is to sample when nothing is asked for by name.
+std::vector<SampleTask> first_tasks(int64_t count, const LatentDescription& latent,
+                                    data::LatentDataset* data, data::PromptSet* prompts) {
+  std::vector<SampleTask> tasks;
+  for (int64_t i = 0; data && i < std::min(count, data->size()); ++i) {
+    tasks.push_back(task_of_sample(*data, i));
+  }
+  for (int64_t i = 0; !data && prompts && i < std::min(count, prompts->size()); ++i) {
+    data::Prompt prompt = prompts->load(i);
+    tasks.push_back(task_of_text(latent, prompt.text, std::move(prompt.embedding)));
+  }
+  return tasks;
 }
 
 SampleFiles write_sample(const LatentDescription& latent, const SampleTask& task,
@@ -80,22 +119,21 @@ SampleFiles files_of(const json& row) {
 }  // namespace
 
 std::vector<SampleTask> plan_samples(const config::Sampling& sampling,
-                                     const LatentDescription& latent, data::LatentDataset* data) {
+                                     const LatentDescription& latent, data::LatentDataset* data,
+                                     data::PromptSet* prompts) {
   std::vector<SampleTask> tasks;
   for (const std::string& prompt : sampling.prompt()) {
-    const auto real = data ? sample_with_caption(*data, prompt) : std::nullopt;
-    tasks.push_back(real ? task_of_sample(*data, *real)
-                         : SampleTask{prompt, data::embed_text(text_of(latent), prompt),
-                                      shape_of(latent), latent.fps(), std::nullopt});
+    tasks.push_back(task_of_prompt(prompt, latent, data, prompts));
   }
-  if (!tasks.empty()) return tasks;
-  if (!data) {
+  if (tasks.empty()) tasks = first_tasks(sampling.count(), latent, data, prompts);
+  if (tasks.empty()) {
     throw ConfigError(
-        "sampling.prompt: expected at least one prompt, since there is no data set "
+        "sampling.prompt: expected at least one prompt, since there is no data set or prompt set "
         "(data.path) whose captions could serve");
   }
-  const int64_t count = std::min<int64_t>(sampling.count(), data->size());
-  for (int64_t i = 0; i < count; ++i) tasks.push_back(task_of_sample(*data, i));
+  for (SampleTask& task : tasks) {
+    if (prompts) task.negative = prompts->negative();
+  }
   return tasks;
 }
 
@@ -111,12 +149,13 @@ std::vector<SampleFiles> make_samples(Network& network, const config::Sampling& 
   int64_t last_ns = monotonic_ns();
   for (size_t i = mesh.coordinate().data; i < tasks.size(); i += mesh.shape().data) {
     // The weights were trained with the attention of the last step done.
-    const SampleRequest request{tasks[i].shape, tasks[i].text, sampling.seed(), i,
-                                std::max<int64_t>(step - 1, 0)};
+    const SampleRequest request{
+        tasks[i].shape,   tasks[i].text, sampling.seed(), i, std::max<int64_t>(step - 1, 0),
+        tasks[i].negative};
     const auto show = [&](int evaluations) {
       if (!progress) return;
       const int64_t now = monotonic_ns();
-      progress->step(std::ssize(made) * sampling.steps() + evaluations,
+      progress->step(std::ssize(made) * sampling_steps(sampling) + evaluations,
                      fmt::format("video {}/{}", made.size() + 1, own_tasks),
                      1e-9 * static_cast<double>(now - last_ns));
       last_ns = now;

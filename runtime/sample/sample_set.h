@@ -7,6 +7,7 @@
 
 #include "runtime/checkpoint/latent_description.h"
 #include "runtime/data/latent_dataset.h"
+#include "runtime/data/prompt_set.h"
 #include "runtime/jobs/sample_job.h"
 #include "runtime/metrics/progress.h"
 #include "runtime/train/network.h"
@@ -20,14 +21,17 @@ struct SampleTask {
   data::LatentShape shape;
   double fps = 0;
   std::optional<int64_t> real;  // the data set's sample of this caption
+  std::vector<float> negative;  // embedding of what guidance leads away from; empty: zeros
 };
 
-// sampling.prompt, or else the captions of the first sampling.count samples of `data` (which may be
-// null when prompts are given and the text embedder needs no data). A prompt that is a caption of
-// the data set takes that sample's shape and embedding. Throws ConfigError when there is nothing to
-// sample; InputError for a prompt whose embedding was to be precomputed and is not there.
+// sampling.prompt, or else the first sampling.count of the captions of `data` or of `prompts`. Both
+// may be null: `data` when the text embedder needs no data, and both when prompts are given. A
+// prompt that is in the prompt set or a caption of the data set takes its embedding, and of the
+// data set its shape. Throws ConfigError when there is nothing to sample; InputError for a prompt
+// whose embedding was to be precomputed and is not there.
 std::vector<SampleTask> plan_samples(const config::Sampling& sampling,
-                                     const LatentDescription& latent, data::LatentDataset* data);
+                                     const LatentDescription& latent, data::LatentDataset* data,
+                                     data::PromptSet* prompts = nullptr);
 
 // Makes all videos of `tasks` with the network and writes step_<step>_<number>.{mp4,png} into
 // `folder`; replicas of the mesh share the tasks. `step`: optimizer steps done. `animate`: also as

@@ -10,7 +10,7 @@
 #include "base/philox.h"
 #include "parallel/tensor_buffer.h"
 #include "runtime/plan/job_specs.h"
-#include "runtime/sample/noise_schedule.h"
+#include "runtime/sample/integrator.h"
 #include "runtime/train/text_input.h"
 
 namespace sprocket::runtime {
@@ -47,30 +47,34 @@ std::vector<float> sample_latent(Network& network, const config::Sampling& sampl
   const PhaseScope phase(timeline, Phase::kSample);
   const data::LatentShape& shape = request.shape;
   const config::Model& model = network.job().model();
-  const double shift = sampling.shift() > 0 ? sampling.shift() : network.job().flow().shift();
-  const NoiseSchedule schedule = make_noise_schedule(sampling.schedule(), sampling.steps(), shift);
+  Integrator integrator(plan_sampler(sampling, network.job().flow().shift()));
+  const int steps = static_cast<int>(integrator.plan().size());
   const bool guided = sampling.guidance() != 1;
   const int64_t batch = guided ? 2 : 1;
 
-  std::vector<float> noise(shape.elements());
-  RandomStream(request.seed, 0, request.number, RandomPurpose::kSampling).normal(noise);
-  at::Tensor x = network.own_patches(
-      at::from_blob(noise.data(), {1, shape.c, shape.t, shape.h, shape.w}, at::kFloat), shape,
-      models::FeatureOrder::kChannelFirst);
+  const auto own_noise = [&](uint64_t step, RandomPurpose purpose) {
+    std::vector<float> noise(shape.elements());
+    RandomStream(request.seed, step, request.number, purpose).normal(noise);
+    return network.own_patches(
+        at::from_blob(noise.data(), {1, shape.c, shape.t, shape.h, shape.w}, at::kFloat), shape,
+        models::FeatureOrder::kChannelFirst);
+  };
+  at::Tensor x = own_noise(0, RandomPurpose::kSampling);
   at::Tensor text = text_tensor(model, request.text);
-  if (guided) text = at::cat({text, text_tensor(model, {})});
+  if (guided) text = at::cat({text, text_tensor(model, request.negative)});
 
-  for (int i = 0; i < sampling.steps(); ++i) {
+  for (int i = 0; i < steps; ++i) {
     if (hooks.before) hooks.before();
-    const at::Tensor timestep = at::full({batch}, schedule.timesteps[i], at::kFloat);
+    const at::Tensor timestep = at::full({batch}, integrator.plan()[i].timestep, at::kFloat);
     at::Tensor v = network.velocity(
         x.expand({batch, -1, -1}), timestep, text, shape,
-        sampling_attention_spec(network.job().attention(), request.step, i, sampling.steps()));
+        sampling_attention_spec(network.job().attention(), request.step, i, steps));
     if (guided) {
       const at::Tensor with_text = v.narrow(0, 0, 1), without = v.narrow(0, 1, 1);
       v = without + (with_text - without) * sampling.guidance();
     }
-    x = x + channel_first(v, shape.c) * (schedule.levels[i + 1] - schedule.levels[i]);
+    x = integrator.step(x, channel_first(v, shape.c),
+                        [&] { return own_noise(i, RandomPurpose::kSamplingStep); });
     if (hooks.after) hooks.after(i + 1);
     if (hooks.stop && hooks.stop()) break;
   }

@@ -339,6 +339,20 @@ TEST(Validation, OptionsOfTheMethods) {
                         "check-parity`; legal: FP32, BF16"));
 }
 
+TEST(Validation, Samplers) {
+  EXPECT_EQ(errors_of("sampling { sampler: TDM eta: 1 timestep: [1000, 750.5, 1e-3] }"), "");
+  EXPECT_EQ(errors_of("sampling { eta: 1.5 }"),
+            "job.txtpb:1:12: sampling.eta: 1.5; legal: 0 <= eta <= 1");
+  const auto refusal = [](const std::string& list) {
+    return errors_of("sampling { timestep: [" + list + "] }");
+  };
+  const std::string legal = "; legal: 1000 or less, descending, above 0";
+  EXPECT_THAT(refusal("1001"), HasSubstr("sampling.timestep: 1001 as number 1" + legal));
+  EXPECT_THAT(refusal("500, 500"), HasSubstr("sampling.timestep: 500 as number 2" + legal));
+  EXPECT_THAT(refusal("500, 0"), HasSubstr("sampling.timestep: 0 as number 2" + legal));
+  EXPECT_THAT(refusal("nan"), HasSubstr("as number 1" + legal));
+}
+
 // What a device has kernels for is a property of the job: no device is asked.
 TEST(Validation, ADeviceRunsWhatItHasKernelsFor) {
   const std::string model = "model { dim: 1536 heads: 12 } ";

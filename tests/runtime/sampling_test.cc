@@ -1,13 +1,20 @@
 // Sampling: the same latent on any number of ranks, and files for people.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <mutex>
 
 #include "base/error.h"
+#include "base/philox.h"
+#include "models/text/hashed_text.h"
 #include "parallel/mesh.h"
+#include "runtime/checkpoint/latent_description.h"
+#include "runtime/data/embed_prompts.h"
+#include "runtime/data/prompt_set.h"
 #include "runtime/jobs/sample_job.h"
 #include "runtime/plan/job_specs.h"
+#include "runtime/sample/sample_set.h"
 #include "runtime/sample/sampler.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/runtime/thread_ranks.h"
@@ -54,6 +61,36 @@ TEST(Sampling, EqualsOneRank) {
     for (size_t i = 0; i < expected.size(); ++i) {
       ASSERT_NEAR(found[i], expected[i], 1e-5f * largest) << i << " on " << ranks << " ranks";
     }
+  }
+}
+
+// An untrained model predicts no velocity, so that a stochastic sample is a sum of two draws: those
+// of the start and of the step behind it, each of the whole latent on any number of ranks.
+TEST(Sampling, FreshNoiseIsAFunctionOfSeedVideoAndStep) {
+  TemporaryFolder root;
+  const double eta = 0.6;
+  for (const int ranks : {1, 2, 4}) {
+    const auto found = sample_on(ranks, root.path().string(),
+                                 {"sampling { sampler: TDM eta: 0.6 timestep: [1000, 750] }"});
+    std::vector<float> start(found.size()), fresh(found.size());
+    RandomStream(0, 0, 0, RandomPurpose::kSampling).normal(start);
+    RandomStream(0, 0, 0, RandomPurpose::kSamplingStep).normal(fresh);
+    for (size_t i = 0; i < found.size(); ++i) {
+      // The clean latent predicted at level 1 is the noise itself, of which 1 / 4 stays.
+      const double expected =
+          (0.25 + 0.75 * eta) * start[i] + 0.75 * std::sqrt(1 - eta * eta) * fresh[i];
+      ASSERT_NEAR(found[i], expected, 1e-6 * (1 + std::abs(expected))) << i << ", " << ranks;
+    }
+  }
+}
+
+TEST(Sampling, ManySamplersAreEqualOnAnyNumberOfRanks) {
+  TemporaryFolder root;
+  for (const char* sampler : {"sampler: UNIPC", "sampler: TDM"}) {
+    const std::vector<std::string> job = {std::string("sampling { ") + sampler + " steps: 4 }"};
+    const auto expected = sample_on(1, root.path().string(), job);
+    const auto found = sample_on(2, root.path().string(), job);
+    for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(found[i], expected[i], 1e-5f) << i;
   }
 }
 
@@ -116,6 +153,52 @@ TEST(Sampling, WritesVideosAndSheetsForCaptionsAndPrompts) {
   alone.mutable_parallel()->set_outer(1);
   options.checkpoint = root.path().string() + "/run/step_00000002";
   EXPECT_EQ(sample(alone, options).samples.size(), 1u);
+}
+
+TEST(Sampling, TakesPromptsAndTheNegativeOneFromAPromptSet) {
+  TemporaryFolder root;
+  const std::string folder = root.path().string();
+  testing::train(tiny_job(folder, 1, {"training.steps: 1"}));
+  testing::write_bytes(folder + "/prompts.txt", "a cat\na dog\na bird\n");
+  data::EmbedOptions embed;
+  embed.prompts = folder + "/prompts.txt";
+  embed.negative = "blurry";
+  embed.like = folder + "/data";
+  embed.output = folder + "/prompts";
+  data::embed_prompts(embed);
+  runtime::SampleOptions options;
+  options.output = folder + "/out";
+  const std::string path = "data.path: '" + folder + "/prompts'";
+  const auto first = sample(tiny_job(folder, 2, {path, "sampling.count: 2"}), options);
+  ASSERT_EQ(first.samples.size(), 2u);
+  EXPECT_EQ(first.samples[1].prompt, "a dog");
+  EXPECT_FALSE(first.samples[1].psnr);
+
+  data::PromptSet prompts(embed.output);
+  const runtime::LatentDescription latent = runtime::describe_latents(prompts.index());
+  const auto tasks =
+      plan_samples(tiny_job(folder, 1, {"sampling.prompt: ['a bird', 'a fish']"}).sampling(),
+                   latent, nullptr, &prompts);
+  EXPECT_EQ(tasks[0].text, prompts.load(2).embedding);
+  EXPECT_EQ(tasks[1].text, text::embed_hashed("a fish", 4, 8));
+  for (const auto& task : tasks) {
+    EXPECT_EQ(task.negative, prompts.negative());
+    EXPECT_EQ(task.shape, (data::LatentShape{4, 3, 8, 10}));
+    EXPECT_EQ(task.fps, 8);
+  }
+
+  embed.like.clear();
+  embed.tokens = 5;
+  embed.dim = 8;
+  embed.frames = 9;
+  embed.width = 80;
+  embed.height = 64;
+  embed.output = folder + "/others";
+  data::embed_prompts(embed);
+  const config::Job others = tiny_job(folder, 1, {"data.path: '" + embed.output + "'"});
+  const std::string message = message_of<InputError>([&] { sample(others, options); });
+  EXPECT_NE(message.find("\"hashed\" version 1 of 5 x 8"), std::string::npos) << message;
+  EXPECT_NE(message.find("\"hashed\" version 1 of 4 x 8"), std::string::npos) << message;
 }
 
 TEST(Sampling, RefusesWhatCannotBeSampled) {
