@@ -6,6 +6,7 @@
 #include "launcher/command.h"
 #include "launcher/session.h"
 #include "launcher/terminal.h"
+#include "runtime/jobs/comparison.h"
 #include "runtime/jobs/sample_job.h"
 
 namespace sprocket::launcher {
@@ -14,27 +15,35 @@ namespace {
 struct SampleFlags {
   JobFlags job;
   std::string resume = "latest";
+  std::vector<std::string> compare;
 };
 
 std::string checkpoint_of(const SampleFlags& flags) {
   return flags.resume == "latest" ? "" : flags.resume;
 }
 
-// The description given by --config, or else the one that the checkpoint was made by, on this
-// number of ranks.
-config::LoadedJob load(const SampleFlags& flags, int world) {
+// The description that a checkpoint was made by, on this number of ranks.
+config::LoadedJob load_from(const std::string& checkpoint, const std::vector<std::string>& sets,
+                            int world) {
   config::LoadOptions options;
   options.world = world;
+  config::Job job = runtime::job_of_checkpoint(checkpoint);
+  job.clear_parallel();
+  return config::parse_job(config::to_text(job), checkpoint, sets, options);
+}
+
+// The description given by --config, or else the checkpoint's.
+config::LoadedJob load(const SampleFlags& flags, int world) {
   if (!flags.job.config.empty()) {
+    config::LoadOptions options;
+    options.world = world;
     options.purpose = config::Purpose::kSample;
     return config::load_job(flags.job.config, flags.job.sets, options);
   }
   if (checkpoint_of(flags).empty()) {
     throw ConfigError("expected --config FILE, or --resume with the path of a checkpoint or a run");
   }
-  config::Job job = runtime::job_of_checkpoint(flags.resume);
-  job.clear_parallel();
-  return config::parse_job(config::to_text(job), flags.resume, flags.job.sets, options);
+  return load_from(flags.resume, flags.job.sets, world);
 }
 
 void print_files(const runtime::SampleResult& result) {
@@ -45,23 +54,71 @@ void print_files(const runtime::SampleResult& result) {
   }
 }
 
+runtime::SampleResult run(const config::Job& job, runtime::SampleOptions options,
+                          const Session& session) {
+  Timeline timeline;
+  std::unique_ptr<comm::Communicator> world = session.make_world(job.parallel(), &timeline);
+  options.threads = resolve_threads(job.compute(), *world);
+  const parallel::TensorDevice device = take_device(job.compute(), *world);
+  options.device = device.device();
+  options.terminal = session.first() && watched_by_a_person();
+  return runtime::run_sampling(job, std::move(world), options);
+}
+
+// One model after the other, each by its own job; the first one's prompts and seed.
+ExitCode compare(const SampleFlags& flags, const Session& session) {
+  std::vector<config::Job> jobs(flags.compare.size());
+  session.run_on_all([&] {
+    if (!flags.job.config.empty() || !checkpoint_of(flags).empty()) {
+      throw ConfigError(
+          "--compare: every model is sampled by its own checkpoint's job; expected neither "
+          "--config nor --resume");
+    }
+    if (flags.job.output.empty()) {
+      throw ConfigError("--compare: expected --output with the folder of the videos");
+    }
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      jobs[i] = load_from(flags.compare[i], flags.job.sets, session.size()).job;
+      jobs[i].mutable_sampling()->set_seed(jobs.front().sampling().seed());
+    }
+  });
+  if (flags.job.dry_run) {
+    for (const config::Job& job : jobs) {
+      if (session.first()) fmt::print("{}", config::to_text(job));
+    }
+    return ExitCode::kOk;
+  }
+  std::vector<runtime::ComparedModel> models;
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    runtime::SampleOptions options;
+    options.checkpoint = flags.compare[i];
+    options.timed = true;
+    if (i > 0) options.reference = &models.front().result.as_reference;
+    models.push_back({jobs[i], run(jobs[i], options, session)});
+  }
+  session.run_on_all([&] {
+    if (!session.first()) return;
+    const runtime::Comparison comparison = runtime::write_comparison(models, flags.job.output);
+    for (const runtime::ComparisonFiles& files : comparison.files) {
+      fmt::print("{}\n  {}\n  {}\n", files.prompt, files.video, files.sheet);
+    }
+    fmt::print("{}{}\n", runtime::comparison_text(comparison), comparison.json);
+  });
+  return ExitCode::kOk;
+}
+
 ExitCode sample(const SampleFlags& flags, const Session& session) {
+  if (!flags.compare.empty()) return compare(flags, session);
   config::Job job;
   session.run_on_all([&] { job = load(flags, session.size()).job; });
   if (flags.job.dry_run) {
     if (session.first()) fmt::print("{}", config::to_text(job));
     return ExitCode::kOk;
   }
-  Timeline timeline;
-  std::unique_ptr<comm::Communicator> world = session.make_world(job.parallel(), &timeline);
   runtime::SampleOptions options;
   options.checkpoint = checkpoint_of(flags);
   options.output = flags.job.output;
-  options.threads = resolve_threads(job.compute(), *world);
-  const parallel::TensorDevice device = take_device(job.compute(), *world);
-  options.device = device.device();
-  options.terminal = session.first() && watched_by_a_person();
-  const runtime::SampleResult result = runtime::run_sampling(job, std::move(world), options);
+  const runtime::SampleResult result = run(job, options, session);
   if (session.first()) print_files(result);
   return ExitCode::kOk;
 }
@@ -74,20 +131,22 @@ ExitCode start(const SampleFlags& flags) {
 }  // namespace
 
 void add_sample_command(CLI::App& parent, Action& action) {
-  CLI::App& command =
-      add_command(parent, "sample",
-                  "Generates videos from a checkpoint, on all ranks together.\n"
-                  "Writes an mp4 and a PNG contact sheet for every prompt (sampling.prompt, or the "
-                  "captions of the\n"
-                  "data set).",
-                  "[mpirun -np N] sprocket sample --config FILE | --resume PATH [flags]",
-                  "\nExamples:\n"
-                  "  mpirun -np 2 sprocket sample --config configs/quickstart.txtpb\n"
-                  "  sprocket sample --resume outputs/quickstart/run --set 'sampling { prompt: \"a "
-                  "rabbit\" steps: 30 "
-                  "}' --output videos\n" +
-                      exit_codes_text({ExitCode::kOk, ExitCode::kInternal, ExitCode::kConfig,
-                                       ExitCode::kInput, ExitCode::kOutput, ExitCode::kComm}));
+  CLI::App& command = add_command(
+      parent, "sample",
+      "Generates videos from a checkpoint, on all ranks together.\n"
+      "Writes an mp4 and a PNG contact sheet for every prompt (sampling.prompt, or the "
+      "captions of the\n"
+      "data set).",
+      "[mpirun -np N] sprocket sample --config FILE | --resume PATH | --compare PATH... "
+      "[flags]",
+      "\nExamples:\n"
+      "  mpirun -np 2 sprocket sample --config configs/quickstart.txtpb\n"
+      "  sprocket sample --resume outputs/quickstart/run --set 'sampling { prompt: \"a "
+      "rabbit\" steps: 30 "
+      "}' --output videos\n"
+      "  sprocket sample --compare outputs/teacher outputs/student --output comparison\n" +
+          exit_codes_text({ExitCode::kOk, ExitCode::kInternal, ExitCode::kConfig, ExitCode::kInput,
+                           ExitCode::kOutput, ExitCode::kComm}));
   auto flags = std::make_shared<SampleFlags>();
   add_job_flags(command, flags->job);
   CLI::Option& config = *command.get_option("--config");
@@ -102,6 +161,14 @@ void add_sample_command(CLI::App& parent, Action& action) {
           "The checkpoint: latest (the default: the newest valid one of the run's folder), or the "
           "path of a checkpoint or a run.")
       ->option_text("latest|PATH");
+  command
+      .add_option("--compare", flags->compare,
+                  "Checkpoints or runs, the teacher first: each makes the same videos by its own "
+                  "job (--set\n"
+                  "changes all of them). Writes them side by side, and compare.json with time, "
+                  "steps, density\n"
+                  "and PSNR to the first one's.")
+      ->option_text("PATH...");
   command.callback([flags, &action] { action = [flags] { return start(*flags); }; });
 }
 

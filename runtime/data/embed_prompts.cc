@@ -3,6 +3,7 @@
 #include <span>
 #include <vector>
 
+#include "base/error.h"
 #include "runtime/data/embedding_file.h"
 #include "runtime/data/latent_dataset.h"
 #include "runtime/data/output_folder.h"

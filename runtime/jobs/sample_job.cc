@@ -45,6 +45,28 @@ Sources open_sources(const config::Job& job) {
   return sources;
 }
 
+// What two models must share for the same noise and prompts to mean the same.
+void check_same_videos(const std::string& path, const LatentDescription& latent,
+                       const Reference& reference) {
+  const LatentDescription& other = reference.latent;
+  std::string problems;
+  const auto compare = [&](const char* what, const auto& here, const auto& there) {
+    if (here == there) return;
+    problems += fmt::format("\n  {}: {} here, {} there", what, here, there);
+  };
+  compare("latents [C, T, H, W]", data::to_string(shape_of(latent)),
+          data::to_string(shape_of(other)));
+  compare("codec", latent.codec(), other.codec());
+  compare("version of the codec", latent.codec_version(), other.codec_version());
+  compare("text embedder", latent.text(), other.text());
+  compare("version of the text embedder", latent.text_version(), other.text_version());
+  compare("tokens of a text", latent.text_tokens(), other.text_tokens());
+  compare("width of a text", latent.text_dim(), other.text_dim());
+  if (problems.empty()) return;
+  throw InputError(
+      fmt::format("{}: cannot make the videos of {}:{}", path, reference.checkpoint, problems));
+}
+
 class SampleJob {
  public:
   SampleJob(const config::Job& job, const parallel::Mesh& mesh, const SampleOptions& options)
@@ -57,9 +79,14 @@ class SampleJob {
     result.step = state_.step();
     if (options_.profile_only) {
       profile();
+    } else if (options_.timed) {
+      std::optional<Progress> progress = start_progress();
+      result.timed = make_timed_samples(*network_, job_.sampling(), tasks_, state_.step(),
+                                        progress ? &*progress : nullptr);
     } else {
       result.samples = sample();
     }
+    result.as_reference = {path_, state_.latent(), tasks_};
     return result;
   }
 
@@ -77,7 +104,7 @@ class SampleJob {
   }
 
   void load() {
-    sources_ = open_sources(job_);
+    if (!options_.reference) sources_ = open_sources(job_);
     if (options_.random_weights) {
       if (!sources_.data)
         throw ConfigError(
@@ -92,8 +119,13 @@ class SampleJob {
                             text_of(state_.latent()), path_);
       }
     }
-    tasks_ =
-        plan_samples(job_.sampling(), state_.latent(), sources_.data.get(), sources_.prompts.get());
+    if (options_.reference) {
+      check_same_videos(path_, state_.latent(), *options_.reference);
+      tasks_ = options_.reference->tasks;
+    } else {
+      tasks_ = plan_samples(job_.sampling(), state_.latent(), sources_.data.get(),
+                            sources_.prompts.get());
+    }
     network_.emplace(
         job_, mesh_, options_.threads,
         options_.random_weights ? Network::Start::kFresh : Network::Start::kCheckpoint);
@@ -109,14 +141,16 @@ class SampleJob {
     weights.write_back();
   }
 
+  std::optional<Progress> start_progress() {
+    if (!first()) return std::nullopt;
+    const int64_t own = (std::ssize(tasks_) + mesh_.shape().data - 1) / mesh_.shape().data;
+    const int steps = sampling_steps(job_.sampling());
+    spdlog::info("sampling from {}", path_);
+    return std::optional<Progress>(std::in_place, options_.terminal, own * steps, steps);
+  }
+
   std::vector<SampleFiles> sample() {
-    std::optional<Progress> progress;
-    if (first()) {
-      const int64_t own = (std::ssize(tasks_) + mesh_.shape().data - 1) / mesh_.shape().data;
-      spdlog::info("sampling from {}", path_);
-      const int steps = sampling_steps(job_.sampling());
-      progress.emplace(options_.terminal, own * steps, steps);
-    }
+    std::optional<Progress> progress = start_progress();
     const std::string folder = options_.output.empty()
                                    ? (fs::path(job_.output().directory()) / "samples").string()
                                    : options_.output;

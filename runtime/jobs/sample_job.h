@@ -10,10 +10,20 @@
 
 #include "configs/job.pb.h"
 #include "parallel/comm/communicator.h"
+#include "runtime/checkpoint/state.pb.h"
 #include "runtime/jobs/profile_only.h"
 #include "runtime/media/animated_png.h"
+#include "runtime/sample/sample_task.h"
+#include "runtime/sample/timed_samples.h"
 
 namespace sprocket::runtime {
+
+// What a model's videos are to be compared with: those of another model, of the same prompts.
+struct Reference {
+  std::string checkpoint;
+  LatentDescription latent;
+  std::vector<SampleTask> tasks;
+};
 
 struct SampleOptions {
   // A checkpoint folder (step_00001000) or a run's folder, of which the newest valid one is taken.
@@ -28,6 +38,11 @@ struct SampleOptions {
   // Instead of a checkpoint: model.weights, or weights from training.seed; the latents are the data
   // set's.
   bool random_weights = false;
+  // For a comparison: nothing is written, videos are timed and kept in SampleResult::timed.
+  bool timed = false;
+  // Its prompts instead of the job's; this model's latents and texts must be its (InputError lists
+  // what differs).
+  const Reference* reference = nullptr;
   // Rank 0 draws one live line on stderr.
   bool terminal = false;
   // A step of the window is one evaluation of the network, with guidance for both of its inputs.
@@ -46,7 +61,9 @@ struct SampleFiles {
 
 struct SampleResult {
   int64_t step = 0;                  // of the checkpoint
-  std::vector<SampleFiles> samples;  // complete on rank 0, empty on the others and of a profile
+  std::vector<SampleFiles> samples;  // complete on rank 0; empty on the others, of a profile, timed
+  std::vector<TimedSample> timed;  // complete on rank 0; empty on the others, and unless asked for
+  Reference as_reference;          // this model, for others; on all ranks
 };
 
 // The job that a checkpoint (see SampleOptions::checkpoint) was made by: the description to start

@@ -1,7 +1,6 @@
 // Which videos a job samples, and what becomes of their latents: mp4, contact sheet, PSNR.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,19 +9,10 @@
 #include "runtime/data/prompt_set.h"
 #include "runtime/jobs/sample_job.h"
 #include "runtime/metrics/progress.h"
+#include "runtime/sample/sample_task.h"
 #include "runtime/train/network.h"
 
 namespace sprocket::runtime {
-
-// One video to make.
-struct SampleTask {
-  std::string prompt;
-  std::vector<float> text;  // embedding
-  data::LatentShape shape;
-  double fps = 0;
-  std::optional<int64_t> real;  // the data set's sample of this caption
-  std::vector<float> negative;  // embedding of what guidance leads away from; empty: zeros
-};
 
 // sampling.prompt, or else the first sampling.count of the captions of `data` or of `prompts`. Both
 // may be null: `data` when the text embedder needs no data, and both when prompts are given. A
