@@ -58,7 +58,10 @@ NoiseSchedule listed_noise_schedule(std::span<const double> timesteps) {
 }
 
 NoiseSchedule noise_schedule(const config::Sampling& sampling, double flow_shift) {
-  if (!sampling.timestep().empty()) return listed_noise_schedule(sampling.timestep());
+  if (!sampling.timestep().empty()) {
+    return listed_noise_schedule(
+        {sampling.timestep().data(), static_cast<size_t>(sampling.timestep_size())});
+  }
   return make_noise_schedule(sampling.schedule(), sampling.steps(),
                              sampling.shift() > 0 ? sampling.shift() : flow_shift);
 }

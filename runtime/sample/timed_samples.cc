@@ -4,6 +4,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "base/timeline.h"
 #include "runtime/jobs/rank_agreement.h"
 #include "runtime/sample/noise_schedule.h"

@@ -63,3 +63,13 @@ expect 7 'the loss is' "${run[@]}" --set 'training.steps: 9 training.optimizer.l
   training.max_skipped_steps: 1' --resume latest
 expect 0 'step_00000004' "${run[@]}" --set 'training.steps: 4' --resume "$folder/run"
 expect 0 "$folder/videos/step_00000004_0.mp4" sample --resume "$folder/run" --output "$folder/videos" --set 'sampling.prompt: "a clip"'
+expect 0 "$folder/both/compare_0.mp4" sample --compare "$folder/run" "$folder/run" --output "$folder/both" \
+  --set 'sampling { prompt: "a clip" sampler: TDM timestep: [999, 499] }'
+grep -q '"speed_up": 1.0' "$folder/both/compare.json"
+
+printf 'a clip\nanother\n' >"$folder/prompts.txt"
+"$sprocket" data embed-prompts "$folder/prompts.txt" --like "$folder/data" --negative 'blurry' --output "$folder/prompts"
+"$sprocket" data validate "$folder/prompts"
+"$sprocket" data inspect "$folder/prompts" | grep -q 'negative prompt "blurry"'
+expect 0 "$folder/prompted/step_00000004_1.mp4" sample --resume "$folder/run" --output "$folder/prompted" \
+  --set "data.path: \"$folder/prompts\" sampling.count: 2"

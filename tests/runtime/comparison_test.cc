@@ -51,13 +51,13 @@ TEST_F(ComparisonTest, WritesFiguresAndVideosSideBySide) {
   const runtime::Reference reference = models[0].result.as_reference;
   // Prompts of its own count for nothing.
   models.push_back(sample(
-      job(4, {"parallel { data: 2 }", "attention { method: VSA vsa { sparsity { start: .5 } } }",
+      job(4, {"parallel { data: 2 }",
+              "attention { method: VSA vsa { coarse: ADD sparsity { start: .5 } } }",
               "sampling { prompt: 'a dog' guidance: 1 sampler: TDM timestep: [1000, 500] }"}),
       &reference));
   models.push_back(sample(job(1, many_), &reference));
   ASSERT_EQ(models[1].result.timed.size(), 2u);
   EXPECT_EQ(models[1].result.as_reference.tasks[0].prompt, "a cat");
-  // An untrained sample is its noise, which is the same for all: what differs is TDM's own.
   EXPECT_NE(models[1].result.timed[0].latent, models[0].result.timed[0].latent);
   EXPECT_EQ(models[2].result.timed[1].latent, models[0].result.timed[1].latent);
 
