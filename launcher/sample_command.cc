@@ -77,6 +77,7 @@ ExitCode compare(const SampleFlags& flags, const Session& session) {
     if (flags.job.output.empty()) {
       throw ConfigError("--compare: expected --output with the folder of the videos");
     }
+    if (jobs.size() < 2) throw ConfigError("--compare: expected two or more checkpoints, found 1");
     for (size_t i = 0; i < jobs.size(); ++i) {
       jobs[i] = load_from(flags.compare[i], flags.job.sets, session.size()).job;
       jobs[i].mutable_sampling()->set_seed(jobs.front().sampling().seed());
@@ -164,10 +165,8 @@ void add_sample_command(CLI::App& parent, Action& action) {
   command
       .add_option("--compare", flags->compare,
                   "Checkpoints or runs, the teacher first: each makes the same videos by its own "
-                  "job (--set\n"
-                  "changes all of them). Writes them side by side, and compare.json with time, "
-                  "steps, density\n"
-                  "and PSNR to the first one's.")
+                  "job (--set changes all of them). Writes them side by side, and compare.json "
+                  "with time, steps, density and PSNR to the first one's.")
       ->option_text("PATH...");
   command.callback([flags, &action] { action = [flags] { return start(*flags); }; });
 }
