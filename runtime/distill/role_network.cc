@@ -7,10 +7,12 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "runtime/checkpoint/architecture.h"
+#include "runtime/checkpoint/latent_description.h"
 #include "runtime/checkpoint/run_checkpoints.h"
 #include "runtime/jobs/rank_agreement.h"
 #include "runtime/jobs/remote_kv_agreement.h"
 #include "runtime/plan/job_specs.h"
+#include "runtime/train/text_input.h"
 
 namespace sprocket::runtime {
 namespace {
@@ -31,10 +33,9 @@ Phase phase_of(config::NetworkRole role) {
 
 void check_latent(const std::string& path, const LatentDescription& theirs,
                   const LatentDescription& ours) {
-  if (theirs.codec() == ours.codec() && theirs.codec_version() == ours.codec_version() &&
-      theirs.channels() == ours.channels()) {
-    return;
-  }
+  const bool same_codec = !ours.has_codec() || (theirs.codec() == ours.codec() &&
+                                                theirs.codec_version() == ours.codec_version());
+  if (same_codec && theirs.channels() == ours.channels()) return;
   throw InputError(
       fmt::format("{}: trained on latents of {} {} with {} channels, data.path has {} {} with {}",
                   path, theirs.codec(), theirs.codec_version(), theirs.channels(), ours.codec(),
@@ -42,13 +43,18 @@ void check_latent(const std::string& path, const LatentDescription& theirs,
 }
 
 // Where a run or a checkpoint is given: its weights, when they fit.
-std::string weights_of(const config::Job& job, const std::string& role,
-                       const LatentDescription& latent) {
+struct Weights {
+  std::string path;
+  std::optional<LatentDescription> trained_on;
+};
+
+Weights weights_of(const config::Job& job, const std::string& role,
+                   const LatentDescription& latent) {
   const std::string& given = job.model().weights();
-  if (given.empty() || !fs::is_directory(given)) return given;
+  if (given.empty() || !fs::is_directory(given)) return {given, std::nullopt};
   const bool may_be_run =
       fs::exists(fs::path(given) / "state.txtpb") || !list_checkpoints(given).empty();
-  if (!may_be_run) return given;  // a folder of safetensors
+  if (!may_be_run) return {given, std::nullopt};  // a folder of safetensors
   const std::string path = open_checkpoint(given).path;
   const CheckpointState state = read_state(path);
   const std::vector<std::string> differences = model_differences(state.job(), job);
@@ -57,11 +63,12 @@ std::string weights_of(const config::Job& job, const std::string& role,
                                  role, fmt::join(differences, "\n  ")));
   }
   check_latent(path, state.latent(), latent);
+  check_same_embedder(text_of(latent), job.data().path(), text_of(state.latent()), path);
   if (state.job().flow().shift() != job.flow().shift()) {
     spdlog::warn("{}: trained with flow.shift {}, the {} continues with {}", path,
                  state.job().flow().shift(), role, job.flow().shift());
   }
-  return (fs::path(path) / "model").string();
+  return {(fs::path(path) / "model").string(), state.latent()};
 }
 
 }  // namespace
@@ -78,7 +85,9 @@ RoleNetwork::RoleNetwork(const config::Job& job, config::NetworkRole role,
   agree_on_remote_kv(job_, setup.shape, {setup.threads, setup.memory}, world);
   run_on_all(world, [&] {
     if (!setup.from_checkpoint) {
-      job_.mutable_model()->set_weights(weights_of(job_, name, *setup.latent));
+      Weights weights = weights_of(job_, name, *setup.latent);
+      job_.mutable_model()->set_weights(weights.path);
+      trained_on_ = std::move(weights.trained_on);
     }
     network_ = std::make_unique<Network>(
         job_, own_mesh_ ? *own_mesh_ : mesh, setup.threads,

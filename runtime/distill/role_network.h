@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "configs/roles.h"
@@ -32,6 +33,8 @@ class RoleNetwork {
               const RoleSetup& setup);
 
   const config::Job& job() const { return job_; }
+  // Of the run or checkpoint whose weights it has; none for other weights.
+  const std::optional<LatentDescription>& trained_on() const { return trained_on_; }
   // Null: the mesh of the constructor.
   const parallel::Mesh* own_mesh() const { return own_mesh_.get(); }
   Network& network() { return *network_; }
@@ -39,6 +42,7 @@ class RoleNetwork {
 
  private:
   config::Job job_;
+  std::optional<LatentDescription> trained_on_;
   std::unique_ptr<parallel::Mesh> own_mesh_;
   std::unique_ptr<Network> network_;
   std::unique_ptr<NetworkDenoiser> denoiser_;

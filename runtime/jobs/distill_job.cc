@@ -14,8 +14,7 @@
 #include "base/log.h"
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/checkpoint_io.h"
-#include "runtime/checkpoint/latent_description.h"
-#include "runtime/data/sample_order.h"
+#include "runtime/distill/prompt_source.h"
 #include "runtime/distill/role_network.h"
 #include "runtime/jobs/run_folder.h"
 #include "runtime/jobs/run_on_mesh.h"
@@ -27,7 +26,6 @@
 #include "runtime/plan/flops.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/sample/sample_set.h"
-#include "runtime/train/data_check.h"
 #include "runtime/train/text_input.h"
 
 namespace sprocket::runtime {
@@ -50,13 +48,10 @@ class DistillJob {
       : job_(job), options_(options), mesh_(mesh), world_(mesh.world()) {}
 
   DistillResult run() {
-    run_on_all(world_, [&] {
-      data_.emplace(job_.data().path());
-      check_data(job_, *data_);
-    });
+    run_on_all(world_, [&] { prompts_.emplace(job_); });
     find_start();
     state_.set_schema(kCheckpointSchema);
-    *state_.mutable_latent() = describe_latents(data_->index());
+    *state_.mutable_latent() = prompts_->latent();
     open_networks();
     run_on_all(world_, [&] {
       if (!start_path_.empty()) load();
@@ -68,7 +63,6 @@ class DistillJob {
       }
       progress_.emplace(options_.terminal, job_.training().steps(), job_.output().log_interval());
     });
-    order_.emplace(data_->bucket_samples(), job_.training().global_batch(), job_.data().seed());
     StepCollector collector(mesh_, student().network().layers());
     for (const auto& [role, network] : roles()) {
       if (network->own_mesh()) {
@@ -123,18 +117,30 @@ class DistillJob {
 
   void open_networks() {
     constexpr int64_t kNetworks = 3;
-    RoleSetup setup{options_.threads, options_.memory / kNetworks, data_->largest_shape(),
+    RoleSetup setup{options_.threads, options_.memory / kNetworks, prompts_->largest_shape(),
                     &state_.latent(), !start_path_.empty()};
     student_.emplace(job_, NetworkRole::kStudent, mesh_, setup);
     fake_score_.emplace(job_, NetworkRole::kFakeScore, mesh_, setup);
     setup.from_checkpoint = false;
     teacher_.emplace(job_, NetworkRole::kTeacher, mesh_, setup);
+    complete_latent();
     run_on_all(world_, [&] {
       student_optimizer_.emplace(job_.training().optimizer(), student().network().parameters(),
                                  options_.threads);
       fake_optimizer_.emplace(fake_score_->job().training().optimizer(),
                               fake_score_->network().parameters(), options_.threads);
     });
+  }
+
+  // A prompt set need not know how latents become pixels; the run that the teacher is of does.
+  void complete_latent() {
+    const auto& known = teacher_->trained_on();
+    LatentDescription& latent = *state_.mutable_latent();
+    if (latent.has_codec() || !known) return;
+    latent.set_codec(known->codec());
+    latent.set_codec_version(known->codec_version());
+    *latent.mutable_mean() = known->mean();
+    *latent.mutable_std() = known->std();
   }
 
   void make_distiller() {
@@ -219,7 +225,8 @@ class DistillJob {
   std::vector<Scene> load_scenes(int64_t step) {
     const config::Training& training = job_.training();
     const int64_t size = training.micro_batch(), replicas = job_.parallel().data();
-    const at::Tensor empty = text_tensor(job_.model(), {}).expand({size, -1, -1}).contiguous();
+    const at::Tensor empty =
+        text_tensor(job_.model(), prompts_->negative()).expand({size, -1, -1}).contiguous();
     std::vector<Scene> scenes;
     own_tokens_ = tokens_ = 0;
     for (int64_t micro = 0; micro < training.global_batch() / (size * replicas); ++micro) {
@@ -229,10 +236,9 @@ class DistillJob {
       std::vector<at::Tensor> texts;
       for (int64_t i = 0; i < size; ++i) {
         numbers.push_back(lane + i);
-        const data::Sample sample =
-            data_->load_or_substitute(order_->at(step * training.global_batch() + lane + i));
-        shape_ = data_->index().samples[sample.index].shape;
-        texts.push_back(text_tensor(job_.model(), sample.text));
+        const PromptSample prompt = prompts_->at(step * training.global_batch() + lane + i);
+        shape_ = prompt.shape;
+        texts.push_back(text_tensor(job_.model(), prompt.embedding));
       }
       scenes.emplace_back(training.seed(), step, numbers,
                           std::vector<int64_t>{shape_.c, shape_.t, shape_.h, shape_.w},
@@ -379,10 +385,12 @@ class DistillJob {
 
   void sample() {
     std::vector<SampleTask> tasks;
-    run_on_all(world_, [&] { tasks = plan_samples(job_.sampling(), state_.latent(), &*data_); });
+    run_on_all(world_, [&] {
+      tasks = plan_samples(job_.sampling(), state_.latent(), prompts_->data(), prompts_->prompts());
+    });
     if (ema_) ema_->swap();
     const auto files =
-        make_samples(student().network(), job_.sampling(), state_.latent(), tasks, &*data_,
+        make_samples(student().network(), job_.sampling(), state_.latent(), tasks, prompts_->data(),
                      state_.step(), path_of("samples"), job_.output().tensorboard(), nullptr);
     if (ema_) ema_->swap();
     run_on_all(world_, [&] {
@@ -408,8 +416,7 @@ class DistillJob {
   const TrainOptions& options_;
   const parallel::Mesh& mesh_;
   comm::Communicator& world_;
-  std::optional<data::LatentDataset> data_;
-  std::optional<data::SampleOrder> order_;
+  std::optional<PromptSource> prompts_;
   std::optional<RoleNetwork> student_, teacher_, fake_score_;
   std::optional<Optimizer> student_optimizer_, fake_optimizer_;
   std::optional<Ema> ema_;

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "configs/load.h"
 #include "runtime/checkpoint/run_checkpoints.h"
+#include "runtime/data/embed_prompts.h"
 #include "runtime/jobs/distill_job.h"
 #include "runtime/jobs/sample_job.h"
 #include "tests/data/temporary_folder.h"
@@ -153,6 +154,38 @@ TEST_F(DistillJobTest, MetricsHaveBothNetworks) {
   const auto profile = nlohmann::json::parse(testing::read_bytes(path("run_metrics/profile.json")));
   EXPECT_EQ(profile.at("job").at("kind"), "distill");
   EXPECT_TRUE(profile.at("window").at("complete"));
+}
+
+// Tokens and width of the tiny data set's text, and its videos.
+std::string embed(const std::string& root, int64_t tokens) {
+  std::ofstream(root + "/prompts.txt") << "a red fox\na blue bird\nclip 1\n";
+  data::EmbedOptions options;
+  options.prompts = root + "/prompts.txt";
+  options.negative = "blurry";
+  options.tokens = tokens;
+  options.dim = 8;
+  options.like = root + "/data";
+  options.output = root + "/prompts_" + std::to_string(tokens);
+  data::embed_prompts(options);
+  return options.output;
+}
+
+TEST_F(DistillJobTest, PromptsAloneAreEnough) {
+  const std::string prompts = "data.path: '" + embed(path(""), 4) + "'";
+  const std::vector<std::string> more = {prompts, "output.sample_interval: 2",
+                                         "sampling { steps: 2 guidance: 1 }"};
+  const DistillResult one = distill(job(1, "prompts", more));
+  EXPECT_TRUE(fs::exists(path("prompts/samples/step_00000004_0.mp4")));
+  std::vector<std::string> on_two = more;
+  on_two.push_back("parallel { outer: 2 strategy: RING }");
+  expect_close(one, distill(job(2, "prompts_two", on_two)));
+  // Another negative prompt than the captions' zeros, other texts.
+  EXPECT_NE(one.steps[0][0].loss, distill(job(1, "captions")).steps[0][0].loss);
+}
+
+TEST_F(DistillJobTest, PromptsOfAnotherEmbedderAreRefused) {
+  const std::string prompts = "data.path: '" + embed(path(""), 3) + "'";
+  EXPECT_THAT(error_of(job(1, "embedder", {prompts})), HasSubstr("hashed"));
 }
 
 TEST_F(DistillJobTest, ATeacherOfAnotherModelIsRefused) {
