@@ -180,6 +180,9 @@ TEST(WanTimeline, NamesLayersAndPhases) {
       case Phase::kOther:
       case Phase::kOptimizer:
       case Phase::kSample:
+      case Phase::kStudent:
+      case Phase::kTeacher:
+      case Phase::kFakeScore:
         FAIL() << name_of(interval.position.phase);
     }
   }
