@@ -13,7 +13,9 @@ PromptSource::PromptSource(const config::Job& job) {
   if (data::is_prompt_set(path)) {
     prompts_.emplace(path);
     check_prompts(job, *prompts_);
-    std::iota(buckets.emplace_back(prompts_->size()).begin(), buckets.back().end(), 0);
+    std::vector<int64_t> all(prompts_->size());
+    std::iota(all.begin(), all.end(), 0);
+    buckets.push_back(std::move(all));
   } else {
     data_.emplace(path);
     check_data(job, *data_);
