@@ -156,7 +156,7 @@ TEST_F(DistillJobTest, MetricsHaveBothNetworks) {
   EXPECT_TRUE(profile.at("window").at("complete"));
 }
 
-// Tokens and width of the tiny data set's text, and its videos.
+// For videos of the tiny data set's size, without knowing their codec; its text has 4 tokens.
 std::string embed(const std::string& root, int64_t tokens) {
   std::ofstream(root + "/prompts.txt") << "a red fox\na blue bird\nclip 1\n";
   data::EmbedOptions options;
@@ -164,7 +164,10 @@ std::string embed(const std::string& root, int64_t tokens) {
   options.negative = "blurry";
   options.tokens = tokens;
   options.dim = 8;
-  options.like = root + "/data";
+  options.width = 80;
+  options.height = 64;
+  options.frames = 9;
+  options.channels = 4;
   options.output = root + "/prompts_" + std::to_string(tokens);
   data::embed_prompts(options);
   return options.output;
