@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
@@ -92,6 +93,8 @@ enum class Plant { kNothing, kScoresSwapped };
 // One rank.
 Distances distill(const Toy& toy, Plant plant = Plant::kNothing) {
   Distances distances;
+  // Thousands of tiny products: threads would wait for each other at every one.
+  at::set_num_threads(1);
   comm::testing::run_ranks(1, [&](comm::Communicator& world) {
     MixtureTeacher teacher(kTarget);
     static const auto* const start = [&] {
