@@ -46,6 +46,9 @@ SamplerPlan plan_sampler(const config::Sampling& sampling, double flow_shift) {
       return plan_unipc(schedule);
     case config::Sampling::TDM:
       return plan_tdm(schedule, sampling.eta());
+    case config::Sampling::DDIM:
+    case config::Sampling::DPM:
+      break;  // of a family that no job runs
   }
   throw InternalError("sampling.sampler has no counterpart");
 }
