@@ -1,4 +1,4 @@
-#include "models/wan/patches.h"
+#include "models/patches.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>

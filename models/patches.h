@@ -5,15 +5,15 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "models/wan/wan_config.h"
+#include "models/patch.h"
 #include "parallel/token_layout.h"
 
 namespace sprocket::models {
 
 // Order of a token's features, slowest first.
 enum class FeatureOrder {
-  kChannelFirst,  // (c, pt, ph, pw): the model's input, the order of a Conv3d weight
-  kChannelLast,   // (pt, ph, pw, c): the model's output
+  kChannelFirst,  // (c, pt, ph, pw): every model's input, the order of a Conv3d weight
+  kChannelLast,   // (pt, ph, pw, c)
 };
 
 // The token grid of a latent of [.., T, H, W] cells. Throws InputError when the patch does not

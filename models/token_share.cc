@@ -1,4 +1,4 @@
-#include "models/cogvideox/token_share.h"
+#include "models/token_share.h"
 
 #include <algorithm>
 

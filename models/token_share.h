@@ -1,6 +1,7 @@
-// Which tokens of CogVideoX's sequence a rank has.
+// Which tokens of a sequence a rank has.
 //
-// The text is the prefix of the sequence (parallel/token_layout.h): it stands before the video in
+// A model that attends to text and video jointly has the text as the prefix of its sequence
+// (parallel/token_layout.h); others have the video alone. The text stands before the video in
 // the block order, as it does in the published model, and is sharded with it. The projection, the
 // norms and the products of a text token are computed by the one rank that has it, so that the sum
 // of the ranks' gradients counts the text once; keys and values of the text go to every rank inside

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "models/parameter_spec.h"
-#include "models/wan/wan_config.h"
+#include "models/patch.h"
 
 namespace sprocket::models {
 

@@ -10,8 +10,8 @@
 #include "models/autograd/norms.h"
 #include "models/cogvideox/cogvideox_block.h"
 #include "models/cogvideox/positions.h"
-#include "models/cogvideox/token_share.h"
 #include "models/sinusoid.h"
+#include "models/token_share.h"
 #include "parallel/tensor_buffer.h"
 
 namespace sprocket::models {

@@ -18,42 +18,33 @@
 #include "models/model_compute.h"
 #include "models/parameter_store.h"
 #include "models/rope_tables.h"
-#include "parallel/sequence_attention.h"
+#include "models/video_transformer.h"
 
 namespace sprocket::models {
 
 class CogVideoXBlock;
 struct TokenShare;
 
-class CogVideoXModel {
+class CogVideoXModel : public VideoTransformer {
  public:
   // `parameters` holds cogvideox_parameters(config) (by name) in fp64 exactly when compute.dtype is
   // kDouble. Both references must outlive the model and every graph made with it.
   CogVideoXModel(const CogVideoXConfig& config, const ParameterStore& parameters,
                  const parallel::Mesh& mesh, const ModelCompute& compute);
-  ~CogVideoXModel();
+  ~CogVideoXModel() override;
 
   const CogVideoXConfig& config() const { return config_; }
   const ModelCompute& compute() const { return compute_; }
 
-  // What the model predicts (v of DDPM's v-prediction, in the published weights) for this rank's
-  // tokens of the video.
-  //   patches   [B, L_video, F], those tokens, features (c, pt, ph, pw), any floating dtype; see
-  //             patchify_tokens and token_share
-  //   timestep  [B] in 0..999, any dtype
-  //   text      [B, text_tokens, text_dim], the whole of it on every rank, any floating dtype; pads
-  //             are tokens like others
-  //   attention made for this mesh and for the video's layout with one prefix segment of
-  //             text_tokens
-  //   slots     one for each layer; they must stay in place until the backward is done, and hold
-  //             the selections and statistics afterwards. Clear them for every new forward.
-  // Returns [B, L_video, F] in A, features as above. Collective over the sequence group, and so is
-  // its backward, which adds this rank's share of every parameter's gradient to the store: the
-  // gradient of a loss that is a sum over the ranks' tokens is the sum over the sequence ranks.
-  // With gradients enabled intervals get Phase::kForward; otherwise the caller's phase stays.
+  int layers() const override { return config_.layers; }
+  const Patch& patch() const override { return config_.patch; }
+  FeatureOrder output_order() const override { return FeatureOrder::kChannelFirst; }
+
+  // v of DDPM's v-prediction, in A. The timestep is in 0..999; the layout has one prefix segment of
+  // text_tokens; pads of the text are tokens like others.
   at::Tensor forward(const at::Tensor& patches, const at::Tensor& timestep, const at::Tensor& text,
                      const parallel::AttentionSpec& spec, parallel::SequenceAttention& attention,
-                     std::span<parallel::AttentionSlot> slots) const;
+                     std::span<parallel::AttentionSlot> slots) const override;
 
  private:
   void check_inputs(const at::Tensor& patches, const at::Tensor& timestep, const at::Tensor& text,

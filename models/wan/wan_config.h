@@ -5,14 +5,9 @@
 #include <vector>
 
 #include "models/parameter_spec.h"
+#include "models/patch.h"
 
 namespace sprocket::models {
-
-struct Patch {
-  int t = 1, h = 2, w = 2;
-  int cells() const { return t * h * w; }
-  bool operator==(const Patch&) const = default;
-};
 
 // Defaults are those of Wan2.1-T2V-1.3B.
 struct WanConfig {

@@ -10,7 +10,7 @@
 
 #include "configs/job.pb.h"
 #include "models/parameter_store.h"
-#include "models/wan/patches.h"
+#include "models/patches.h"
 #include "models/wan/wan_model.h"
 #include "parallel/sequence_attention.h"
 #include "runtime/checkpoint/flat_state.h"

@@ -1,6 +1,6 @@
 #include "tests/models/cogvideox_case.h"
 
-#include "models/cogvideox/token_share.h"
+#include "models/token_share.h"
 #include "parallel/tensor_buffer.h"
 #include "tests/comm/thread_ranks.h"
 

@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "models/cogvideox/token_share.h"
+#include "models/token_share.h"
 #include "tests/comm/thread_ranks.h"
 #include "tests/models/cogvideox_case.h"
 #include "tests/models/rank_comparison.h"

@@ -7,7 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "models/parameter_store.h"
-#include "models/wan/patches.h"
+#include "models/patches.h"
 #include "models/wan/wan_model.h"
 #include "parallel/mesh.h"
 #include "parallel/sequence_attention.h"
