@@ -47,7 +47,7 @@ void fill(const ParameterSpec& spec, const RandomStream& stream, int64_t first,
 }  // namespace
 
 ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType dtype,
-                               const at::Device& device, Copies copies)
+                               const at::Device& device, Copies copies, Use use)
     : specs_(std::move(specs)) {
   SPROCKET_CHECK(dtype == at::kFloat || dtype == at::kDouble, "found {}", at::toString(dtype));
   // The processor's code writes to parameters past LibTorch, which counts writes for the copies.
@@ -63,15 +63,18 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType 
   }
   const at::TensorOptions options = at::TensorOptions(dtype).device(device);
   parameters_ = at::zeros({end}, options);
-  gradients_ = at::zeros({end}, options);
+  if (use == Use::kTrained) gradients_ = at::zeros({end}, options);
   if (copies == Copies::kBFloat16) flat_copies_ = at::zeros({end}, options.dtype(at::kBFloat16));
   copied_version_ = static_cast<uint32_t>(parameters_._version());
   for (int i = 0; i < size(); ++i) {
     const auto part = [&](const at::Tensor& flat) {
       return flat.narrow(0, offsets_[i], specs_[i].elements()).view(specs_[i].shape).detach();
     };
-    tensors_.push_back(part(parameters_).set_requires_grad(true));
-    tensors_.back().mutable_grad() = part(gradients_);
+    tensors_.push_back(part(parameters_));
+    if (trained()) {
+      tensors_.back().set_requires_grad(true);
+      tensors_.back().mutable_grad() = part(gradients_);
+    }
     copies_.push_back(flat_copies_.defined() ? part(flat_copies_) : at::Tensor());
   }
 }
@@ -93,7 +96,10 @@ void ParameterStore::refresh_copies() const {
   copied_version_ = version;
 }
 
-void ParameterStore::zero_gradients() { gradients_.zero_(); }
+void ParameterStore::zero_gradients() {
+  SPROCKET_CHECK(trained(), "frozen parameters have no gradients");
+  gradients_.zero_();
+}
 
 void ParameterStore::initialise(uint64_t seed) {
   if (parameters_.is_cpu()) return fill_host(parameters_, seed);

@@ -1,5 +1,5 @@
-// A model's parameters: an ordered list of named leaf tensors over one flat buffer, and their
-// gradients over another one; on request their bf16 copies over a third one.
+// A model's parameters: an ordered list of named leaf tensors over one flat buffer, and, unless
+// they are frozen, their gradients over another one; on request their bf16 copies over a third one.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,12 @@ namespace sprocket::models {
 class ParameterStore {
  public:
   enum class Copies { kNone, kBFloat16 };
-  // Allocates parameters and gradients on `device`, both zero. dtype: kFloat (master weights) or
-  // kDouble (proofs). Copies are of fp32 parameters on a device.
+  enum class Use { kTrained, kFrozen };
+  // Allocates parameters and, of trained ones, gradients on `device`, both zero. dtype: kFloat
+  // (master weights) or kDouble (proofs). Copies are of fp32 parameters on a device.
   explicit ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType dtype = at::kFloat,
-                          const at::Device& device = at::kCPU, Copies copies = Copies::kNone);
+                          const at::Device& device = at::kCPU, Copies copies = Copies::kNone,
+                          Use use = Use::kTrained);
   ParameterStore(const ParameterStore&) = delete;
   ParameterStore& operator=(const ParameterStore&) = delete;
 
@@ -30,9 +32,10 @@ class ParameterStore {
   // Elements of all tensors, without the padding of the flat buffers.
   int64_t elements() const { return elements_; }
 
-  // A leaf that requires a gradient; its grad() is always defined and shares flat_gradients(), so
-  // that a backward pass adds to it. Never assign another gradient tensor; write through
-  // flat_gradients().
+  bool trained() const { return gradients_.defined(); }
+  // A leaf. A trained one requires a gradient; its grad() is always defined and shares
+  // flat_gradients(), so that a backward pass adds to it. Never assign another gradient tensor;
+  // write through flat_gradients().
   const at::Tensor& tensor(int index) const { return tensors_[index]; }
   at::Tensor gradient(int index) const { return tensors_[index].grad(); }
   // Throws InternalError when there is no such name.
@@ -45,7 +48,8 @@ class ParameterStore {
 
   // One-dimensional, all tensors in order. Tensors start at multiples of 16 elements; the elements
   // between them are zero in both buffers and stay so under elementwise updates of zero gradients.
-  // Neither requires a gradient. Write to them outside of forward and backward only.
+  // Neither requires a gradient. Write to them outside of forward and backward only. Frozen
+  // parameters have no gradients: undefined.
   const at::Tensor& flat_parameters() const { return parameters_; }
   const at::Tensor& flat_gradients() const { return gradients_; }
   // In the same order; undefined without copies.

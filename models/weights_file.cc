@@ -83,6 +83,8 @@ void read_tensor(const TensorSet& set, const std::string& name, const at::Tensor
 
 }  // namespace
 
+bool is_of_gate(const std::string& name) { return gate_of(name) != nullptr; }
+
 ReadWeights read_weights(const TensorSet& set, const char* scheme, const NameInFile& name_in_file,
                          ParameterStore& parameters) {
   const auto problems = problems_of(set, parameters, name_in_file);

@@ -12,6 +12,9 @@ namespace sprocket::models {
 // The name in a file of the tensor that the store calls so.
 using NameInFile = std::function<std::string(const std::string& parameter)>;
 
+// Whether a tensor belongs to a gate of VSA's branches (…to_gate_compress, …to_gate_fine).
+bool is_of_gate(const std::string& name);
+
 struct ReadWeights {
   int tensors = 0;      // read
   int fresh_gates = 0;  // gate tensors that the file does not have

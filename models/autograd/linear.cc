@@ -33,19 +33,20 @@ at::Tensor rounded(const at::Tensor& parameter, const at::Tensor& copy, at::Scal
   return copy.defined() && copy.scalar_type() == type ? copy : parameter.to(type);
 }
 
-// x_RK contiguous.
-at::Tensor product(const at::Tensor& x_RK, const Affine& layer, const OpContext& op) {
-  const at::Tensor &weight = layer.weight, &bias = layer.bias;
+// x_RK weight^T + bias, without a bias where that is undefined. x_RK contiguous.
+at::Tensor product(const at::Tensor& x_RK, const at::Tensor& weight, const at::Tensor& weight_copy,
+                   const at::Tensor& bias, const at::Tensor& bias_copy, const OpContext& op) {
   const Sizes s = sizes_of(x_RK, weight);
   if (!has_own_product(x_RK)) {
     const auto type = x_RK.scalar_type();
-    return at::addmm(rounded(bias, layer.bias_copy, type), x_RK,
-                     rounded(weight, layer.weight_copy, type).t());
+    const at::Tensor transposed = rounded(weight, weight_copy, type).t();
+    return bias.defined() ? at::addmm(rounded(bias, bias_copy, type), x_RK, transposed)
+                          : at::mm(x_RK, transposed);
   }
   at::Tensor y = at::empty({s.rows, s.n}, x_RK.options());
   kernels::linear_forward(x_RK.const_data_ptr<float>(), weight.const_data_ptr<float>(),
-                          bias.const_data_ptr<float>(), y.data_ptr<float>(), s.rows, s.n, s.k,
-                          op.threads);
+                          bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+                          y.data_ptr<float>(), s.rows, s.n, s.k, op.threads);
   return y;
 }
 
@@ -66,17 +67,20 @@ struct WeightGradients {
 };
 
 WeightGradients weight_gradients(const at::Tensor& dy_RN, const at::Tensor& x_RK,
-                                 const at::Tensor& weight, const OpContext& op) {
+                                 const at::Tensor& weight, bool with_bias, const OpContext& op) {
+  WeightGradients gradients;
   if (!has_own_product(dy_RN)) {
-    return {at::mm(dy_RN.t(), x_RK).to(weight.scalar_type()),
-            dy_RN.sum(0, false, weight.scalar_type())};
+    gradients.weight = at::mm(dy_RN.t(), x_RK).to(weight.scalar_type());
+    if (with_bias) gradients.bias = dy_RN.sum(0, false, weight.scalar_type());
+    return gradients;
   }
-  at::Tensor dw = at::empty(weight.sizes(), weight.options());
-  at::Tensor db = at::empty({weight.size(0)}, weight.options());
+  gradients.weight = at::empty(weight.sizes(), weight.options());
+  if (with_bias) gradients.bias = at::empty({weight.size(0)}, weight.options());
   kernels::linear_backward_weight(dy_RN.const_data_ptr<float>(), x_RK.const_data_ptr<float>(),
-                                  dw.data_ptr<float>(), db.data_ptr<float>(), dy_RN.size(0),
-                                  weight.size(0), weight.size(1), false, op.threads);
-  return {dw, db};
+                                  gradients.weight.data_ptr<float>(),
+                                  with_bias ? gradients.bias.data_ptr<float>() : nullptr,
+                                  dy_RN.size(0), weight.size(0), weight.size(1), false, op.threads);
+  return gradients;
 }
 
 at::Tensor as_rows(const at::Tensor& x, int64_t features) {
@@ -94,7 +98,8 @@ enum class Activation { kNone, kGelu };
 struct LinearState {
   OpContext op;
   Activation activation;
-  at::Tensor weight_copy, bias_copy;
+  at::Tensor weight_copy, bias_copy, down_copy, up_copy;
+  double factor;  // of the adapter
 };
 
 at::Tensor activate(const at::Tensor& x, const LinearState& state) {
@@ -110,54 +115,83 @@ void deactivate(const at::Tensor& dx, const at::Tensor& x, const LinearState& st
   row_ops(x).gelu_backward(dx, x, dx, state.op.threads);
 }
 
-// Products of [rows, n] and [n, k], whichever of the three is the result; a pass over x and
-// gelu(x) for each time that it is made.
-Work work_of(const at::Tensor& x, const at::Tensor& weight, Activation activation, int products,
-             int activations) {
+// Products of [rows, n] and [n, k], whichever of the three is the result, and of an adapter; a pass
+// over x and gelu(x) for each time that it is made.
+Work work_of(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& down,
+             Activation activation, int products, int adapter_products, int activations) {
   const Sizes s = sizes_of(x, weight);
   const auto rows = static_cast<double>(s.rows), n = static_cast<double>(s.n),
              k = static_cast<double>(s.k);
-  const auto type = static_cast<double>(x.element_size());
+  const double r = down.defined() ? static_cast<double>(down.size(0)) : 0;
+  const auto type = static_cast<double>(x.element_size()),
+             wide = static_cast<double>(weight.element_size());
   const double gelu = activation == Activation::kNone ? 0 : 2 * rows * k * type;
-  return {products * 2 * rows * n * k,
-          products * ((rows * k + rows * n) * type +
-                      n * k * static_cast<double>(weight.element_size())) +
-              activations * gelu};
+  const double adapter_bytes =
+      r > 0 ? (rows * (k + n) + 2 * rows * r) * type + r * (k + n) * wide : 0;
+  return {products * 2 * rows * n * k + adapter_products * 2 * rows * r * (n + k),
+          products * ((rows * k + rows * n) * type + n * k * wide) +
+              adapter_products * adapter_bytes + activations * gelu};
 }
 
+// Inputs: x, weight, bias, and with an adapter down and up.
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_view,
-                            const at::Tensor& weight, const at::Tensor& bias,
-                            const LinearState& state) {
+  static at::Tensor forward(AutogradContext* ctx, at::TensorList inputs, const LinearState& state) {
+    const at::Tensor &weight = inputs[1], &bias = inputs[2];
+    const at::Tensor down = inputs.size() > 3 ? inputs[3] : at::Tensor();
     ForwardScope scope(state.op, name_of(state.activation),
-                       [&] { return work_of(x_view, weight, state.activation, 1, 1); });
-    const at::Tensor x = x_view.contiguous();
-    ctx->save_for_backward({x, weight});
-    keep_state(ctx, state);
+                       [&] { return work_of(inputs[0], weight, down, state.activation, 1, 1, 1); });
+    const at::Tensor x = inputs[0].contiguous();
     const at::Tensor x_RK = as_rows(activate(x, state), weight.size(1));
-    return product(x_RK, {weight, bias, state.weight_copy, state.bias_copy}, state.op)
-        .view(with_last(x.sizes(), weight.size(0)));
+    const at::Tensor y = product(x_RK, weight, state.weight_copy, bias, state.bias_copy, state.op);
+    variable_list saved = {x, weight};
+    if (down.defined()) {
+      const at::Tensor &up = inputs[4],
+                       low_RQ = product(x_RK, down, state.down_copy, {}, {}, state.op);
+      y.add_(product(low_RQ, up, state.up_copy, {}, {}, state.op), state.factor);
+      saved.insert(saved.end(), {down, up, low_RQ});
+    }
+    ctx->save_for_backward(std::move(saved));
+    keep_state(ctx, state);
+    return y.view(with_last(x.sizes(), weight.size(0)));
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const LinearState& state = state_of<LinearState>(ctx);
     const variable_list saved = ctx->get_saved_variables();
+    const bool adapted = saved.size() > 2;
     const at::Tensor &x = saved[0], &weight = saved[1];
+    const at::Tensor down = adapted ? saved[2] : at::Tensor(),
+                     up = adapted ? saved[3] : at::Tensor(),
+                     low_RQ = adapted ? saved[4] : at::Tensor();
+    const bool wants_x = ctx->needs_input_grad(0), wants_weight = ctx->needs_input_grad(1),
+               wants_adapter = adapted && ctx->needs_input_grad(3);
     BackwardScope scope(state.op, name_of(state.activation), [&] {
-      const int gradients = ctx->needs_input_grad(0) + ctx->needs_input_grad(1);
-      return work_of(x, weight, state.activation, gradients, gradients);
+      const int made = wants_x + wants_weight;
+      return work_of(x, weight, down, state.activation, made, wants_x + wants_adapter, made);
     });
     const at::Tensor dy_RN = as_rows(gradients[0], weight.size(0));
-    variable_list result(4);
-    if (ctx->needs_input_grad(1)) {
-      const at::Tensor x_RK = as_rows(activate(x, state), weight.size(1));
-      const WeightGradients g = weight_gradients(dy_RN, x_RK, weight, state.op);
+    at::Tensor x_RK;
+    if (wants_weight || wants_adapter) x_RK = as_rows(activate(x, state), weight.size(1));
+    variable_list result(adapted ? 6 : 4);
+    if (wants_weight) {
+      const WeightGradients g =
+          weight_gradients(dy_RN, x_RK, weight, ctx->needs_input_grad(2), state.op);
       result[1] = g.weight;
       result[2] = g.bias;
     }
-    if (ctx->needs_input_grad(0)) {
-      result[0] = input_gradient(dy_RN, weight, state.weight_copy, state.op).view(x.sizes());
+    at::Tensor dlow_RQ;
+    if (adapted && (wants_x || wants_adapter)) {
+      dlow_RQ = input_gradient(dy_RN, up, state.up_copy, state.op).mul_(state.factor);
+    }
+    if (wants_adapter) {
+      result[3] = weight_gradients(dlow_RQ, x_RK, down, false, state.op).weight;
+      result[4] = weight_gradients(dy_RN, low_RQ, up, false, state.op).weight.mul_(state.factor);
+    }
+    if (wants_x) {
+      const at::Tensor dx_RK = input_gradient(dy_RN, weight, state.weight_copy, state.op);
+      if (adapted) dx_RK.add_(input_gradient(dlow_RQ, down, state.down_copy, state.op));
+      result[0] = dx_RK.view(x.sizes());
       deactivate(result[0], x, state);
     }
     return result;
@@ -171,8 +205,12 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
 
 at::Tensor apply(const at::Tensor& x, const Affine& layer, Activation activation,
                  const OpContext& op) {
-  return LinearFunction::apply(x, layer.weight, layer.bias,
-                               LinearState{op, activation, layer.weight_copy, layer.bias_copy});
+  const Adapter& adapter = layer.adapter;
+  variable_list inputs = {x, layer.weight, layer.bias};
+  if (adapter.down.defined()) inputs.insert(inputs.end(), {adapter.down, adapter.up});
+  return LinearFunction::apply(at::TensorList(inputs),
+                               LinearState{op, activation, layer.weight_copy, layer.bias_copy,
+                                           adapter.down_copy, adapter.up_copy, adapter.factor});
 }
 
 }  // namespace

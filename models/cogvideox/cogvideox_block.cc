@@ -22,11 +22,11 @@ at::Tensor modulated_norm(const at::Tensor& x_BLD, const Affine& norm, const at:
 
 }  // namespace
 
-CogVideoXBlock::CogVideoXBlock(const CogVideoXConfig& config, const ParameterStore& parameters,
+CogVideoXBlock::CogVideoXBlock(const CogVideoXConfig& config, const ModelWeights& weights,
                                int layer)
     : heads_(config.heads), eps_(config.eps), qk_eps_(config.qk_eps) {
   const std::string prefix = fmt::format("transformer_blocks.{}.", layer);
-  const auto affine = [&](const char* name) { return affine_of(parameters, prefix + name); };
+  const auto affine = [&](const char* name) { return affine_of(weights, prefix + name); };
   attention_norm_ = {affine("norm1.linear"), affine("norm1.norm")};
   q_ = affine("attn1.to_q");
   k_ = affine("attn1.to_k");

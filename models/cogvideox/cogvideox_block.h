@@ -24,7 +24,7 @@ struct CogVideoXBlockInputs {
 class CogVideoXBlock {
  public:
   // Keeps references to the store's tensors.
-  CogVideoXBlock(const CogVideoXConfig& config, const ParameterStore& parameters, int layer);
+  CogVideoXBlock(const CogVideoXConfig& config, const ModelWeights& weights, int layer);
 
   // x_BLD, this rank's rows of text and then of video, and e_BE, SiLU of the time embedding, in A;
   // returns [B, L, D] in A. Collective, and so is its backward.

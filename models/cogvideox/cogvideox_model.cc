@@ -16,15 +16,11 @@
 
 namespace sprocket::models {
 
-CogVideoXModel::CogVideoXModel(const CogVideoXConfig& config, const ParameterStore& parameters,
+CogVideoXModel::CogVideoXModel(const CogVideoXConfig& config, const ModelWeights& weights,
                                const parallel::Mesh& mesh, const ModelCompute& compute)
-    : config_(config), compute_(compute), mesh_(mesh), parameters_(parameters) {
-  SPROCKET_CHECK(parameters.flat_parameters().scalar_type() == accumulator(),
-                 "compute in {} needs parameters in {}, found {}", at::toString(compute.dtype),
-                 at::toString(accumulator()),
-                 at::toString(parameters.flat_parameters().scalar_type()));
-  for (int layer = 0; layer < config.layers; ++layer)
-    blocks_.emplace_back(config, parameters, layer);
+    : config_(config), compute_(compute), mesh_(mesh), weights_(weights) {
+  check_dtype(weights, compute.dtype);
+  for (int layer = 0; layer < config.layers; ++layer) blocks_.emplace_back(config, weights, layer);
 }
 
 CogVideoXModel::~CogVideoXModel() = default;
@@ -51,15 +47,16 @@ void CogVideoXModel::check_inputs(const at::Tensor& patches, const at::Tensor& t
 
 at::Tensor CogVideoXModel::time_embedding(const at::Tensor& timestep, const OpContext& op) const {
   const at::Tensor wave = sinusoid(timestep, config_.dim, accumulator());
-  const at::Tensor hidden = linear(wave, affine_of(parameters_, "time_embedding.linear_1"), op);
-  return linear(at::silu(hidden), affine_of(parameters_, "time_embedding.linear_2"), op);
+  const at::Tensor hidden = linear(wave, affine_of(weights_, "time_embedding.linear_1"), op);
+  return linear(at::silu(hidden), affine_of(weights_, "time_embedding.linear_2"), op);
 }
 
 at::Tensor CogVideoXModel::embed(const at::Tensor& patches, const at::Tensor& text,
                                  const parallel::TokenLayout& layout, const TokenShare& share,
                                  const OpContext& op) const {
-  const Affine patch = affine_of(parameters_, "patch_embed.proj");
-  at::Tensor video = linear(patches.to(accumulator()), {patch.weight.flatten(1), patch.bias}, op);
+  Affine patch = affine_of(weights_, "patch_embed.proj");
+  patch.weight = patch.weight.flatten(1);
+  at::Tensor video = linear(patches.to(accumulator()), patch, op);
   if (!config_.rotary()) {
     Timeline::Scope scope(op.timeline, Activity::kCompute, "positions");
     video =
@@ -69,7 +66,7 @@ at::Tensor CogVideoXModel::embed(const at::Tensor& patches, const at::Tensor& te
   const int64_t first_text = share.text > 0 ? share.first : 0;
   const at::Tensor own_text = text.narrow(1, first_text, share.text).to(compute_.dtype);
   const at::Tensor embedded =
-      linear(own_text, affine_of(parameters_, "patch_embed.text_proj"), op).to(accumulator());
+      linear(own_text, affine_of(weights_, "patch_embed.text_proj"), op).to(accumulator());
   return at::cat({embedded, video}, 1);
 }
 
@@ -84,16 +81,16 @@ RopeTables CogVideoXModel::rope_of(const parallel::TokenLayout& layout,
 
 at::Tensor CogVideoXModel::output(const at::Tensor& x_BLD, const at::Tensor& e_BE,
                                   const OpContext& op) const {
-  const Affine final = affine_of(parameters_, "norm_final");
-  const Affine norm = affine_of(parameters_, "norm_out.norm");
+  const Affine final = affine_of(weights_, "norm_final");
+  const Affine norm = affine_of(weights_, "norm_out.norm");
   const at::Tensor m_B2D =
-      linear(e_BE, affine_of(parameters_, "norm_out.linear"), op).view({e_BE.size(0), 2, -1});
+      linear(e_BE, affine_of(weights_, "norm_out.linear"), op).view({e_BE.size(0), 2, -1});
   const at::Tensor shift = m_B2D.select(1, 0), factor = 1 + m_B2D.select(1, 1);
   const at::Tensor h =
       layer_norm_affine(x_BLD, final.weight, final.bias, config_.eps, accumulator(), op);
   return linear(layer_norm_scaled(h, norm.bias * factor + shift, norm.weight * factor, config_.eps,
                                   accumulator(), op),
-                affine_of(parameters_, "proj_out"), op);
+                affine_of(weights_, "proj_out"), op);
 }
 
 at::Tensor CogVideoXModel::forward(const at::Tensor& patches, const at::Tensor& timestep,
@@ -105,14 +102,14 @@ at::Tensor CogVideoXModel::forward(const at::Tensor& patches, const at::Tensor& 
   SPROCKET_CHECK_EQ(slots.size(), blocks_.size());
   check_inputs(patches, timestep, text, layout, share);
 
-  parameters_.refresh_copies();
+  weights_.refresh_copies();
   Timeline* timeline = mesh_.timeline();
   PhaseScope phase(timeline, forward_phase(timeline));
   const OpContext outside{timeline, -1, compute_.threads};
   // The embedding is used behind SiLU alone, in every block and in the output.
   const at::Tensor e_BE = at::silu(time_embedding(timestep, outside));
   const RopeTables rope = rope_of(layout, share);
-  at::Tensor x = embed(patches, text, layout, share, outside);
+  at::Tensor x = in_graph(embed(patches, text, layout, share, outside));
   for (int layer = 0; layer < config_.layers; ++layer) {
     LayerScope layer_scope(timeline, layer);
     slots[layer].layer = layer;

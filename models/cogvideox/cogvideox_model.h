@@ -15,8 +15,8 @@
 
 #include "models/autograd/op_scope.h"
 #include "models/cogvideox/cogvideox_config.h"
+#include "models/layer_parameters.h"
 #include "models/model_compute.h"
-#include "models/parameter_store.h"
 #include "models/rope_tables.h"
 #include "models/video_transformer.h"
 
@@ -27,9 +27,10 @@ struct TokenShare;
 
 class CogVideoXModel : public VideoTransformer {
  public:
-  // `parameters` holds cogvideox_parameters(config) (by name) in fp64 exactly when compute.dtype is
-  // kDouble. Both references must outlive the model and every graph made with it.
-  CogVideoXModel(const CogVideoXConfig& config, const ParameterStore& parameters,
+  // `weights.base` holds cogvideox_parameters(config) (by name), and maybe others, in fp64 exactly
+  // when compute.dtype is kDouble. The stores and the mesh must outlive the model and every graph
+  // made with it.
+  CogVideoXModel(const CogVideoXConfig& config, const ModelWeights& weights,
                  const parallel::Mesh& mesh, const ModelCompute& compute);
   ~CogVideoXModel() override;
 
@@ -63,7 +64,7 @@ class CogVideoXModel : public VideoTransformer {
   CogVideoXConfig config_;
   ModelCompute compute_;
   const parallel::Mesh& mesh_;
-  const ParameterStore& parameters_;
+  ModelWeights weights_;
   std::vector<CogVideoXBlock> blocks_;
 };
 

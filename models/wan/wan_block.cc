@@ -9,27 +9,25 @@
 
 namespace sprocket::models {
 
-WanBlock::Attention WanBlock::attention_of(const ParameterStore& parameters,
-                                           const std::string& prefix) {
-  return {
-      affine_of(parameters, prefix + ".q"),         affine_of(parameters, prefix + ".k"),
-      affine_of(parameters, prefix + ".v"),         affine_of(parameters, prefix + ".o"),
-      parameters.tensor(prefix + ".norm_q.weight"), parameters.tensor(prefix + ".norm_k.weight")};
+WanBlock::Attention WanBlock::attention_of(const ModelWeights& weights, const std::string& prefix) {
+  return {affine_of(weights, prefix + ".q"),         affine_of(weights, prefix + ".k"),
+          affine_of(weights, prefix + ".v"),         affine_of(weights, prefix + ".o"),
+          weights.tensor(prefix + ".norm_q.weight"), weights.tensor(prefix + ".norm_k.weight")};
 }
 
-WanBlock::WanBlock(const WanConfig& config, const ParameterStore& parameters, int layer)
+WanBlock::WanBlock(const WanConfig& config, const ModelWeights& weights, int layer)
     : heads_(config.heads), eps_(config.eps) {
   const std::string prefix = fmt::format("blocks.{}", layer);
-  modulation_ = parameters.tensor(prefix + ".modulation");
-  self_ = attention_of(parameters, prefix + ".self_attn");
-  cross_ = attention_of(parameters, prefix + ".cross_attn");
-  norm3_ = affine_of(parameters, prefix + ".norm3");
-  ffn_in_ = affine_of(parameters, prefix + ".ffn.0");
-  ffn_out_ = affine_of(parameters, prefix + ".ffn.2");
+  modulation_ = weights.tensor(prefix + ".modulation");
+  self_ = attention_of(weights, prefix + ".self_attn");
+  cross_ = attention_of(weights, prefix + ".cross_attn");
+  norm3_ = affine_of(weights, prefix + ".norm3");
+  ffn_in_ = affine_of(weights, prefix + ".ffn.0");
+  ffn_out_ = affine_of(weights, prefix + ".ffn.2");
   if (config.coarse_gate) {
-    coarse_gate_ = affine_of(parameters, prefix + ".self_attn.to_gate_compress");
+    coarse_gate_ = affine_of(weights, prefix + ".self_attn.to_gate_compress");
   }
-  if (config.fine_gate) fine_gate_ = affine_of(parameters, prefix + ".self_attn.to_gate_fine");
+  if (config.fine_gate) fine_gate_ = affine_of(weights, prefix + ".self_attn.to_gate_fine");
 }
 
 at::Tensor WanBlock::self_attention(const at::Tensor& h_BLD, const BlockInputs& inputs,

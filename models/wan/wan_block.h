@@ -23,7 +23,7 @@ struct BlockInputs {
 class WanBlock {
  public:
   // Keeps references to the store's tensors.
-  WanBlock(const WanConfig& config, const ParameterStore& parameters, int layer);
+  WanBlock(const WanConfig& config, const ModelWeights& weights, int layer);
 
   // x_BLD, e0_B6D in A; context_BSD in T, the compute dtype; returns [B, L, D] in A. Collective,
   // and so is its backward.
@@ -36,7 +36,7 @@ class WanBlock {
     Affine q, k, v, o;
     at::Tensor norm_q, norm_k;
   };
-  static Attention attention_of(const ParameterStore& parameters, const std::string& prefix);
+  static Attention attention_of(const ModelWeights& weights, const std::string& prefix);
 
   at::Tensor self_attention(const at::Tensor& h_BLD, const BlockInputs& inputs,
                             parallel::AttentionSlot& slot, const OpContext& op) const;

@@ -1,7 +1,6 @@
 #include "models/wan/wan_model.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/silu.h>
 
 #include "base/error.h"
@@ -14,16 +13,11 @@
 
 namespace sprocket::models {
 
-WanModel::WanModel(const WanConfig& config, const ParameterStore& parameters,
-                   const parallel::Mesh& mesh, const ModelCompute& compute)
-    : config_(config), compute_(compute), mesh_(mesh), parameters_(parameters) {
-  const at::ScalarType accumulator = parallel::accumulator_type(compute.dtype);
-  SPROCKET_CHECK(parameters.flat_parameters().scalar_type() == accumulator,
-                 "compute in {} needs parameters in {}, found {}", at::toString(compute.dtype),
-                 at::toString(accumulator),
-                 at::toString(parameters.flat_parameters().scalar_type()));
-  for (int layer = 0; layer < config.layers; ++layer)
-    blocks_.emplace_back(config, parameters, layer);
+WanModel::WanModel(const WanConfig& config, const ModelWeights& weights, const parallel::Mesh& mesh,
+                   const ModelCompute& compute)
+    : config_(config), compute_(compute), mesh_(mesh), weights_(weights) {
+  check_dtype(weights, compute.dtype);
+  for (int layer = 0; layer < config.layers; ++layer) blocks_.emplace_back(config, weights, layer);
 }
 
 WanModel::~WanModel() = default;
@@ -43,36 +37,26 @@ at::Tensor WanModel::forward(const at::Tensor& patches, const at::Tensor& timest
                      text.size(2) == config_.text_dim,
                  "expected text of {} x {} x {}", batch, config_.text_tokens, config_.text_dim);
 
-  parameters_.refresh_copies();
+  weights_.refresh_copies();
   Timeline* timeline = mesh_.timeline();
   PhaseScope phase(timeline, forward_phase(timeline));
   const at::ScalarType type = compute_.dtype;
   const at::ScalarType accumulator = parallel::accumulator_type(type);
   const OpContext outside{timeline, -1, compute_.threads};
-  const auto affine = [&](const char* prefix) { return affine_of(parameters_, prefix); };
+  const auto affine = [&](const char* prefix) { return affine_of(weights_, prefix); };
 
-  at::Tensor e_BD, e0_B6D;
-  {
-    const Affine in = affine("time_embedding.0"), out = affine("time_embedding.2");
-    const Affine projection = affine("time_projection.1");
-    Timeline::Scope scope(timeline, Activity::kCompute, "time_embedding", [&] {
-      Work work = parallel::moving(in.weight, out.weight, projection.weight);
-      for (const Affine* layer : {&in, &out, &projection}) {
-        work.flops += 2 * static_cast<double>(batch * layer->weight.numel());
-      }
-      return work;
-    });
-    const at::Tensor wave = sinusoid(timestep, config_.frequency_dim, accumulator);
-    e_BD = at::linear(at::silu(at::linear(wave, in.weight, in.bias)), out.weight, out.bias);
-    e0_B6D = at::linear(at::silu(e_BD), projection.weight, projection.bias)
-                 .view({batch, 6, config_.dim});
-  }
+  const at::Tensor wave = sinusoid(timestep, config_.frequency_dim, accumulator);
+  const at::Tensor e_BD = linear(at::silu(linear(wave, affine("time_embedding.0"), outside)),
+                                 affine("time_embedding.2"), outside);
+  const at::Tensor e0_B6D =
+      linear(at::silu(e_BD), affine("time_projection.1"), outside).view({batch, 6, config_.dim});
 
   const at::Tensor context = gelu_linear(linear(text.to(type), affine("text_embedding.0"), outside),
                                          affine("text_embedding.2"), outside);
 
   const Affine patch = affine("patch_embedding");
-  at::Tensor x = linear(patches.to(accumulator), {patch.weight.flatten(1), patch.bias}, outside);
+  at::Tensor x = in_graph(
+      linear(patches.to(accumulator), {patch.weight.flatten(1), patch.bias, {}, {}, {}}, outside));
 
   RopeTables rope;
   {
@@ -99,7 +83,7 @@ at::Tensor WanModel::forward(const at::Tensor& patches, const at::Tensor& timest
                                                                  : body(inputs);
   }
 
-  const at::Tensor m_B2D = parameters_.tensor("head.modulation") + e_BD.unsqueeze(1);
+  const at::Tensor m_B2D = weights_.tensor("head.modulation") + e_BD.unsqueeze(1);
   return linear(layer_norm_modulate(x, m_B2D.select(1, 0), m_B2D.select(1, 1), config_.eps,
                                     accumulator, outside),
                 affine("head.head"), outside);

@@ -11,8 +11,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "models/layer_parameters.h"
 #include "models/model_compute.h"
-#include "models/parameter_store.h"
 #include "models/video_transformer.h"
 #include "models/wan/wan_config.h"
 
@@ -22,9 +22,10 @@ class WanBlock;
 
 class WanModel : public VideoTransformer {
  public:
-  // `parameters` holds wan_parameters(config) (by name) in fp64 exactly when compute.dtype is
-  // kDouble. Both references must outlive the model and every graph made with it.
-  WanModel(const WanConfig& config, const ParameterStore& parameters, const parallel::Mesh& mesh,
+  // `weights.base` holds wan_parameters(config) (by name), and maybe others, in fp64 exactly when
+  // compute.dtype is kDouble. The stores and the mesh must outlive the model and every graph made
+  // with it.
+  WanModel(const WanConfig& config, const ModelWeights& weights, const parallel::Mesh& mesh,
            const ModelCompute& compute);
   ~WanModel() override;
 
@@ -44,7 +45,7 @@ class WanModel : public VideoTransformer {
   WanConfig config_;
   ModelCompute compute_;
   const parallel::Mesh& mesh_;
-  const ParameterStore& parameters_;
+  ModelWeights weights_;
   std::vector<WanBlock> blocks_;
 };
 

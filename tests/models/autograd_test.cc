@@ -89,6 +89,70 @@ TEST(Autograd, GeluLinear) {
       leaves({{2, 5, 7}, {4, 7}, {4}}));
 }
 
+// The formula of models/lora.h by LibTorch's operators.
+at::Tensor with_adapter(const at::Tensor& x, const Tensors& p, double factor) {
+  return at::linear(x, p[1], p[2]) + factor * at::linear(at::linear(x, p[3]), p[4]);
+}
+
+const std::vector<std::vector<int64_t>> kAdapterShapes = {{2, 9, 7}, {4, 7}, {4}, {3, 7}, {4, 3}};
+
+Affine adapted(const Tensors& p, double factor) {
+  return {p[1], p[2], {}, {}, {p[3], p[4], {}, {}, factor}};
+}
+
+TEST(Autograd, LinearWithAnAdapter) {
+  check([](const Tensors& x) { return linear(x[0], adapted(x, 0.5), kOp); },
+        [](const Tensors& x) { return with_adapter(x[0], x, 0.5); }, leaves(kAdapterShapes));
+}
+
+TEST(Autograd, GeluLinearWithAnAdapter) {
+  check([](const Tensors& x) { return gelu_linear(x[0], adapted(x, 2), kOp); },
+        [](const Tensors& x) { return with_adapter(at::gelu(x[0], "tanh"), x, 2); },
+        leaves(kAdapterShapes));
+}
+
+// The project's own products in fp32, and bf16, whose error is a rounding of each of the three
+// products and of their sum.
+TEST(Autograd, AdaptersInLowerPrecision) {
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const double bound = type == at::kFloat ? 1e-5 : 4.0 / 256;
+    Tensors inputs = leaves(kAdapterShapes, at::kFloat);
+    Tensors wide;
+    for (const at::Tensor& input : inputs) {
+      wide.push_back(input.detach().to(at::kDouble).requires_grad_(true));
+    }
+    at::Tensor value, expected_value;
+    const auto ours = [type](const Tensors& x) {
+      return gelu_linear(x[0].to(type), adapted(x, 0.5), kOp).to(at::kFloat);
+    };
+    const auto reference = [](const Tensors& x) {
+      return with_adapter(at::gelu(x[0], "tanh"), x, 0.5);
+    };
+    const Tensors found = gradients(ours, inputs, &value);
+    const Tensors expected = gradients(reference, wide, &expected_value);
+    EXPECT_LE(difference(value.to(at::kDouble), expected_value), bound);
+    for (size_t i = 0; i < found.size(); ++i) {
+      EXPECT_EQ(found[i].scalar_type(), at::kFloat);
+      EXPECT_LE(difference(found[i].to(at::kDouble), expected[i]), 2 * bound) << "input " << i;
+    }
+  }
+}
+
+// Neither weight nor bias gets a gradient, or has one computed for it.
+TEST(Autograd, AFrozenLayerPassesGradientsOn) {
+  Tensors inputs = leaves(kAdapterShapes);
+  const Tensors expected =
+      gradients([](const Tensors& x) { return linear(x[0], adapted(x, 0.5), kOp); }, inputs);
+  Tensors frozen = inputs;
+  for (const int i : {1, 2}) frozen[i] = inputs[i].detach();
+  const at::Tensor y = linear(frozen[0], adapted(frozen, 0.5), kOp);
+  const Tensors found = torch::autograd::grad({y}, {frozen[0], frozen[3], frozen[4]},
+                                              {random_tensor(y.sizes(), 600, y.scalar_type())});
+  EXPECT_TRUE(found[0].equal(expected[0]));
+  EXPECT_TRUE(found[1].equal(expected[3]));
+  EXPECT_TRUE(found[2].equal(expected[4]));
+}
+
 TEST(Autograd, LayerNormModulate) {
   check(
       [](const Tensors& x) {

@@ -41,9 +41,15 @@ CogVideoXInputs small_inputs(const CogVideoXCase& c) {
 
 CogVideoXResult run_cogvideox(const CogVideoXCase& c, const CogVideoXInputs& inputs,
                               ParameterStore& parameters, comm::Communicator& world) {
+  return run_cogvideox(c, inputs, parameters, parameters, world);
+}
+
+CogVideoXResult run_cogvideox(const CogVideoXCase& c, const CogVideoXInputs& inputs,
+                              const ModelWeights& weights, ParameterStore& trained,
+                              comm::Communicator& world) {
   const parallel::Mesh mesh(world.split(0, world.rank(), "world"), c.mesh);
   parallel::SequenceAttention attention(mesh, parallel::make_token_layout(c.layout), c.strategy);
-  const CogVideoXModel model(c.config, parameters, mesh, c.compute);
+  const CogVideoXModel model(c.config, weights, mesh, c.compute);
   const TokenShare share =
       token_share(attention.layout(), attention.shards(), mesh.sequence().rank());
   const auto own = [&](const at::Tensor& latent) {
@@ -56,7 +62,7 @@ CogVideoXResult run_cogvideox(const CogVideoXCase& c, const CogVideoXInputs& inp
                                               inputs.text_BSE, c.spec, attention, result.slots);
   prediction.backward(own(inputs.cotangent_BCTHW).to(prediction.scalar_type()));
   result.prediction_BLF = prediction.detach();
-  result.gradients = parameters.flat_gradients().clone();
+  result.gradients = trained.flat_gradients().clone();
   mesh.sequence()
       .all_reduce(parallel::buffer_of(result.gradients), comm::ReduceOp::kSum)
       .wait_host();

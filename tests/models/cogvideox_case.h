@@ -38,6 +38,10 @@ struct CogVideoXResult {
 // 0.
 CogVideoXResult run_cogvideox(const CogVideoXCase& c, const CogVideoXInputs& inputs,
                               ParameterStore& parameters, comm::Communicator& world);
+// With gradients of what is trained beside `weights.base`.
+CogVideoXResult run_cogvideox(const CogVideoXCase& c, const CogVideoXInputs& inputs,
+                              const ModelWeights& weights, ParameterStore& trained,
+                              comm::Communicator& world);
 
 // The same on one rank.
 CogVideoXResult run_cogvideox_alone(const CogVideoXCase& c, const CogVideoXInputs& inputs,

@@ -60,9 +60,14 @@ void randomise(ParameterStore& parameters) {
 
 WanResult run_wan(const WanCase& c, const WanInputs& inputs, ParameterStore& parameters,
                   comm::Communicator& world) {
+  return run_wan(c, inputs, parameters, parameters, world);
+}
+
+WanResult run_wan(const WanCase& c, const WanInputs& inputs, const ModelWeights& weights,
+                  ParameterStore& trained, comm::Communicator& world) {
   const parallel::Mesh mesh(world.split(0, world.rank(), "world"), c.mesh);
   parallel::SequenceAttention attention(mesh, parallel::make_token_layout(c.layout), c.strategy);
-  const WanModel model(c.config, parameters, mesh, c.compute);
+  const WanModel model(c.config, weights, mesh, c.compute);
   const int rank = mesh.sequence().rank();
   const int64_t first = attention.shards().rank_tokens[rank],
                 count = attention.shards().tokens_of(rank);
@@ -77,7 +82,7 @@ WanResult run_wan(const WanCase& c, const WanInputs& inputs, ParameterStore& par
   velocity.backward(
       own(inputs.cotangent_BCTHW, FeatureOrder::kChannelLast).to(velocity.scalar_type()));
   result.velocity_BLF = velocity.detach();
-  result.gradients = parameters.flat_gradients().clone();
+  result.gradients = trained.flat_gradients().clone();
   mesh.sequence()
       .all_reduce(parallel::buffer_of(result.gradients), comm::ReduceOp::kSum)
       .wait_host();

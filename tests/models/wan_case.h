@@ -48,5 +48,8 @@ struct WanResult {
 // 0.
 WanResult run_wan(const WanCase& c, const WanInputs& inputs, ParameterStore& parameters,
                   comm::Communicator& world);
+// With gradients of what is trained beside `weights.base`.
+WanResult run_wan(const WanCase& c, const WanInputs& inputs, const ModelWeights& weights,
+                  ParameterStore& trained, comm::Communicator& world);
 
 }  // namespace sprocket::models::testing

@@ -5,6 +5,7 @@
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 
+#include "models/lora.h"
 #include "tests/comm/thread_ranks.h"
 #include "tests/models/rank_comparison.h"
 #include "tests/models/wan_case.h"
@@ -91,6 +92,38 @@ TEST_P(WanRanks, EqualOneRankInDouble) { compare_with_one_rank(GetParam(), at::k
 TEST_P(WanRanks, EqualOneRankInSingle) { compare_with_one_rank(GetParam(), at::kFloat, 1e-4); }
 
 INSTANTIATE_TEST_SUITE_P(Worlds, WanRanks, ::testing::Values(2, 3, 4));
+
+// Adapters and gates beside frozen weights, which all ranks share.
+TEST_P(WanRanks, AdaptersEqualOneRank) {
+  WanCase c = small_case();
+  c.spec = methods()[1].spec;
+  const WanInputs inputs = small_inputs(c);
+  const auto specs = wan_parameters(c.config);
+  const LoraSpec lora{3, 6, {"blocks.*.*_attn.*", "blocks.*.ffn.*", "text_embedding.0"}};
+  ParameterStore base(specs, at::kDouble, at::kCPU, ParameterStore::Copies::kNone,
+                      ParameterStore::Use::kFrozen);
+  randomise(base);
+  const auto run = [&](const WanCase& on, comm::Communicator& world, ParameterStore& trained) {
+    randomise(trained);
+    return run_wan(on, inputs, {base, &trained, lora.factor()}, trained, world).gradients;
+  };
+  ParameterStore alone(lora_parameters(specs, lora), at::kDouble);
+  at::Tensor expected;
+  comm::testing::run_ranks(1, [&](comm::Communicator& world) { expected = run(c, world, alone); });
+  for (const parallel::MeshShape& mesh : sequence_meshes(GetParam(), c.config.heads)) {
+    for (const bool checkpoint : {false, true}) {
+      WanCase on = c;
+      on.mesh = mesh;
+      on.compute.checkpoint_blocks = checkpoint;
+      comm::testing::run_ranks(GetParam(), [&](comm::Communicator& world) {
+        ParameterStore trained(lora_parameters(specs, lora), at::kDouble);
+        const at::Tensor found = run(on, world, trained);
+        std::string name;
+        EXPECT_LE(worst_gradient(trained, expected, found, name), 1e-10) << name;
+      });
+    }
+  }
+}
 
 TEST(WanCheckpointing, IsBitwiseInvisibleOnEveryMesh) {
   at::set_num_threads(1);
