@@ -37,13 +37,12 @@ inline int64_t shared_memory_limit() {
   return bytes;
 }
 
-// Lets `kernel` be launched with `bytes` of dynamic shared memory.
+// Lets `kernel` be launched on the current device with `bytes` of dynamic shared memory. A limit is
+// only ever raised: ranks may be threads of one process, and the limit is the process's.
+void allow_shared_memory(const void* kernel, int64_t bytes);
 template <class Kernel>
 void allow_shared_memory(Kernel* kernel, int64_t bytes) {
-  check_cuda(
-      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
-      "cudaFuncSetAttribute");
+  allow_shared_memory(reinterpret_cast<const void*>(kernel), bytes);
 }
 
 }  // namespace sprocket::kernels::cuda

@@ -106,7 +106,7 @@ Against::Found own_work(const Against& against) {
   });
 }
 
-double waited_for(const RankSums& rank) { return as_double(rank.caused_wait_ns + rank.alone_ns); }
+double waited_for(const RankSums& rank) { return as_double(rank.held_up_ns); }
 
 // What the way to the rank takes: its messages came last by so much more than it was late, or than
 // its own work can have made it late.
@@ -115,7 +115,7 @@ double link_ns(const WindowSums& sums, const Against& against) {
     return against.compare([&](const RankSums& r) { return as_double(of(r)); }).excess();
   };
   const double others = static_cast<double>(sums.ranks.size() - 1);
-  const double late = excess([](const RankSums& r) { return r.caused_wait_ns; }) / others;
+  const double late = excess([](const RankSums& r) { return r.late_ns; }) / others;
   const double unexplained = std::max(0.0, late - std::max(0.0, own_work(against).excess()));
   return std::min(excess([](const RankSums& r) { return r.last_ns; }),
                   excess([](const RankSums& r) { return r.link_ns; }) + unexplained);
@@ -153,18 +153,16 @@ Suspect find_suspect(const WindowSums& sums) {
 
 std::optional<Blame> find_blame(const WindowSums& sums, std::span<const int> ranks) {
   if (sums.ranks.size() < 2) return std::nullopt;
-  double wall = 0, exposed = 0, communication = 0;
+  double wall = 0, exposed = 0;
   for (const RankSums& rank : sums.ranks) {
     wall += as_double(rank.parts.wall_ns);
     exposed += as_double(rank.parts.exposed_ns);
-    communication += as_double(rank.parts.communication_ns);
   }
   const Suspect suspect = find_suspect(sums);
   const Against against(sums, suspect.rank);
   Blame blame;
   blame.rank = ranks[suspect.rank];
-  if (communication == 0) return std::nullopt;
-  blame.waited_share = std::min(1.0, suspect.wait / communication) * exposed / wall;
+  blame.waited_share = std::min(suspect.wait, exposed) / wall;
   if (blame.waited_share < kLeastShare) return std::nullopt;
 
   const auto part = [&](int64_t StepParts::*member) {

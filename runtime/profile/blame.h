@@ -32,8 +32,8 @@ struct Blame {
 };
 
 // None where no rank makes the others wait for a fiftieth of the time more than other ranks do on
-// average: ranks that are late by turns are nobody's fault. Waits count by the exposed share of all
-// communication: what compute hides costs nothing.
+// average: ranks that are late by turns are nobody's fault. Waits count where the one who waits
+// computes nothing meanwhile: what compute hides costs nothing.
 //
 // A rank is waited for where it is the late one of a matched operation, and where its messages are
 // the last ones that a member waits for beyond that (RecordedOperation::last_alone_ns).

@@ -24,6 +24,16 @@ int64_t IntervalSet::length() const {
   return sum;
 }
 
+int64_t IntervalSet::length_within(Span span) const {
+  auto at = std::partition_point(spans_.begin(), spans_.end(),
+                                 [&](const Span& other) { return other.end <= span.begin; });
+  int64_t sum = 0;
+  for (; at != spans_.end() && at->begin < span.end; ++at) {
+    sum += std::min(at->end, span.end) - std::max(at->begin, span.begin);
+  }
+  return sum;
+}
+
 IntervalSet intersect(const IntervalSet& a, const IntervalSet& b) {
   std::vector<Span> common;
   auto i = a.spans().begin();

@@ -21,6 +21,8 @@ class IntervalSet {
   const std::vector<Span>& spans() const { return spans_; }
   // Sum of the lengths.
   int64_t length() const;
+  // Of what lies within the span.
+  int64_t length_within(Span span) const;
   bool operator==(const IntervalSet&) const = default;
 
  private:

@@ -24,18 +24,65 @@ LastPeer last_peer(const MatchedOperation& operation, const OperationMember& mem
   return {};
 }
 
-void blame_late_ranks(const MatchedOperation& operation, std::span<RankSums> rank_sums) {
-  RankSums& late = rank_sums[operation.members[operation.late].rank_step];
+// Had the rank that a member waited for been in time, the operation's last so many nanoseconds
+// would not have been: from `from_last` to `to_last` before its end.
+Span delay(const OperationMember& member, int64_t from_last, int64_t to_last = 0) {
+  const int64_t end = member.operation->end_ns;
+  return {end - from_last, end - to_last};
+}
+
+// Who held up whom in a step, when: by the ranks' indices, on the clock of the one that waited.
+class Delays {
+ public:
+  explicit Delays(std::span<const IntervalSet> compute) : compute_(compute) {}
+
+  int64_t exposed(const OperationMember& member, Span span) const {
+    return span.end - span.begin - compute_[member.rank_step].length_within(span);
+  }
+  void late(const OperationMember& member, const OperationMember& by, Span span) {
+    late_[{by.rank_step, member.rank_step}].push_back(span);
+    last(member, by, span);
+  }
+  void last(const OperationMember& member, const OperationMember& by, Span span) {
+    all_[{by.rank_step, member.rank_step}].push_back(span);
+  }
+  void sum_up(std::span<RankSums> rank_sums) {
+    sum_up(all_, &RankSums::held_up_ns, rank_sums);
+    sum_up(late_, &RankSums::late_ns, rank_sums);
+  }
+
+ private:
+  using Spans = std::map<std::pair<int, int>, std::vector<Span>>;
+  // Operations may be in flight at once: a moment counts once.
+  void sum_up(Spans& spans, int64_t RankSums::*sum, std::span<RankSums> rank_sums) {
+    for (auto& [ranks, of_ranks] : spans) {
+      rank_sums[ranks.first].*sum +=
+          subtract(IntervalSet(std::move(of_ranks)), compute_[ranks.second]).length();
+    }
+  }
+
+  std::span<const IntervalSet> compute_;
+  Spans late_, all_;
+};
+
+void blame_late_ranks(const MatchedOperation& operation, std::span<RankSums> rank_sums,
+                      Delays& delays) {
+  const OperationMember& late = operation.members[operation.late];
   for (const OperationMember& member : operation.members) {
     const LastPeer last = last_peer(operation, member);
-    if (last.peer) rank_sums[last.peer->rank_step].caused_wait_ns += last.late_ns;
-    late.caused_wait_ns += operation.wait_ns(member) - last.late_ns;
+    const int64_t wait = operation.wait_ns(member);
+    if (last.peer) {
+      rank_sums[last.peer->rank_step].caused_wait_ns += last.late_ns;
+      delays.late(member, *last.peer, delay(member, last.late_ns));
+    }
+    rank_sums[late.rank_step].caused_wait_ns += wait - last.late_ns;
+    delays.late(member, late, delay(member, wait, last.late_ns));
   }
 }
 
 // That members waited for messages of one peer alone for longer than it was late: what is slow is
 // the way to it.
-void blame_links(const MatchedOperation& operation, std::span<RankSums> rank_sums) {
+void blame_links(const MatchedOperation& operation, std::span<RankSums> rank_sums, Delays& delays) {
   struct Longest {
     int64_t last_ns = 0, link_ns = 0;
   };
@@ -44,11 +91,11 @@ void blame_links(const MatchedOperation& operation, std::span<RankSums> rank_sum
     const LastPeer last = last_peer(operation, member);
     if (!last.peer) continue;
     const int64_t last_ns = member.operation->last_alone_ns;
-    const int64_t link_ns = std::max<int64_t>(0, last_ns - last.late_ns);
-    rank_sums[last.peer->rank_step].alone_ns += link_ns;
+    delays.last(member, *last.peer, delay(member, last_ns));
     Longest& longest = by_rank_step[last.peer->rank_step];
-    longest.last_ns = std::max(longest.last_ns, last_ns);
-    longest.link_ns = std::max(longest.link_ns, link_ns);
+    const int64_t link_ns = std::max<int64_t>(0, last_ns - last.late_ns);
+    longest.last_ns = std::max(longest.last_ns, delays.exposed(member, delay(member, last_ns)));
+    longest.link_ns = std::max(longest.link_ns, delays.exposed(member, delay(member, link_ns)));
   }
   for (const auto& [rank_step, longest] : by_rank_step) {
     rank_sums[rank_step].last_ns += longest.last_ns;
@@ -79,9 +126,10 @@ void OperationTable::keep_if_slow(const MatchedOperation& operation, int64_t ste
   if (slowest_.size() > kSlowest) slowest_.pop_back();
 }
 
-void OperationTable::add(std::span<const RankStep> ranks,
+void OperationTable::add(std::span<const RankStep> ranks, std::span<const IntervalSet> compute,
                          std::span<const MatchedOperation> operations,
                          std::span<RankSums> rank_sums) {
+  Delays delays(compute);
   for (const MatchedOperation& operation : operations) {
     const RecordedOperation& first = operation.operation();
     OperationSums& sums = sums_[{operation.group->name, first.op, first.phase}];
@@ -103,10 +151,11 @@ void OperationTable::add(std::span<const RankStep> ranks,
       const int layer = member.operation->layer;
       if (layer >= 0 && layer < std::ssize(own.layers)) own.layers[layer].wait_ns += wait;
     }
-    blame_late_ranks(operation, rank_sums);
-    blame_links(operation, rank_sums);
+    blame_late_ranks(operation, rank_sums, delays);
+    blame_links(operation, rank_sums, delays);
     keep_if_slow(operation, ranks[operation.members.front().rank_step].step.step);
   }
+  delays.sum_up(rank_sums);
   // Operations that did not complete are calls as well.
   for (const RankStep& rank : ranks) {
     for (const RecordedOperation& op : rank.step.operations) {

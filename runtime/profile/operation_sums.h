@@ -32,9 +32,10 @@ struct OperationSums {
 
 class OperationTable {
  public:
-  // rank_sums: by index of the step's ranks; what ranks waited for goes there.
-  void add(std::span<const RankStep> ranks, std::span<const MatchedOperation> operations,
-           std::span<RankSums> rank_sums);
+  // By index of the step's ranks: when they computed, and rank_sums, where what ranks waited for
+  // goes.
+  void add(std::span<const RankStep> ranks, std::span<const IntervalSet> compute,
+           std::span<const MatchedOperation> operations, std::span<RankSums> rank_sums);
 
   const std::map<OperationKey, OperationSums>& sums() const { return sums_; }
   // The longest ones, the longest first.

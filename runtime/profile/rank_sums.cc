@@ -44,9 +44,9 @@ void add_communication(const RecordedStep& step, const IntervalSet& compute,
 
 }  // namespace
 
-StepParts RankSums::add(const RankStep& rank, const std::vector<std::string>& hosts) {
+RankSums::Step RankSums::add(const RankStep& rank, const std::vector<std::string>& hosts) {
   const RecordedStep& step = rank.step;
-  const StepSets sets = step_sets(step.intervals, in_flight(step), span_of(step));
+  StepSets sets = step_sets(step.intervals, in_flight(step), span_of(step));
   const StepParts of_step = step_parts(sets, span_of(step));
   ++steps;
   parts.add(of_step);
@@ -85,7 +85,7 @@ StepParts RankSums::add(const RankStep& rank, const std::vector<std::string>& ho
     group.all += sent.bytes;
     if (hosts.at(sent.rank) != hosts.at(rank.rank)) group.between_hosts += sent.bytes;
   }
-  return of_step;
+  return {of_step, std::move(sets.compute)};
 }
 
 }  // namespace sprocket::profile

@@ -28,9 +28,11 @@ struct RankSums {
   StepParts parts;
   int64_t wait_ns = 0;         // for others, in matched operations
   int64_t caused_wait_ns = 0;  // that others waited for it
-  int64_t alone_ns = 0;        // that others waited for its messages alone, when it was not late
-  // That its messages came last, alone: in each operation the longest wait of any member; and of
-  // it, what lies beyond its being late.
+  // That others stood still, with no compute to hide it, because it was late or its messages came
+  // last; and because it was late. Sums over the others.
+  int64_t held_up_ns = 0, late_ns = 0;
+  // That its messages came last, alone, and no compute hid it: in each operation the longest wait
+  // of any member; and of it, what lies beyond its being late.
   int64_t last_ns = 0, link_ns = 0;
   int64_t tokens = 0, sent_bytes = 0;
   int64_t records = 0, recording_ns = 0, lost_records = 0;
@@ -43,8 +45,12 @@ struct RankSums {
   std::map<std::string, Sent> sent_by_group;
   std::map<int, int64_t> sent_to;  // by world rank
 
-  // hosts: of every world rank. Returns the step's parts.
-  StepParts add(const RankStep& rank, const std::vector<std::string>& hosts);
+  // hosts: of every world rank.
+  struct Step {
+    StepParts parts;
+    IntervalSet compute;
+  };
+  Step add(const RankStep& rank, const std::vector<std::string>& hosts);
 };
 
 }  // namespace sprocket::profile

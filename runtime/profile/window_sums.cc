@@ -15,8 +15,13 @@ void WindowSums::add(std::span<const RankStep> step, std::span<const MatchedOper
   StepParts sum;
   int64_t waited_before = 0, waited = 0;
   for (const RankSums& rank : ranks) waited_before += rank.wait_ns;
-  for (size_t r = 0; r < step.size(); ++r) sum.add(ranks[r].add(step[r], hosts));
-  operations.add(step, matched, ranks);
+  std::vector<IntervalSet> compute;
+  for (size_t r = 0; r < step.size(); ++r) {
+    RankSums::Step of_rank = ranks[r].add(step[r], hosts);
+    sum.add(of_rank.parts);
+    compute.push_back(std::move(of_rank.compute));
+  }
+  operations.add(step, compute, matched, ranks);
   for (const RankSums& rank : ranks) waited += rank.wait_ns;
   const auto ms = [count](int64_t ns) { return 1e-6 * static_cast<double>(ns) / count; };
   seconds.push_back(1e-3 * ms(sum.wall_ns));

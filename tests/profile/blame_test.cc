@@ -224,6 +224,42 @@ TEST(Blame, ASlowLinkComesBeforeALittleMoreWork) {
   EXPECT_EQ(blame->cause, Cause::kLink);
 }
 
+// Rank 0's messages come last by far, behind compute; what the others stand still for is its work.
+TEST(Blame, ASlowLinkThatComputeHidesCostsNothing) {
+  SyntheticWindow w(4, kClocks);
+  for (int step = 0; step < kSteps; ++step) {
+    w.behind_compute(12 * kMs, kMs, /*slow_rank=*/0, /*slow_ns=*/10 * kMs);
+    for (const int rank : w.ranks()) w.compute(rank, 1, rank == 0 ? 13 * kMs : 10 * kMs);
+    w.collective(kMs);
+    w.end_step();
+  }
+  const auto blame = blame_of(w);
+  ASSERT_TRUE(blame);
+  EXPECT_EQ(blame->rank, 0);
+  EXPECT_EQ(blame->cause, Cause::kCompute);
+  EXPECT_EQ(blame->first_layer, 1);
+  EXPECT_DOUBLE_EQ(blame->excess_ms, 3);
+  EXPECT_DOUBLE_EQ(blame->waited_share, 3.0 * 3 / (4 * 26));
+}
+
+// The other way around: 3 of 10 ms are exposed, and the rank works 1 ms more.
+TEST(Blame, ASlowLinkCountsByWhatComputeDoesNotHide) {
+  SyntheticWindow w(4, kClocks);
+  for (int step = 0; step < kSteps; ++step) {
+    w.behind_compute(8 * kMs, kMs, /*slow_rank=*/0, /*slow_ns=*/10 * kMs);
+    for (const int rank : w.ranks()) w.compute(rank, 1, rank == 0 ? 11 * kMs : 10 * kMs);
+    w.collective(kMs);
+    w.end_step();
+  }
+  const auto blame = blame_of(w);
+  ASSERT_TRUE(blame);
+  EXPECT_EQ(blame->rank, 0);
+  EXPECT_EQ(blame->cause, Cause::kLink);
+  EXPECT_DOUBLE_EQ(blame->excess_ms, 3);
+  // The three others stand still for 3 ms and then for 1 ms.
+  EXPECT_DOUBLE_EQ(blame->waited_share, 3.0 * 4 / (4 * 23));
+}
+
 // Who waited for it is late at the next hop, and so on around the ring: each looks as late as it.
 TEST(Blame, AChainOfWaitsLeadsToTheRankThatWorks) {
   SyntheticWindow w(4, kClocks);

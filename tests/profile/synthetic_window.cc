@@ -98,6 +98,19 @@ void SyntheticWindow::collective(int64_t transfer_ns, int slow_rank, int64_t slo
   ++sequence_;
 }
 
+void SyntheticWindow::behind_compute(int64_t compute_ns, int64_t transfer_ns, int slow_rank,
+                                     int64_t slow_ns) {
+  const int64_t came = *std::max_element(now_.begin(), now_.end());
+  for (const int rank : ranks_) {
+    const bool waits = rank != slow_rank;
+    const int64_t end = came + transfer_ns + slow_ns;
+    operation(rank, comm::OpKind::kAllToAll, end, waits ? slow_rank : -1, waits ? slow_ns : 0);
+    compute(rank, 0, compute_ns);
+    now_[rank] = std::max(now_[rank], end);
+  }
+  ++sequence_;
+}
+
 void SyntheticWindow::shift(int64_t transfer_ns) {
   const std::vector<int64_t> began = now_;
   const int ranks = static_cast<int>(ranks_.size());

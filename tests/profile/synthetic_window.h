@@ -27,6 +27,8 @@ class SyntheticWindow {
   // itself it ends without them.
   void collective(int64_t transfer_ns, int slow_rank = -1, int64_t slow_ns = 0,
                   bool buffered = false);
+  // As collective, in flight while every rank computes for `compute_ns`.
+  void behind_compute(int64_t compute_ns, int64_t transfer_ns, int slow_rank, int64_t slow_ns);
   // Every rank sends to the next one and receives from the one before; nobody waits for others.
   void shift(int64_t transfer_ns);
 
