@@ -28,6 +28,7 @@
 #include "runtime/jobs/sample_job.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/train/flow.h"
+#include "runtime/train/job_model.h"
 #include "runtime/train/network.h"
 #include "runtime/train/text_input.h"
 
@@ -56,14 +57,13 @@ std::vector<parallel::AttentionInputs> evaluate(const Arguments& a, runtime::Net
 
   models::ModelCompute compute;
   if (runtime::compute_dtype(job) == DType::kBF16) compute.dtype = at::kBFloat16;
-  const models::WanModel model(runtime::wan_config(job), network.parameters(), network.mesh(),
-                               compute);
+  const auto model = runtime::make_model(job, network.parameters(), network.mesh(), compute);
   std::vector<parallel::AttentionSlot> slots(network.layers());
   for (const int layer : a.layers) slots[layer].keep_inputs = true;
-  model.forward(network.own_patches(noised, shape, models::FeatureOrder::kChannelFirst),
-                at::full({1}, runtime::kTimesteps * a.noise),
-                runtime::text_tensor(job.model(), sample.text),
-                runtime::attention_spec(job.attention(), step), attention, slots);
+  model->forward(network.own_patches(noised, shape, models::FeatureOrder::kChannelFirst),
+                 at::full({1}, runtime::kTimesteps * a.noise),
+                 runtime::text_tensor(job.model(), sample.text),
+                 runtime::attention_spec(job.attention(), step), attention, slots);
   std::vector<parallel::AttentionInputs> inputs;
   for (const int layer : a.layers) inputs.push_back(slots[layer].inputs);
   return inputs;

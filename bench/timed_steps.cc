@@ -67,8 +67,7 @@ TimedSteps time_steps(const config::Job& job, const parallel::Mesh& mesh, int th
     network.parameters().zero_gradients();
     const at::Tensor patches =
         network.own_patches(0.5 * video + 0.5 * noise, shape, models::FeatureOrder::kChannelFirst);
-    const at::Tensor target =
-        network.own_patches(noise - video, shape, models::FeatureOrder::kChannelLast);
+    const at::Tensor target = network.own_patches(noise - video, shape, network.output_order());
     const at::Tensor velocity = network.velocity(patches, timestep, text, shape, spec);
     at::mse_loss(velocity, target, at::Reduction::Sum)
         .div(static_cast<double>(shape.elements()))

@@ -9,4 +9,7 @@ namespace sprocket::config {
 bool has_coarse_gate(const Attention& attention);
 bool has_fine_gate(const Attention& attention);
 
+// Tokens of the text that stand in one sequence with the video's, before them.
+int32_t text_prefix(const Model& model);
+
 }  // namespace sprocket::config

@@ -38,9 +38,11 @@ void set_to_default(Message& message, const FieldDescriptor& field) {
 }
 
 bool absent_by_default(const google::protobuf::Descriptor& type) {
-  for (const auto* absent : {LatentExtents::descriptor(), AttentionProblem::descriptor(),
-                             Distillation::descriptor(), Vsa::descriptor(), Bsa::descriptor(),
-                             Psa::descriptor(), Asa::descriptor(), SlidingTile::descriptor()}) {
+  for (const auto* absent :
+       {LatentExtents::descriptor(), AttentionProblem::descriptor(), Distillation::descriptor(),
+        Vsa::descriptor(), Bsa::descriptor(), Psa::descriptor(), Asa::descriptor(),
+        SlidingTile::descriptor(), CogVideoX::descriptor(), FlowMatching::descriptor(),
+        Ddpm::descriptor()}) {
     if (&type == absent) return true;
   }
   return false;
@@ -129,6 +131,19 @@ void complete_distillation(Job& job) {
   complete_list(*distillation.mutable_dmd2()->mutable_timestep(), {1000, 750, 500, 250});
 }
 
+// The parts that only one family of models has.
+void complete_family(Job& job) {
+  switch (job.model().family()) {
+    case Model::WAN:
+      job.mutable_flow();
+      return;
+    case Model::COGVIDEOX:
+      job.mutable_model()->mutable_cogvideox();
+      job.mutable_ddpm();
+      return;
+  }
+}
+
 void complete_sampling(Sampling& sampling) {
   if (sampling.has_schedule()) return;
   sampling.set_schedule(sampling.sampler() == Sampling::UNIPC ? Sampling::DIFFUSERS_UNIPC
@@ -138,6 +153,7 @@ void complete_sampling(Sampling& sampling) {
 }  // namespace
 
 void apply_defaults(Job& job) {
+  complete_family(job);
   complete_attention(*job.mutable_attention());
   if (job.has_distillation()) complete_distillation(job);
   complete_sampling(*job.mutable_sampling());

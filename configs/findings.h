@@ -40,6 +40,9 @@ class Findings {
   std::vector<Violation> violations_;
 };
 
+// The rules of job.model(), and of the diffusion that it learns.
+void check_model(const Job& job, Findings& findings);
+
 // The rules of job.attention(), and of its parts in the mesh.
 void check_attention(const Job& job, Findings& findings);
 

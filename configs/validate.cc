@@ -29,7 +29,8 @@ class Checker {
   Checker(const Job& job, const LoadOptions& options) : job_(job), options_(options) {}
 
   std::vector<Violation> run() {
-    check_model();
+    check_model(job_, findings_);
+    check_family();
     check_attention(job_, findings_);
     check_parallel();
     check_data_and_training();
@@ -42,45 +43,10 @@ class Checker {
   }
 
  private:
-  void check_model() {
-    const Model& model = job_.model();
-    const bool dim = findings_.extent("model.dim", model.dim());
-    const bool heads = findings_.extent("model.heads", model.heads());
-    findings_.in_range("model.layers", model.layers(), 1, 10000);
-    findings_.extent("model.ffn_dim", model.ffn_dim());
-    findings_.extent("model.latent_channels", model.latent_channels());
-    findings_.extent("model.patch.t", model.patch().t());
-    findings_.extent("model.patch.h", model.patch().h());
-    findings_.extent("model.patch.w", model.patch().w());
-    findings_.extent("model.text_dim", model.text_dim());
-    findings_.extent("model.text_tokens", model.text_tokens());
-    if (findings_.extent("model.frequency_dim", model.frequency_dim()) &&
-        model.frequency_dim() % 2 != 0) {
-      findings_.add({"model.frequency_dim"},
-                    fmt::format("{} is odd; legal: even numbers, half of them cosines "
-                                "and half sines",
-                                model.frequency_dim()));
-    }
-    findings_.number("model.epsilon", model.epsilon(), model.epsilon() > 0 && model.epsilon() < 1,
-                     "0 < epsilon < 1");
-    if (!dim || !heads) return;
-    const auto fits = [&](int64_t count) {
-      const int64_t head_dim = model.dim() / count;
-      return head_dim % 2 == 0 && head_dim >= 6;
-    };
-    if (model.dim() % model.heads() != 0) {
-      findings_.add({"model.heads", "model.dim"},
-                    fmt::format("{} does not divide model.dim: {}; legal: {}", model.heads(),
-                                model.dim(), list(divisors_where(model.dim(), fits))));
-    } else if (!fits(model.heads())) {
-      findings_.add(
-          {"model.heads", "model.dim"},
-          fmt::format(
-              "{} of model.dim: {} makes heads of {} channels, expected an even number of at "
-              "least 6; legal: {}",
-              model.heads(), model.dim(), model.dim() / model.heads(),
-              list(divisors_where(model.dim(), fits))));
-    }
+  void check_family() {
+    if (job_.model().family() == Model::WAN || options_.purpose == Purpose::kParity) return;
+    findings_.add({"model.family"}, fmt::format("{} cannot be run by jobs yet; legal: WAN",
+                                                Model::Family_Name(job_.model().family())));
   }
 
   void check_head_groups(int64_t own_heads, int64_t outer) {
@@ -235,7 +201,6 @@ class Checker {
     findings_.in_range("training.validation.levels", training.validation().levels(), 1, 1000);
     findings_.in_range("training.validation.draws", training.validation().draws(), 1, 1000);
     check_optimizer(training.optimizer(), training.steps());
-    findings_.number("flow.shift", job_.flow().shift(), job_.flow().shift() > 0, "shift > 0");
     findings_.in_range("compute.threads", job_.compute().threads(), 0, 4096);
   }
 

@@ -37,10 +37,6 @@ parallel::TokenLayoutSpec sequence_spec(const config::Job& job) {
   parallel::TokenLayoutSpec spec =
       token_layout_spec(job.attention(), {grid.t(), grid.h(), grid.w()});
   spec.prefix.assign(job.problem().prefix().begin(), job.problem().prefix().end());
-  const int64_t capacity =
-      spec.order == parallel::BlockOrder::kHilbert ? spec.block_tokens : spec.cube.tokens();
-  spec.prefix_block_tokens =
-      static_cast<int>(std::min<int64_t>(capacity, std::numeric_limits<int>::max()));
   return spec;
 }
 

@@ -243,7 +243,7 @@ class DistillJob {
       scenes.emplace_back(training.seed(), step, numbers,
                           std::vector<int64_t>{shape_.c, shape_.t, shape_.h, shape_.w},
                           at::TensorOptions(at::kFloat), at::cat(texts), empty);
-      own_tokens_ += size * student().network().own_tokens(shape_).count;
+      own_tokens_ += size * student().network().own_tokens(shape_).tokens();
       tokens_ += size * replicas * student().network().layout(shape_).tokens();
     }
     return scenes;

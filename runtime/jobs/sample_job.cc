@@ -197,8 +197,8 @@ class SampleJob {
     const int64_t forwards = job_.sampling().guidance() != 1 ? 2 : 1;
     const StepFlops flops =
         forward_step_flops(job_, forwards * videos, tokens, density / world_.size());
-    return {evaluation, network_->own_tokens(shape).count, videos * tokens, flops.dense_equivalent,
-            flops.executed};
+    return {evaluation, network_->own_tokens(shape).tokens(), videos * tokens,
+            flops.dense_equivalent, flops.executed};
   }
 
   const config::Job& job_;

@@ -81,13 +81,14 @@ class Pass {
     comm::Communicator& world = mesh_.world();
     const at::Tensor sent = at::cat(own, 0).contiguous();
     const MicroBatch& batch = samples_.replicas.front();
-    const parallel::ShardPlan& plan = network_.shards(batch.shape);
+    const auto tokens_of = [&](int rank) {
+      return network_.tokens_of(batch.shape, rank % mesh_.shape().sequence()).video;
+    };
     const int64_t features = sent.size(2);
     std::vector<comm::Segment> receive;
     int64_t total = 0;
     for (int rank = 0; world.rank() == 0 && rank < world.size(); ++rank) {
-      const int64_t count =
-          sent.size(0) * plan.tokens_of(rank % mesh_.shape().sequence()) * features;
+      const int64_t count = sent.size(0) * tokens_of(rank) * features;
       receive.push_back({rank, total, count});
       total += count;
     }
@@ -103,7 +104,7 @@ class Pass {
       std::vector<at::Tensor> parts;
       for (int rank = first; rank < first + mesh_.shape().sequence(); ++rank) {
         parts.push_back(received.narrow(0, receive[rank].offset, receive[rank].count)
-                            .view({sent.size(0), plan.tokens_of(rank - first), features}));
+                            .view({sent.size(0), tokens_of(rank), features}));
       }
       replicas.push_back(at::cat(parts, 1));
     }

@@ -1,6 +1,10 @@
 #include "runtime/plan/job_specs.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "base/error.h"
+#include "configs/attention_rules.h"
 
 namespace sprocket::runtime {
 namespace {
@@ -46,14 +50,21 @@ parallel::TokenLayoutSpec token_layout_spec(const config::Attention& attention,
   spec.order = order_of(attention.order());
   spec.domains = attention.domains();
   spec.block_tokens = attention.block_tokens();
+  const int64_t capacity =
+      spec.order == parallel::BlockOrder::kHilbert ? spec.block_tokens : spec.cube.tokens();
+  spec.prefix_block_tokens =
+      static_cast<int>(std::min<int64_t>(capacity, std::numeric_limits<int>::max()));
   return spec;
 }
 
 parallel::TokenLayoutSpec token_layout_spec(const config::Job& job,
                                             const config::LatentShape& shape) {
   const config::Extent& patch = job.model().patch();
-  return token_layout_spec(job.attention(),
-                           {shape.t / patch.t(), shape.h / patch.h(), shape.w / patch.w()});
+  parallel::TokenLayoutSpec spec = token_layout_spec(
+      job.attention(), {shape.t / patch.t(), shape.h / patch.h(), shape.w / patch.w()});
+  const int32_t text = config::text_prefix(job.model());
+  if (text > 0) spec.prefix = {text};
+  return spec;
 }
 
 parallel::StrategySpec strategy_spec(const config::Job& job, int threads) {

@@ -15,11 +15,13 @@ namespace sprocket::runtime {
 // `job` is resolved and valid, and parallel.outer > 0 (load_job with a world).
 parallel::MeshShape mesh_shape(const config::Job& job);
 
-// Tokens of a latent video under the model's patch. The shape has passed check_latent_shape.
+// Tokens of a latent video under the model's patch, behind those of the text where the model has
+// both in one sequence. The shape has passed check_latent_shape.
 parallel::TokenLayoutSpec token_layout_spec(const config::Job& job,
                                             const config::LatentShape& shape);
 
-// The same for a grid of tokens, without prefix segments.
+// The same for a grid of tokens, without prefix segments; blocks of those would have as many rows
+// as the video's at most.
 parallel::TokenLayoutSpec token_layout_spec(const config::Attention& attention,
                                             const parallel::Grid& grid);
 

@@ -3,39 +3,26 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
 
 #include "base/philox.h"
-#include "parallel/tensor_buffer.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/sample/integrator.h"
+#include "runtime/train/gather_latent.h"
 #include "runtime/train/text_input.h"
 
 namespace sprocket::runtime {
 namespace {
 
-// The model's output order (pt, ph, pw, c) to its input order (c, pt, ph, pw).
-at::Tensor channel_first(const at::Tensor& tokens_BLF, int64_t channels) {
+// The order of the model's input, in which x is kept.
+at::Tensor channel_first(const at::Tensor& tokens_BLF, models::FeatureOrder order,
+                         int64_t channels) {
+  if (order == models::FeatureOrder::kChannelFirst) return tokens_BLF;
   const int64_t batch = tokens_BLF.size(0), rows = tokens_BLF.size(1), f = tokens_BLF.size(2);
   return tokens_BLF.view({batch, rows, f / channels, channels})
       .transpose(2, 3)
       .reshape({batch, rows, f});
-}
-
-// All tokens, in host memory.
-at::Tensor gather_tokens(Network& network, const at::Tensor& own_BLF,
-                         const data::LatentShape& shape) {
-  const parallel::ShardPlan& shards = network.shards(shape);
-  comm::Communicator& group = network.mesh().sequence();
-  const int64_t features = own_BLF.size(2);
-  std::vector<int64_t> counts;
-  for (int r = 0; r < group.size(); ++r) counts.push_back(shards.tokens_of(r) * features);
-  const at::Tensor own = own_BLF.contiguous().cpu();
-  at::Tensor all = at::empty({1, network.layout(shape).tokens(), features}, own.options());
-  group.all_gather(parallel::buffer_of(own), parallel::buffer_of(all), counts).wait_host();
-  return all;
 }
 
 }  // namespace
@@ -73,15 +60,12 @@ std::vector<float> sample_latent(Network& network, const config::Sampling& sampl
       const at::Tensor with_text = v.narrow(0, 0, 1), without = v.narrow(0, 1, 1);
       v = without + (with_text - without) * sampling.guidance();
     }
-    x = integrator.step(x, channel_first(v, shape.c),
+    x = integrator.step(x, channel_first(v, network.output_order(), shape.c),
                         [&] { return own_noise(i, RandomPurpose::kSamplingStep); });
     if (hooks.after) hooks.after(i + 1);
     if (hooks.stop && hooks.stop()) break;
   }
-  const at::Tensor latent =
-      models::unpatchify_tokens(gather_tokens(network, x, shape), network.layout(shape),
-                                {model.patch().t(), model.patch().h(), model.patch().w()},
-                                models::FeatureOrder::kChannelFirst);
+  const at::Tensor latent = gather_latent(network, x, shape, models::FeatureOrder::kChannelFirst);
   const auto* values = latent.data_ptr<float>();
   return {values, values + latent.numel()};
 }

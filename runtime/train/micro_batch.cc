@@ -51,8 +51,8 @@ PassOutcome forward_backward(Network& network, const MicroBatch& batch, int64_t 
   at::Tensor error;
   {
     const Timeline::Scope scope(timeline, Activity::kCompute, "loss");
-    error = outcome.velocity_BLF - network.own_patches(batch.target_BCTHW, batch.shape,
-                                                       models::FeatureOrder::kChannelLast);
+    error = outcome.velocity_BLF -
+            network.own_patches(batch.target_BCTHW, batch.shape, network.output_order());
     // The gradient of the mean over all elements of all samples of the step: the sum over all ranks
     // is then the sum over sequence ranks and the average over replicas.
     const double elements =

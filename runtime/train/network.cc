@@ -3,10 +3,9 @@
 #include <ATen/core/grad_mode.h>
 
 #include "base/error.h"
-#include "configs/attention_rules.h"
-#include "models/wan/wan_weights.h"
 #include "parallel/tensor_buffer.h"
 #include "runtime/plan/job_specs.h"
+#include "runtime/train/job_model.h"
 
 namespace sprocket::runtime {
 namespace {
@@ -29,7 +28,7 @@ models::ParameterStore::Copies copies_of(const config::Job& job, const at::Devic
   return device.is_cuda() && compute_type(job) == at::kBFloat16 ? Copies::kBFloat16 : Copies::kNone;
 }
 
-models::ModelCompute wan_compute(const config::Job& job, int threads) {
+models::ModelCompute model_compute(const config::Job& job, int threads) {
   models::ModelCompute compute;
   compute.dtype = compute_type(job);
   compute.threads = threads;
@@ -39,39 +38,16 @@ models::ModelCompute wan_compute(const config::Job& job, int threads) {
 
 }  // namespace
 
-models::WanConfig wan_config(const config::Job& job) {
-  const config::Model& model = job.model();
-  models::WanConfig c;
-  c.dim = model.dim();
-  c.heads = model.heads();
-  c.layers = model.layers();
-  c.ffn_dim = model.ffn_dim();
-  c.latent_channels = model.latent_channels();
-  c.patch = {model.patch().t(), model.patch().h(), model.patch().w()};
-  c.text_dim = model.text_dim();
-  c.text_tokens = model.text_tokens();
-  c.frequency_dim = model.frequency_dim();
-  c.eps = model.epsilon();
-  c.coarse_gate = config::has_coarse_gate(job.attention());
-  c.fine_gate = config::has_fine_gate(job.attention());
-  return c;
-}
-
 Network::Network(const config::Job& job, const parallel::Mesh& mesh, int threads, Start start)
     : job_(job),
       mesh_(mesh),
       threads_(threads),
-      parameters_(models::wan_parameters(wan_config(job)),
-                  parallel::accumulator_type(compute_type(job)), mesh.device(),
-                  copies_of(job, mesh.device())),
-      model_(wan_config(job), parameters_, mesh, wan_compute(job, threads)),
+      parameters_(model_parameters(job), parallel::accumulator_type(compute_type(job)),
+                  mesh.device(), copies_of(job, mesh.device())),
+      model_(make_model(job, parameters_, mesh, model_compute(job, threads))),
       slots_(job.model().layers()) {
   if (start == Start::kCheckpoint) return;
-  if (job.model().weights().empty()) {
-    parameters_.initialise(job.training().seed());
-  } else {
-    models::load_wan_weights(job.model().weights(), parameters_);
-  }
+  start_parameters(job, parameters_);
 }
 
 FlatState Network::checkpoint_state() const {
@@ -100,18 +76,16 @@ const parallel::ShardPlan& Network::shards(const data::LatentShape& shape) {
   return attention(shape).shards();
 }
 
-Network::OwnTokens Network::own_tokens(const data::LatentShape& shape) {
-  const parallel::ShardPlan& plan = shards(shape);
-  const int rank = mesh_.sequence().rank();
-  return {plan.rank_tokens[rank], plan.tokens_of(rank)};
+models::TokenShare Network::tokens_of(const data::LatentShape& shape, int sequence_rank) {
+  return models::token_share(layout(shape), shards(shape), sequence_rank);
 }
 
 at::Tensor Network::own_patches(const at::Tensor& latent_BCTHW, const data::LatentShape& shape,
                                 models::FeatureOrder order) {
-  const auto [first, count] = own_tokens(shape);
+  const models::TokenShare own = own_tokens(shape);
   const Timeline::Scope scope(mesh_.timeline(), Activity::kCopy, "patchify",
                               [&] { return parallel::moving(latent_BCTHW, latent_BCTHW); });
-  return models::patchify_tokens(latent_BCTHW, layout(shape), model_.config().patch, first, count,
+  return models::patchify_tokens(latent_BCTHW, layout(shape), patch(), own.first_video(), own.video,
                                  order)
       .to(mesh_.device());
 }
@@ -127,8 +101,8 @@ at::Tensor Network::velocity(const at::Tensor& patches, const at::Tensor& timest
     if (!selections.empty()) slots_[layer].selection = selections[layer];
   }
   const at::Tensor velocity =
-      model_.forward(patches, timestep.to(mesh_.device()), text.to(mesh_.device()), spec,
-                     attention(shape), slots_);
+      model_->forward(patches, timestep.to(mesh_.device()), text.to(mesh_.device()), spec,
+                      attention(shape), slots_);
   if (!at::GradMode::is_enabled()) settle(shape);
   return velocity;
 }

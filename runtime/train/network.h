@@ -11,14 +11,13 @@
 #include "configs/job.pb.h"
 #include "models/parameter_store.h"
 #include "models/patches.h"
-#include "models/wan/wan_model.h"
+#include "models/token_share.h"
+#include "models/video_transformer.h"
 #include "parallel/sequence_attention.h"
 #include "runtime/checkpoint/flat_state.h"
 #include "runtime/data/index.h"
 
 namespace sprocket::runtime {
-
-models::WanConfig wan_config(const config::Job& job);
 
 class Network {
  public:
@@ -33,28 +32,32 @@ class Network {
   const config::Job& job() const { return job_; }
   const parallel::Mesh& mesh() const { return mesh_; }
   int threads() const { return threads_; }
-  int layers() const { return model_.config().layers; }
+  int layers() const { return model_->layers(); }
+  const models::Patch& patch() const { return model_->patch(); }
+  // Of the features that `velocity` returns.
+  models::FeatureOrder output_order() const { return model_->output_order(); }
   // fp32, or fp64 under compute.precision: FP64.
   models::ParameterStore& parameters() { return parameters_; }
   // The parameters under their official names; fp32 alone.
   FlatState checkpoint_state() const;
 
-  // This rank's tokens of a video: [first, first + count) of the block order.
-  struct OwnTokens {
-    int64_t first = 0;
-    int64_t count = 0;
-  };
-  OwnTokens own_tokens(const data::LatentShape& shape);
+  // The tokens of the sequence that a sequence rank has, and this one.
+  models::TokenShare tokens_of(const data::LatentShape& shape, int sequence_rank);
+  models::TokenShare own_tokens(const data::LatentShape& shape) {
+    return tokens_of(shape, mesh_.sequence().rank());
+  }
   const parallel::TokenLayout& layout(const data::LatentShape& shape);
   const parallel::ShardPlan& shards(const data::LatentShape& shape);
 
-  // latent_BCTHW, in host memory -> this rank's tokens [B, count, F], on the mesh's device.
+  // latent_BCTHW, in host memory -> this rank's tokens of it [B, own_tokens().video, F], on the
+  // mesh's device.
   at::Tensor own_patches(const at::Tensor& latent_BCTHW, const data::LatentShape& shape,
                          models::FeatureOrder order);
 
-  // The velocity of this rank's tokens (WanModel::forward) with the given attention. Gradient mode
-  // is the caller's. The selections and statistics of the call are in slots() until the next one.
-  // `selections`, of all layers, are used instead of choosing; empty: every layer chooses.
+  // What the model predicts for this rank's tokens (VideoTransformer::forward) with the given
+  // attention; `patches` are kChannelFirst. Gradient mode is the caller's. The selections and
+  // statistics of the call are in slots() until the next one. `selections`, of all layers, are used
+  // instead of choosing; empty: every layer chooses.
   at::Tensor velocity(const at::Tensor& patches, const at::Tensor& timestep, const at::Tensor& text,
                       const data::LatentShape& shape, const parallel::AttentionSpec& spec,
                       std::span<const parallel::Selection> selections = {});
@@ -70,7 +73,7 @@ class Network {
   const parallel::Mesh& mesh_;
   int threads_;
   models::ParameterStore parameters_;
-  models::WanModel model_;
+  std::unique_ptr<models::VideoTransformer> model_;
   std::vector<parallel::AttentionSlot> slots_;
   std::map<data::LatentShape, std::unique_ptr<parallel::SequenceAttention>> attention_;
 };

@@ -97,7 +97,7 @@ StepOutcome Trainer::step(int64_t step, const std::atomic<bool>* stop, bool reco
     local_loss += forward_backward(network_, batch, step, training.global_batch()).loss;
     collector_.collect(network_.slots());
     outcome.shape = batch.shape;
-    outcome.own_tokens += training.micro_batch() * network_.own_tokens(batch.shape).count;
+    outcome.own_tokens += training.micro_batch() * network_.own_tokens(batch.shape).tokens();
     outcome.tokens = training.global_batch() * network_.layout(batch.shape).tokens();
   }
   const bool finite = reduce(outcome, local_loss, stop != nullptr && stop->load());

@@ -34,7 +34,7 @@ double Validator::own_error(const data::Sample& sample, double level, int64_t nu
       at::tensor({input.timestep}), text_tensor(job.model(), sample.text), shape,
       attention_spec(job.attention(), step));
   const at::Tensor error =
-      velocity - network_.own_patches(input.target, shape, models::FeatureOrder::kChannelLast);
+      velocity - network_.own_patches(input.target, shape, network_.output_order());
   return error.to(at::kDouble).square().sum().item<double>() /
          static_cast<double>(shape.elements());
 }

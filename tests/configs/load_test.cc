@@ -97,9 +97,9 @@ TEST(LoadJob, ReportsUnknownFieldWrongTypeAndIllegalDegreeInOneRun) {
       "training { steps: 0 }\n";
   EXPECT_EQ(
       errors_of(text),
-      "job.txtpb:3:3: model.layer: unknown field; did you mean layers?; fields of model: dim, "
-      "heads, layers, ffn_dim, latent_channels, patch, text_dim, text_tokens, frequency_dim, "
-      "epsilon, weights\n"
+      "job.txtpb:3:3: model.layer: unknown field; did you mean layers?; fields of model: family, "
+      "dim, heads, layers, ffn_dim, latent_channels, patch, text_dim, text_tokens, frequency_dim, "
+      "epsilon, weights, cogvideox\n"
       "job.txtpb:4:8: model.dim: expected an integer, found \"wide\"\n"
       "job.txtpb:7:3: parallel.ulysses: 8 does not divide model.heads: 12; legal: 1, 2, 3, 4, 6, "
       "12\n"
@@ -152,7 +152,7 @@ TEST(LoadJob, AFieldInTheWrongMessageIsSentHome) {
   EXPECT_THAT(
       errors_of("ulysses: 2"),
       HasSubstr("job.txtpb:1:1: ulysses: unknown field; did you mean parallel.ulysses?; fields "
-                "of a job: model, attention, flow, data, training, sampling, parallel, "
+                "of a job: model, attention, flow, ddpm, data, training, sampling, parallel, "
                 "compute, output, profile, distillation, problem"));
   EXPECT_THAT(errors_of("model { coarse: ADD }"), HasSubstr("attention.vsa.coarse?"));
 }
@@ -163,10 +163,11 @@ TEST(LoadJob, BrokenGrammarNamesThePlaceAndTheOpening) {
       "job.txtpb:3:1: model: expected } for the { at job.txtpb:1:7, found the end of the file");
   EXPECT_EQ(errors_of("model { dim: 64 } }"), "job.txtpb:1:19: expected a field's name, found }");
   EXPECT_THAT(errors_of("data { path: \"never closed\n }"), HasSubstr("job.txtpb:1:"));
-  EXPECT_EQ(errors_of("bogus { a { b: [1, 2 } }"),
-            "job.txtpb:1:1: bogus: unknown field; fields of a job: model, attention, flow, data, "
-            "training, sampling, parallel, compute, output, profile, distillation, problem\n"
-            "job.txtpb:1:22: bogus: expected ], found }");
+  EXPECT_EQ(
+      errors_of("bogus { a { b: [1, 2 } }"),
+      "job.txtpb:1:1: bogus: unknown field; fields of a job: model, attention, flow, ddpm, data, "
+      "training, sampling, parallel, compute, output, profile, distillation, problem\n"
+      "job.txtpb:1:22: bogus: expected ], found }");
   // What follows from the rest is not guessed at: ulysses would be illegal for the default heads.
   EXPECT_EQ(errors_of("parallel { ulysses: 5 } model {").find("ulysses"), std::string::npos);
 }

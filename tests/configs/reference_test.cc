@@ -31,9 +31,9 @@ TEST(Reference, AFieldWithoutACommentIsNamed) {
   google::protobuf::FileDescriptorSet files = descriptors();
   auto& locations = *files.mutable_file(0)->mutable_source_code_info()->mutable_location();
   for (auto& location : locations) {
-    // message 0, field 6 of job.proto: Job.parallel
+    // message 0, field 7 of job.proto: Job.parallel
     if (location.path_size() == 4 && location.path(0) == 4 && location.path(1) == 0 &&
-        location.path(2) == 2 && location.path(3) == 6) {
+        location.path(2) == 2 && location.path(3) == 7) {
       location.clear_leading_comments();
     }
   }

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/jobs/parity_job.h"
+#include "runtime/train/job_model.h"
 #include "runtime/train/network.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/runtime/faulty_backend.h"
@@ -31,7 +32,8 @@ using Overrides = std::vector<std::string>;
 config::Job parity_job(const TemporaryFolder& folder, int ranks, Overrides overrides,
                        config::Compute::Precision precision = config::Compute::FP64) {
   overrides.insert(overrides.begin(), "compute.threads: 1");
-  config::Job job = testing::tiny_job(folder.path().string(), ranks, std::move(overrides));
+  config::Job job = testing::tiny_job(folder.path().string(), ranks, std::move(overrides),
+                                      config::Purpose::kParity);
   job.mutable_compute()->set_precision(precision);
   return job;
 }
@@ -106,6 +108,30 @@ TEST(Parity, HoldsForEveryMethodStrategyAndMesh) {
         EXPECT_THAT(outcome.text, AnyOf(HasSubstr("the same in all"), HasSubstr("none depends")));
       }
     }
+  }
+}
+
+// The text is a prefix of the sequence: its rows are computed once, by one rank.
+TEST(Parity, HoldsForTextInTheSequence) {
+  TemporaryFolder folder;
+  for (const std::string& method : kMethods) {
+    for (const char* strategy : {"SELECTED", "RING", "ALL_GATHER"}) {
+      for (const char* ulysses : {"1", "2"}) {
+        const ParityOutcome outcome = check(parity_job(
+            folder, 4,
+            {testing::kTinyCogVideoX, method,
+             fmt::format("parallel {{ strategy: {} ulysses: {} }}", strategy, ulysses)}));
+        EXPECT_TRUE(outcome.comparison.passed()) << outcome.text;
+      }
+    }
+  }
+  for (const char* variant :
+       {"model { patch { t: 3 } cogvideox { positions: ROPE } }",
+        "model.cogvideox.positions: SINUSOIDS training.activation_checkpointing: BLOCK",
+        "model.text_tokens: 90 attention.domains: 1"}) {
+    const ParityOutcome outcome =
+        check(parity_job(folder, 3, {testing::kTinyCogVideoX, "attention.domains: 3", variant}));
+    EXPECT_TRUE(outcome.comparison.passed()) << variant << "\n" << outcome.text;
   }
 }
 
@@ -199,7 +225,7 @@ TEST_F(PlantedFault, GradientsScaledByTheSequenceDegree) {
 }
 
 TEST_F(PlantedFault, TextCountedTwice) {
-  const models::ParameterStore store(models::wan_parameters(runtime::wan_config(job_)));
+  const models::ParameterStore store(runtime::model_parameters(job_));
   const int64_t first = store.offset(store.index_of("text_embedding.0.weight"));
   const int64_t end = store.offset(store.index_of("time_embedding.0.weight"));
   const ParityOutcome outcome =

@@ -54,12 +54,13 @@ void write_tiny_data(const std::string& folder, float scale) {
   writer.finish();
 }
 
-config::Job tiny_job(const std::string& root, int ranks, std::vector<std::string> overrides) {
+config::Job tiny_job(const std::string& root, int ranks, std::vector<std::string> overrides,
+                     config::Purpose purpose) {
   const std::string data = root + "/data";
   if (!std::filesystem::exists(data)) write_tiny_data(data);
   overrides.insert(overrides.begin(), "data.path: '" + data + "'");
   config::LoadOptions options;
-  options.purpose = config::Purpose::kTrain;
+  options.purpose = purpose;
   options.world = ranks;
   options.output_directory = root + "/run";
   return config::parse_job(kJob, "tiny_job", overrides, options).job;

@@ -12,6 +12,7 @@
 #include "models/wan/wan_weights.h"
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/run_checkpoints.h"
+#include "runtime/train/job_model.h"
 #include "runtime/train/network.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/runtime/thread_ranks.h"
@@ -298,7 +299,7 @@ TEST(Training, ALossThatIsNoNumberEndsTheJobAndKeepsTheCheckpoint) {
 
 // A head whose input is exactly zero: a finite loss, and gradients that overflow.
 std::string write_overflowing_weights(const config::Job& job, const std::string& folder) {
-  models::ParameterStore store(models::wan_parameters(runtime::wan_config(job)));
+  models::ParameterStore store(runtime::model_parameters(job));
   store.initialise(1);
   const auto fill = [&store](const char* name, float value) {
     const int index = store.index_of(name);

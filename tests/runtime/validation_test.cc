@@ -108,8 +108,7 @@ TEST(Validation, IsTheMeanSquaredErrorAtFixedNoise) {
               network.own_patches(noisy, shape, models::FeatureOrder::kChannelFirst),
               at::full({1}, 1000 * noise_level), runtime::text_tensor(job.model(), sample.text),
               shape, runtime::attention_spec(job.attention(), 0));
-          const at::Tensor target =
-              network.own_patches(eps - x0, shape, models::FeatureOrder::kChannelLast);
+          const at::Tensor target = network.own_patches(eps - x0, shape, network.output_order());
           by_level[level] += (velocity - target).square().mean().item<double>() / 8;
         }
       }
