@@ -42,7 +42,7 @@ bool absent_by_default(const google::protobuf::Descriptor& type) {
        {LatentExtents::descriptor(), AttentionProblem::descriptor(), Distillation::descriptor(),
         Vsa::descriptor(), Bsa::descriptor(), Psa::descriptor(), Asa::descriptor(),
         SlidingTile::descriptor(), CogVideoX::descriptor(), FlowMatching::descriptor(),
-        Ddpm::descriptor()}) {
+        Ddpm::descriptor(), Lora::descriptor()}) {
     if (&type == absent) return true;
   }
   return false;
@@ -128,6 +128,11 @@ void complete_distillation(Job& job) {
   complete_role(job, Attention(), *distillation.mutable_teacher());
   complete_role(job, sparse_fake ? job.attention() : Attention(),
                 *distillation.mutable_fake_score());
+  Role& fake_score = *distillation.mutable_fake_score();
+  if (!fake_score.has_lora() && job.training().has_lora()) {
+    *fake_score.mutable_lora() = job.training().lora();
+    fake_score.mutable_lora()->clear_weights();  // the student's
+  }
   complete_list(*distillation.mutable_dmd2()->mutable_timestep(), {1000, 750, 500, 250});
 }
 

@@ -43,6 +43,9 @@ class Findings {
 // The rules of job.model(), and of the diffusion that it learns.
 void check_model(const Job& job, Findings& findings);
 
+// The rules of adapters, which are the field `at` of the job.
+void check_lora(const std::string& at, const Lora& lora, Findings& findings);
+
 // The rules of job.attention(), and of its parts in the mesh.
 void check_attention(const Job& job, Findings& findings);
 

@@ -29,6 +29,10 @@ Job role_job(const Job& job, NetworkRole role) {
   *own.mutable_attention() = given.attention();
   *own.mutable_parallel() = given.parallel();
   *own.mutable_training()->mutable_optimizer() = given.optimizer();
+  own.mutable_training()->clear_lora();
+  if (role == NetworkRole::kFakeScore && given.has_lora()) {
+    *own.mutable_training()->mutable_lora() = given.lora();
+  }
   own.mutable_model()->set_weights(given.weights().empty() ? teacher : given.weights());
   return own;
 }

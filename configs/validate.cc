@@ -201,6 +201,13 @@ class Checker {
     findings_.in_range("training.validation.levels", training.validation().levels(), 1, 1000);
     findings_.in_range("training.validation.draws", training.validation().draws(), 1, 1000);
     check_optimizer(training.optimizer(), training.steps());
+    check_lora("training.lora", training.lora(), findings_);
+    if (options_.purpose == Purpose::kTrain && training.lora().rank() > 0 &&
+        job_.model().weights().empty()) {
+      findings_.add({"model.weights", "training.lora"},
+                    "not set; expected the weights that the adapters are trained beside: a run, a "
+                    "checkpoint or a .safetensors file");
+    }
     findings_.in_range("compute.threads", job_.compute().threads(), 0, 4096);
   }
 

@@ -67,7 +67,7 @@ std::vector<Violation> role_violations(const Job& job, NetworkRole role,
       if (path.starts_with("attention.") || path.starts_with("parallel.")) {
         path = at + path;
         belongs = true;
-      } else if (path.starts_with("training.optimizer.")) {
+      } else if (path.starts_with("training.optimizer.") || path.starts_with("training.lora.")) {
         path = at + path.substr(std::string("training.").size());
         belongs = true;
       }
@@ -98,6 +98,9 @@ void check_distillation(const Job& job, const LoadOptions& options, Findings& fi
   findings.number("distillation.ema_decay", distillation.ema_decay(),
                   distillation.ema_decay() >= 0 && distillation.ema_decay() < 1,
                   "0 <= ema_decay < 1");
+  if (distillation.teacher().lora().rank() > 0) {
+    findings.add({"distillation.teacher.lora"}, "the teacher is not trained; legal: none");
+  }
   check_tdm(distillation.tdm(), findings);
   check_dmd2(distillation.dmd2(), findings);
   for (const NetworkRole role : {NetworkRole::kTeacher, NetworkRole::kFakeScore}) {

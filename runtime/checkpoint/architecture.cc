@@ -1,5 +1,6 @@
 #include "runtime/checkpoint/architecture.h"
 
+#include <fmt/ranges.h>
 #include <google/protobuf/text_format.h>
 
 #include "base/error.h"
@@ -41,6 +42,21 @@ std::string gate_text(const config::Attention& attention) {
   return coarse && fine ? "a coarse and a fine gate" : coarse ? "a coarse gate" : "a fine gate";
 }
 
+std::string adapters_text(const config::Lora& lora) {
+  if (lora.rank() == 0) return "no adapters";
+  const double alpha = lora.alpha() > 0 ? lora.alpha() : lora.rank();
+  return fmt::format("adapters of rank {}, alpha {}, of {}", lora.rank(), alpha,
+                     lora.target().empty() ? "the layers by default"
+                                           : fmt::format("{}", fmt::join(lora.target(), ", ")));
+}
+
+void compare_adapters(const std::string& path, const config::Lora& checkpoint,
+                      const config::Lora& job, std::vector<std::string>& differences) {
+  const std::string theirs = adapters_text(checkpoint), ours = adapters_text(job);
+  if (theirs == ours) return;
+  differences.push_back(fmt::format("{}: checkpoint has {}, job {}", path, theirs, ours));
+}
+
 }  // namespace
 
 std::vector<std::string> model_differences(const config::Job& checkpoint, const config::Job& job) {
@@ -58,6 +74,12 @@ std::vector<std::string> architecture_differences(const config::Job& checkpoint,
         fmt::format("attention.method, attention.vsa.coarse, attention.vsa.fine_gate: checkpoint "
                     "has {}, job {}",
                     theirs, ours));
+  }
+  compare_adapters("training.lora", checkpoint.training().lora(), job.training().lora(),
+                   differences);
+  if (checkpoint.has_distillation() && job.has_distillation()) {
+    compare_adapters("distillation.fake_score.lora", checkpoint.distillation().fake_score().lora(),
+                     job.distillation().fake_score().lora(), differences);
   }
   return differences;
 }

@@ -12,7 +12,7 @@ namespace sprocket::runtime {
 // model.weights. Both jobs are resolved.
 std::vector<std::string> model_differences(const config::Job& checkpoint, const config::Job& job);
 
-// The same for everything that shapes the network: gates of its attention too.
+// The same for everything that shapes the network: gates of its attention, and adapters, too.
 std::vector<std::string> architecture_differences(const config::Job& checkpoint,
                                                   const config::Job& job);
 

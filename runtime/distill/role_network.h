@@ -9,6 +9,7 @@
 #include "runtime/checkpoint/state.pb.h"
 #include "runtime/data/index.h"
 #include "runtime/distill/network_denoiser.h"
+#include "runtime/train/frozen_weights.h"
 #include "runtime/train/network.h"
 
 namespace sprocket::runtime {
@@ -19,8 +20,11 @@ struct RoleSetup {
   data::LatentShape shape;  // of the largest videos
   // What the job's latents are; a checkpoint of other latents is refused.
   const LatentDescription* latent = nullptr;
-  // Weights are left zero: the caller replaces them.
+  // What is trained is left zero: the caller replaces it.
   bool from_checkpoint = false;
+  // Of the job: whence the teacher, and networks of adapters, have the weights that stay as they
+  // are.
+  FrozenWeights* frozen = nullptr;
 };
 
 class RoleNetwork {

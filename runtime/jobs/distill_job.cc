@@ -7,6 +7,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include <ATen/ops/cat.h>
 
@@ -56,6 +57,8 @@ class DistillJob {
     run_on_all(world_, [&] {
       if (!start_path_.empty()) load();
       *state_.mutable_job() = job_;
+      state_.set_base_hash(student().network().frozen_hash());
+      state_.set_fake_score_base_hash(fake_score_->network().frozen_hash());
       if (!first() || options_.profile_only) return;
       metrics_.emplace(path_of("metrics.jsonl"), state_.step() > 0 ? state_.step() : -1);
       if (job_.output().tensorboard()) {
@@ -117,8 +120,9 @@ class DistillJob {
 
   void open_networks() {
     constexpr int64_t kNetworks = 3;
+    FrozenWeights frozen(job_);
     RoleSetup setup{options_.threads, options_.memory / kNetworks, prompts_->largest_shape(),
-                    &state_.latent(), !start_path_.empty()};
+                    &state_.latent(), !start_path_.empty(),        &frozen};
     student_.emplace(job_, NetworkRole::kStudent, mesh_, setup);
     fake_score_.emplace(job_, NetworkRole::kFakeScore, mesh_, setup);
     setup.from_checkpoint = false;
@@ -199,6 +203,8 @@ class DistillJob {
     const Tensors all = tensors();
     load_tensors(start_path_, all.views());
     all.write_back();
+    student().network().check_frozen(found.base_hash(), start_path_);
+    fake_score_->network().check_frozen(found.fake_score_base_hash(), start_path_);
     student_optimizer_->set_updates(found.updates());
     fake_optimizer_->set_updates(found.fake_score_updates());
     if (found.step() > job_.training().steps() && !options_.profile_only) {
@@ -407,9 +413,10 @@ class DistillJob {
 
   void finish_window() {
     if (progress_) progress_->pause();
-    const models::ParameterStore& parameters = student().network().parameters();
-    const auto moments = static_cast<int64_t>(parameters.flat_parameters().nbytes()) * 4;
-    profile_->finish(memory_use(parameters, mesh_.device(), moments), [](profile::Report&) {});
+    std::set<const models::ParameterStore*> stores;
+    for (const auto& [role, network] : roles()) stores.merge(network->network().stores());
+    const int64_t moments = student_optimizer_->moments_bytes() + fake_optimizer_->moments_bytes();
+    profile_->finish(memory_use(stores, mesh_.device(), moments), [](profile::Report&) {});
   }
 
   const config::Job& job_;

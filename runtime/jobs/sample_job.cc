@@ -7,11 +7,13 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "configs/defaults.h"
+#include "configs/roles.h"
 #include "parallel/mesh.h"
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/checkpoint_io.h"
 #include "runtime/checkpoint/latent_description.h"
 #include "runtime/checkpoint/run_checkpoints.h"
+#include "runtime/checkpoint/start_weights.h"
 #include "runtime/jobs/run_on_mesh.h"
 #include "runtime/jobs/run_profile.h"
 #include "runtime/plan/flops.h"
@@ -19,6 +21,7 @@
 #include "runtime/sample/noise_schedule.h"
 #include "runtime/sample/sample_set.h"
 #include "runtime/sample/sampler.h"
+#include "runtime/train/job_adapters.h"
 #include "runtime/train/text_input.h"
 
 namespace sprocket::runtime {
@@ -126,10 +129,18 @@ class SampleJob {
       tasks_ = plan_samples(job_.sampling(), state_.latent(), sources_.data.get(),
                             sources_.prompts.get());
     }
-    network_.emplace(
-        job_, mesh_, options_.threads,
-        options_.random_weights ? Network::Start::kFresh : Network::Start::kCheckpoint);
+    config::Job own =
+        job_.has_distillation() ? config::role_job(job_, config::NetworkRole::kStudent) : job_;
+    if (trains_adapters(own)) {
+      own.mutable_model()->set_weights(find_start_weights(own, "the model").path);
+    }
+    NetworkUse use;
+    use.trained = false;
+    network_.emplace(own, mesh_, options_.threads,
+                     options_.random_weights ? Network::Start::kFresh : Network::Start::kCheckpoint,
+                     use);
     if (options_.random_weights) return;
+    network_->check_frozen(state_.base_hash(), path_);
     const FlatState weights = network_->checkpoint_state();
     CheckpointTensors wanted;
     if (state_.job().distillation().ema_decay() > 0) {
@@ -182,7 +193,7 @@ class SampleJob {
     };
     hooks.stop = [&] { return window.full(); };
     while (!window.full()) sample_latent(*network_, job_.sampling(), request, hooks);
-    window.finish(memory_use(network_->parameters(), mesh_.device(), 0), [](profile::Report&) {});
+    window.finish(memory_use(network_->stores(), mesh_.device(), 0), [](profile::Report&) {});
   }
 
   StepFacts facts(const data::LatentShape& shape, const StepCollector& collector,

@@ -13,6 +13,7 @@
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/checkpoint_io.h"
 #include "runtime/checkpoint/latent_description.h"
+#include "runtime/checkpoint/start_weights.h"
 #include "runtime/jobs/remote_kv_agreement.h"
 #include "runtime/jobs/run_folder.h"
 #include "runtime/jobs/run_on_mesh.h"
@@ -25,6 +26,7 @@
 #include "runtime/plan/job_specs.h"
 #include "runtime/sample/sample_set.h"
 #include "runtime/train/data_check.h"
+#include "runtime/train/job_adapters.h"
 #include "runtime/train/trainer.h"
 #include "runtime/train/validator.h"
 
@@ -65,8 +67,12 @@ class TrainJob {
     remote_kv_ = agree_on_remote_kv(decided, data_->largest_shape(),
                                     {options_.threads, options_.memory}, world_);
     run_on_all(world_, [&] {
+      const bool fresh = start_path_.empty();
+      if (fresh || trains_adapters(job_)) {
+        decided.mutable_model()->set_weights(find_start_weights(decided, "the model").path);
+      }
       network_.emplace(decided, mesh_, options_.threads,
-                       start_path_.empty() ? Network::Start::kFresh : Network::Start::kCheckpoint);
+                       fresh ? Network::Start::kFresh : Network::Start::kCheckpoint);
       optimizer_.emplace(job_.training().optimizer(), network_->parameters(), options_.threads);
       if (!start_path_.empty()) load(start_path_);
       if (first() && !options_.profile_only) {
@@ -156,6 +162,7 @@ class TrainJob {
     load_tensors(path, {weights.tensors(), moments.tensors()});
     weights.write_back();
     moments.write_back();
+    network_->check_frozen(state_.base_hash(), path);
     optimizer_->set_updates(state_.updates());
     if (state_.step() > job_.training().steps() && !options_.profile_only) {
       throw ConfigError(fmt::format("training.steps: {}, but {} already has {} steps",
@@ -167,6 +174,7 @@ class TrainJob {
     state_.set_schema(kCheckpointSchema);
     *state_.mutable_job() = job_;
     *state_.mutable_latent() = describe_latents(data_->index());
+    state_.set_base_hash(network_->frozen_hash());
   }
 
   StepOutcome recorded_step(Trainer& trainer) {
@@ -302,9 +310,7 @@ class TrainJob {
   }
 
   profile::events::End memory() {
-    const models::ParameterStore& parameters = network_->parameters();
-    return memory_use(parameters, mesh_.device(),
-                      2 * static_cast<int64_t>(parameters.flat_parameters().nbytes()));
+    return memory_use(network_->stores(), mesh_.device(), optimizer_->moments_bytes());
   }
 
   void finish_window() {

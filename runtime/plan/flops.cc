@@ -40,12 +40,13 @@ SampleFlops sample_flops(const config::Job& job, int64_t tokens) {
 StepFlops step_flops(const config::Job& job, int64_t samples, int64_t tokens, double density) {
   const auto [linear, cross_attention, self_attention] = sample_flops(job, tokens);
   const double again = job.training().activation_checkpointing() == config::Training::BLOCK ? 1 : 0;
+  const double products = job.training().lora().rank() > 0 ? 2 : 3;
   StepFlops flops;
   flops.dense_equivalent =
-      static_cast<double>(samples) * 3 * (linear + self_attention + cross_attention);
+      static_cast<double>(samples) * (products * linear + 3 * (self_attention + cross_attention));
   flops.executed =
       static_cast<double>(samples) *
-      ((3 + again) * linear + (3.5 + again) * (density * self_attention + cross_attention));
+      ((products + again) * linear + (3.5 + again) * (density * self_attention + cross_attention));
   return flops;
 }
 

@@ -132,6 +132,14 @@ int64_t parameter_count(const config::Job& job) {
   return embeddings + model.layers() * block + head;
 }
 
+// Of adapters of the layers that have one by default: with other targets an estimate.
+int64_t adapter_count(const config::Job& job) {
+  const config::Model& model = job.model();
+  const int64_t rank = job.training().lora().rank(), dim = model.dim(), ffn = model.ffn_dim();
+  const int64_t block = 8 * rank * 2 * dim + 2 * rank * (dim + ffn);
+  return model.layers() * (block + gates_of(job.attention()) * linear(dim, dim));
+}
+
 int64_t MemoryEstimate::total() const {
   int64_t sum = 0;
   for (const MemoryRow& row : rows) sum += row.bytes;
@@ -146,13 +154,16 @@ MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare&
   const int64_t rows = batch * share.tokens;
   const int64_t text_rows = batch * model.text_tokens();
   MemoryEstimate estimate;
-  estimate.rows.push_back({"parameters (fp32)", 4 * parameters});
+  const bool adapters = job.training().lora().rank() > 0;
+  const int64_t trained = adapters ? adapter_count(job) : parameters;
+  const int64_t held = adapters ? parameters + trained : parameters;
+  estimate.rows.push_back({"parameters (fp32)", 4 * held});
   if (job.compute().device() == config::Compute::CUDA &&
       job.compute().precision() == config::Compute::BF16) {
-    estimate.rows.push_back({"copies of the parameters (bf16)", 2 * parameters});
+    estimate.rows.push_back({"copies of the parameters (bf16)", 2 * held});
   }
-  estimate.rows.push_back({"gradients (fp32)", 4 * parameters});
-  estimate.rows.push_back({"optimizer (two fp32 moments)", 8 * parameters});
+  estimate.rows.push_back({"gradients (fp32)", 4 * trained});
+  estimate.rows.push_back({"optimizer (two fp32 moments)", 8 * trained});
 
   const int64_t kv_per_row = 2 * int64_t{model.dim()} / job.parallel().ulysses() * e;
   const int64_t remote_kv = batch * share.remote_rows * kv_per_row;

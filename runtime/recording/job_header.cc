@@ -88,16 +88,21 @@ profile::events::Header job_header(const config::Job& job, const config::LatentS
   return header;
 }
 
-profile::events::End memory_use(const models::ParameterStore& parameters, const at::Device& device,
-                                int64_t moments_bytes) {
+profile::events::End memory_use(const std::set<const models::ParameterStore*>& stores,
+                                const at::Device& device, int64_t moments_bytes) {
   const auto bytes = [](const at::Tensor& tensor) {
     return tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0;
   };
+  int64_t parameters = 0, gradients = 0;
+  for (const models::ParameterStore* store : stores) {
+    parameters += bytes(store->flat_parameters()) + bytes(store->flat_copies());
+    gradients += bytes(store->flat_gradients());
+  }
   profile::events::End use;
   use.set_peak_bytes(peak_memory_bytes(device));
   if (!device.is_cpu()) use.set_tensors_peak_bytes(parallel::device_memory(device).peak_allocated);
-  use.set_parameters_bytes(bytes(parameters.flat_parameters()) + bytes(parameters.flat_copies()));
-  use.set_gradients_bytes(bytes(parameters.flat_gradients()));
+  use.set_parameters_bytes(parameters);
+  use.set_gradients_bytes(gradients);
   use.set_moments_bytes(moments_bytes);
   return use;
 }

@@ -1,6 +1,7 @@
 // What a window's files say of the job that they are of.
 #pragma once
 
+#include <set>
 #include <string>
 
 #include "configs/job.pb.h"
@@ -29,8 +30,9 @@ struct HeaderFacts {
 profile::events::Header job_header(const config::Job& job, const config::LatentShape& shape,
                                    const parallel::Mesh& mesh, const HeaderFacts& facts);
 
-// The bytes that a rank's memory holds and has held; `moments_bytes`: of its optimizer.
-profile::events::End memory_use(const models::ParameterStore& parameters, const at::Device& device,
-                                int64_t moments_bytes);
+// The bytes that a rank's memory holds and has held. `stores`: of all networks, each counted once;
+// `moments_bytes`: of the optimizers.
+profile::events::End memory_use(const std::set<const models::ParameterStore*>& stores,
+                                const at::Device& device, int64_t moments_bytes);
 
 }  // namespace sprocket::runtime

@@ -6,6 +6,7 @@
 #include "models/cogvideox/cogvideox_weights.h"
 #include "models/wan/wan_model.h"
 #include "models/wan/wan_weights.h"
+#include "parallel/tensor_buffer.h"
 
 namespace sprocket::runtime {
 namespace {
@@ -26,6 +27,12 @@ models::CogVideoXPositions positions_of(config::CogVideoX::Positions positions) 
       return models::CogVideoXPositions::kRope;
   }
   throw InternalError("model.cogvideox.positions has no counterpart");
+}
+
+// On the processor a product rounds for itself.
+models::ParameterStore::Copies copies_of(const config::Job& job, const at::Device& device) {
+  using Copies = models::ParameterStore::Copies;
+  return device.is_cuda() && compute_type(job) == at::kBFloat16 ? Copies::kBFloat16 : Copies::kNone;
 }
 
 }  // namespace
@@ -87,15 +94,42 @@ std::vector<models::ParameterSpec> model_parameters(const config::Job& job) {
   no_counterpart();
 }
 
+at::ScalarType compute_type(const config::Job& job) {
+  switch (job.compute().precision()) {
+    case config::Compute::FP32:
+      return at::kFloat;
+    case config::Compute::BF16:
+      return at::kBFloat16;
+    case config::Compute::FP64:
+      return at::kDouble;
+  }
+  throw InternalError("compute.precision has no counterpart");
+}
+
+std::unique_ptr<models::ParameterStore> make_parameters(const config::Job& job,
+                                                        std::vector<models::ParameterSpec> specs,
+                                                        const at::Device& device,
+                                                        models::ParameterStore::Use use) {
+  return std::make_unique<models::ParameterStore>(std::move(specs),
+                                                  parallel::accumulator_type(compute_type(job)),
+                                                  device, copies_of(job, device), use);
+}
+
+std::unique_ptr<models::ParameterStore> make_parameters(const config::Job& job,
+                                                        const at::Device& device,
+                                                        models::ParameterStore::Use use) {
+  return make_parameters(job, model_parameters(job), device, use);
+}
+
 std::unique_ptr<models::VideoTransformer> make_model(const config::Job& job,
-                                                     const models::ParameterStore& parameters,
+                                                     const models::ModelWeights& weights,
                                                      const parallel::Mesh& mesh,
                                                      const models::ModelCompute& compute) {
   switch (job.model().family()) {
     case config::Model::WAN:
-      return std::make_unique<models::WanModel>(wan_config(job), parameters, mesh, compute);
+      return std::make_unique<models::WanModel>(wan_config(job), weights, mesh, compute);
     case config::Model::COGVIDEOX:
-      return std::make_unique<models::CogVideoXModel>(cogvideox_config(job), parameters, mesh,
+      return std::make_unique<models::CogVideoXModel>(cogvideox_config(job), weights, mesh,
                                                       compute);
   }
   no_counterpart();

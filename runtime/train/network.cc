@@ -3,30 +3,14 @@
 #include <ATen/core/grad_mode.h>
 
 #include "base/error.h"
+#include "models/lora_file.h"
 #include "parallel/tensor_buffer.h"
 #include "runtime/plan/job_specs.h"
+#include "runtime/train/job_adapters.h"
 #include "runtime/train/job_model.h"
 
 namespace sprocket::runtime {
 namespace {
-
-at::ScalarType compute_type(const config::Job& job) {
-  switch (job.compute().precision()) {
-    case config::Compute::FP32:
-      return at::kFloat;
-    case config::Compute::BF16:
-      return at::kBFloat16;
-    case config::Compute::FP64:
-      return at::kDouble;
-  }
-  throw InternalError("compute.precision has no counterpart");
-}
-
-// On the processor a product rounds for itself.
-models::ParameterStore::Copies copies_of(const config::Job& job, const at::Device& device) {
-  using Copies = models::ParameterStore::Copies;
-  return device.is_cuda() && compute_type(job) == at::kBFloat16 ? Copies::kBFloat16 : Copies::kNone;
-}
 
 models::ModelCompute model_compute(const config::Job& job, int threads) {
   models::ModelCompute compute;
@@ -38,21 +22,55 @@ models::ModelCompute model_compute(const config::Job& job, int threads) {
 
 }  // namespace
 
-Network::Network(const config::Job& job, const parallel::Mesh& mesh, int threads, Start start)
+Network::Network(const config::Job& job, const parallel::Mesh& mesh, int threads, Start start,
+                 NetworkUse use)
     : job_(job),
       mesh_(mesh),
       threads_(threads),
-      parameters_(model_parameters(job), parallel::accumulator_type(compute_type(job)),
-                  mesh.device(), copies_of(job, mesh.device())),
-      model_(make_model(job, parameters_, mesh, model_compute(job, threads))),
+      weights_(std::move(use.frozen)),
       slots_(job.model().layers()) {
-  if (start == Start::kCheckpoint) return;
-  start_parameters(job, parameters_);
+  using Use = models::ParameterStore::Use;
+  const bool adapters = trains_adapters(job);
+  const Use of_trained = use.trained ? Use::kTrained : Use::kFrozen;
+  if (!weights_) {
+    weights_ = make_parameters(job, mesh.device(), adapters ? Use::kFrozen : of_trained);
+    if (start == Start::kFresh || adapters) start_parameters(job, *weights_);
+  }
+  double factor = 1;
+  if (adapters) {
+    const models::LoraSpec lora = lora_spec(job);
+    factor = lora.factor();
+    adapters_ = make_parameters(job, models::lora_parameters(model_parameters(job), lora),
+                                mesh.device(), of_trained);
+    if (start == Start::kFresh) start_adapters(factor);
+    frozen_hash_ = frozen_weights_hash(*weights_);
+  }
+  model_ = make_model(job, models::ModelWeights(*weights_, adapters_.get(), factor), mesh,
+                      model_compute(job, threads));
+}
+
+void Network::start_adapters(double factor) {
+  const config::Training& training = job_.training();
+  adapters_->initialise(training.seed());
+  models::copy_shared_tensors(*weights_, *adapters_);
+  if (training.lora().weights().empty()) return;
+  models::read_adapters(training.lora().weights(), factor, diffusers_names(job_), *adapters_);
+}
+
+std::set<const models::ParameterStore*> Network::stores() const {
+  std::set<const models::ParameterStore*> stores = {weights_.get()};
+  if (adapters_) stores.insert(adapters_.get());
+  return stores;
+}
+
+void Network::check_frozen(uint64_t expected, const std::string& checkpoint) const {
+  check_frozen_weights(frozen_hash_, expected, checkpoint, job_.model().weights());
 }
 
 FlatState Network::checkpoint_state() const {
-  FlatState state(parameters_);
-  state.add("", parameters_.flat_parameters());
+  const models::ParameterStore& saved = parameters();
+  FlatState state(saved);
+  state.add("", saved.flat_parameters());
   return state;
 }
 

@@ -3,7 +3,9 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
+#include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -19,15 +21,25 @@
 
 namespace sprocket::runtime {
 
+struct NetworkUse {
+  // Whether parameters() have gradients.
+  bool trained = true;
+  // Weights that others may have too, of a job that trains adapters or nothing: model_parameters()
+  // of the job and maybe more, kFrozen. Null: the network reads its own.
+  std::shared_ptr<models::ParameterStore> frozen;
+};
+
 class Network {
  public:
   enum class Start {
-    kFresh,       // from model.weights, or else from training.seed
-    kCheckpoint,  // zeros, which the caller replaces through checkpoint_state()
+    kFresh,       // from model.weights and training.lora.weights, or else from training.seed
+    kCheckpoint,  // parameters() are zeros, which the caller replaces through checkpoint_state()
   };
   // Parameters and everything computed live on the mesh's device; inputs may be on the host. `mesh`
-  // must outlive the network. Throws InputError for weights that do not fit.
-  Network(const config::Job& job, const parallel::Mesh& mesh, int threads, Start start);
+  // must outlive the network. Throws InputError for weights or adapters that do not fit,
+  // ConfigError for adapters of layers that the model does not have.
+  Network(const config::Job& job, const parallel::Mesh& mesh, int threads, Start start,
+          NetworkUse use = {});
 
   const config::Job& job() const { return job_; }
   const parallel::Mesh& mesh() const { return mesh_; }
@@ -36,9 +48,17 @@ class Network {
   const models::Patch& patch() const { return model_->patch(); }
   // Of the features that `velocity` returns.
   models::FeatureOrder output_order() const { return model_->output_order(); }
-  // fp32, or fp64 under compute.precision: FP64.
-  models::ParameterStore& parameters() { return parameters_; }
-  // The parameters under their official names; fp32 alone.
+  // What training changes and checkpoints hold: all weights, or where the job trains adapters these
+  // and the gates. fp32, or fp64 under compute.precision: FP64.
+  models::ParameterStore& parameters() { return adapters_ ? *adapters_ : *weights_; }
+  const models::ParameterStore& parameters() const { return adapters_ ? *adapters_ : *weights_; }
+  // These, and the frozen weights beside adapters.
+  std::set<const models::ParameterStore*> stores() const;
+  // frozen_weights_hash of the weights beside adapters; 0 without adapters.
+  uint64_t frozen_hash() const { return frozen_hash_; }
+  // Throws InputError unless frozen_hash() is what the adapters of a checkpoint were trained on.
+  void check_frozen(uint64_t expected, const std::string& checkpoint) const;
+  // parameters() under their official names; fp32 alone.
   FlatState checkpoint_state() const;
 
   // The tokens of the sequence that a sequence rank has, and this one.
@@ -68,11 +88,14 @@ class Network {
 
  private:
   parallel::SequenceAttention& attention(const data::LatentShape& shape);
+  void start_adapters(double factor);
 
   config::Job job_;
   const parallel::Mesh& mesh_;
   int threads_;
-  models::ParameterStore parameters_;
+  std::shared_ptr<models::ParameterStore> weights_;
+  std::unique_ptr<models::ParameterStore> adapters_;  // null: all weights are trained
+  uint64_t frozen_hash_ = 0;
   std::unique_ptr<models::VideoTransformer> model_;
   std::vector<parallel::AttentionSlot> slots_;
   std::map<data::LatentShape, std::unique_ptr<parallel::SequenceAttention>> attention_;

@@ -33,6 +33,7 @@ class Optimizer {
   // Of gradient_norm() and update() together: bytes alone.
   Work work() const;
 
+  int64_t moments_bytes() const { return static_cast<int64_t>(mean_.nbytes() + square_.nbytes()); }
   // Updates made so far; part of a checkpoint.
   int64_t updates() const { return updates_; }
   void set_updates(int64_t updates) { updates_ = updates; }

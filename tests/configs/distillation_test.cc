@@ -54,6 +54,36 @@ TEST(Roles, TakeWhatIsNotGivenFromTheStudent) {
   EXPECT_EQ(student.model().weights(), "w");
 }
 
+TEST(Roles, AdaptersAreTheStudentsUnlessGivenAndTheTeacherHasNone) {
+  const std::string training =
+      "model { dim: 64 heads: 4 } training { lora { rank: 8 alpha: 4 weights: 'a' } } ";
+  Job job = job_of(training + "distillation { teacher { weights: 'w' } }");
+  const Lora fake = role_job(job, NetworkRole::kFakeScore).training().lora();
+  EXPECT_EQ(fake.rank(), 8);
+  EXPECT_EQ(fake.alpha(), 4);
+  EXPECT_EQ(fake.weights(), "");  // it starts as the teacher
+  EXPECT_EQ(role_job(job, NetworkRole::kStudent).training().lora().weights(), "a");
+  EXPECT_FALSE(role_job(job, NetworkRole::kTeacher).training().has_lora());
+  job = job_of(training +
+               "distillation { teacher { weights: 'w' } fake_score { lora { rank: 0 } } }");
+  EXPECT_EQ(role_job(job, NetworkRole::kFakeScore).training().lora().rank(), 0);
+}
+
+TEST(Lora, ListsEveryProblem) {
+  const std::string errors = errors_of(
+      "training { lora { rank: 0 alpha: -1 target: '' } } distillation { teacher { lora { rank: 2 "
+      "} "
+      "} }");
+  EXPECT_THAT(errors, HasSubstr("training.lora.alpha: -1"));
+  EXPECT_THAT(errors, HasSubstr("training.lora.rank: 0 (no adapters) beside other fields"));
+  EXPECT_THAT(errors, HasSubstr("training.lora.target: \"\" is no layer"));
+  EXPECT_THAT(errors, HasSubstr("distillation.teacher.lora: the teacher is not trained"));
+  EXPECT_THAT(
+      errors_of("data { path: 'd' } training { lora { rank: 2 } }", Purpose::kTrain),
+      HasSubstr("model.weights: not set; expected the weights that the adapters are trained "
+                "beside"));
+}
+
 TEST(Roles, HaveWhatTheyAreGiven) {
   const Job job = job_of(
       "model { dim: 64 heads: 4 weights: 's' } parallel { ulysses: 2 } distillation { recipe: DMD2 "

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "configs/load.h"
+#include "models/safetensors/tensor_set.h"
 #include "runtime/checkpoint/run_checkpoints.h"
 #include "runtime/data/embed_prompts.h"
 #include "runtime/jobs/distill_job.h"
@@ -35,7 +36,7 @@ class DistillJobTest : public ::testing::Test {
                       "distillation { teacher { weights: '" + path("run") +
                           "' } guidance: 2 ema_decay: 0.9 tdm { segments: 4 skip_above: 0 } }",
                       "training { steps: 4 activation_checkpointing: BLOCK }"});
-    config::Job job = testing::tiny_job(path(""), ranks, overrides);
+    config::Job job = testing::tiny_job(path(""), ranks, overrides, config::Purpose::kDistill);
     job.mutable_output()->set_directory(path(run));
     return job;
   }
@@ -104,6 +105,38 @@ TEST_F(DistillJobTest, AResumedRunHasTheSameBits) {
     ++compared;
   }
   EXPECT_EQ(compared, 10);  // model, optim, fake_score, fake_score_optim and ema, of two ranks
+}
+
+// Student and fake score have adapters beside the teacher's weights, which are in memory once and
+// in no checkpoint.
+TEST_F(DistillJobTest, AdaptersOfTwoNetworksOnOneBase) {
+  const std::vector<std::string> lora = {"training { lora { rank: 3 } }"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), lora.begin(), lora.end());
+    return more;
+  };
+  expect_close(distill(job(1, "one", lora)),
+               distill(job(2, "two", with({"parallel { outer: 2 strategy: SELECTED }"}))));
+  const DistillResult whole = distill(job(2, "whole", lora));
+  distill(job(2, "half", with({"training.steps: 2"})));
+  const DistillResult rest = distill(job(2, "half", lora), "latest");
+  for (const char* part : {"model", "optim", "fake_score", "fake_score_optim", "ema"}) {
+    const auto tensors = safetensors::TensorSet::open(whole.checkpoint + "/" + part);
+    const auto again = safetensors::TensorSet::open(rest.checkpoint + "/" + part);
+    // Adapters of ten layers in each of two blocks, and a gate of weight and bias.
+    const size_t moments = std::string(part).ends_with("optim") ? 2 : 1;
+    EXPECT_EQ(tensors.names().size(), moments * 2 * (10 * 2 + 2)) << part;
+    for (const std::string& name : tensors.names()) {
+      EXPECT_EQ(tensors.floats(name), again.floats(name)) << part << " " << name;
+    }
+  }
+  SampleOptions options;
+  options.checkpoint = whole.checkpoint;
+  options.output = path("samples");
+  testing::run_ranks(1, [&](std::unique_ptr<comm::Communicator> world) {
+    run_sampling(job(1, "whole", with({"sampling.steps: 2"})), std::move(world), options);
+  });
+  EXPECT_TRUE(fs::exists(path("samples/step_00000004_0.png")));
 }
 
 TEST_F(DistillJobTest, TheAverageIsWhatIsSampledFrom) {
