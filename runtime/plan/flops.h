@@ -17,8 +17,8 @@ struct ForwardFlops {
 ForwardFlops forward_flops(const config::Job& job, double tokens);
 
 struct StepFlops {
-  // As if attention were dense and nothing were recomputed: forward plus twice the forward, which is
-  // one of the linear layers beside adapters: frozen weights have no gradients.
+  // As if attention were dense and nothing were recomputed: forward plus twice the forward, which
+  // is one of the linear layers beside adapters: frozen weights have no gradients.
   double dense_equivalent = 0;
   // What the kernels do: the selected share of attention, five products in its backward for two in
   // its forward, and the second forward of activation checkpointing.
