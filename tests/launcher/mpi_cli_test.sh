@@ -73,3 +73,12 @@ printf 'a clip\nanother\n' >"$folder/prompts.txt"
 "$sprocket" data inspect "$folder/prompts" | grep -q 'negative prompt "blurry"'
 expect 0 "$folder/prompted/step_00000004_1.mp4" sample --resume "$folder/run" --output "$folder/prompted" \
   --set "data.path: \"$folder/prompts\" sampling.count: 2"
+
+# A student beside the run's weights, its adapters by themselves, and where a step of it goes.
+distill=("${config[@]}" "${tiny[@]}" --set "distillation { teacher { weights: \"$folder/run\" } guidance: 2 }"
+  --set 'training { steps: 2 lora { rank: 2 } }')
+expect 0 "saved $folder/student/step_00000002" distill "${distill[@]}" --output "$folder/student"
+"$sprocket" lora export --checkpoint "$folder/student" --output "$folder/adapters.safetensors" | grep -q 'step 2'
+expect 0 'Communication against compute' profile --job distill "${distill[@]}" --steps 2 --warmup 1 \
+  --output "$folder/distill_profile"
+grep -q '"kind": *"distill"' "$folder/distill_profile/profile.json"
