@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 FEATURES = 48  # far fewer than frames
+COLUMN_GAP, ROW_GAP = 2, 6  # of a contact sheet, in pixels
 
 
 def sample(arguments, checkpoint, sampling, prompts, seed, folder):
@@ -33,9 +34,10 @@ def sample(arguments, checkpoint, sampling, prompts, seed, folder):
     for sheet in sorted(folder.glob("*.png")):
         pixels = numpy.asarray(Image.open(sheet).convert("RGB"), dtype=numpy.float32) / 255
         # The sample is the last row of frames; a caption of the data set has the real clip above it.
-        height = arguments.height
-        row = pixels[-height:]
-        videos.append(row.reshape(height, -1, arguments.width, 3).transpose(1, 0, 2, 3))
+        width, height = arguments.width, arguments.height
+        row = pixels[-height - ROW_GAP:-ROW_GAP]
+        lefts = range(COLUMN_GAP, row.shape[1] - width, width + COLUMN_GAP)
+        videos.append(numpy.stack([row[:, left:left + width] for left in lefts]))
     return numpy.stack(videos), seconds
 
 
