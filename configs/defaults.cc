@@ -149,7 +149,10 @@ void complete_family(Job& job) {
   }
 }
 
-void complete_sampling(Sampling& sampling) {
+void complete_sampling(const Model& model, Sampling& sampling) {
+  if (!sampling.has_sampler() && model.family() == Model::COGVIDEOX) {
+    sampling.set_sampler(Sampling::DDIM);
+  }
   if (sampling.has_schedule()) return;
   sampling.set_schedule(sampling.sampler() == Sampling::UNIPC ? Sampling::DIFFUSERS_UNIPC
                                                               : Sampling::DIFFUSERS_EULER);
@@ -161,7 +164,7 @@ void apply_defaults(Job& job) {
   complete_family(job);
   complete_attention(*job.mutable_attention());
   if (job.has_distillation()) complete_distillation(job);
-  complete_sampling(*job.mutable_sampling());
+  complete_sampling(job.model(), *job.mutable_sampling());
   set_unset_fields(job);
 }
 

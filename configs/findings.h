@@ -49,6 +49,9 @@ void check_lora(const std::string& at, const Lora& lora, Findings& findings);
 // The rules of job.attention(), and of its parts in the mesh.
 void check_attention(const Job& job, Findings& findings);
 
+// The rules of job.sampling().
+void check_sampling(const Job& job, Findings& findings);
+
 // The rules of job.distillation() and of its networks.
 void check_distillation(const Job& job, const LoadOptions& options, Findings& findings);
 

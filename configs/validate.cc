@@ -21,7 +21,6 @@ std::vector<int64_t> divisors_where(int64_t number, auto&& condition) {
   return result;
 }
 
-constexpr double kTimesteps = 1000;
 constexpr int64_t kMostDeviceBlockTokens = 128;  // of the attention kernels
 
 class Checker {
@@ -30,11 +29,10 @@ class Checker {
 
   std::vector<Violation> run() {
     check_model(job_, findings_);
-    check_family();
     check_attention(job_, findings_);
     check_parallel();
     check_data_and_training();
-    check_sampling();
+    check_sampling(job_, findings_);
     check_output();
     check_device();
     check_problem();
@@ -43,12 +41,6 @@ class Checker {
   }
 
  private:
-  void check_family() {
-    if (job_.model().family() == Model::WAN || options_.purpose == Purpose::kParity) return;
-    findings_.add({"model.family"}, fmt::format("{} cannot be run by jobs yet; legal: WAN",
-                                                Model::Family_Name(job_.model().family())));
-  }
-
   void check_head_groups(int64_t own_heads, int64_t outer) {
     const int64_t groups = job_.parallel().head_groups(),
                   budget_group = job_.attention().budget_head_group();
@@ -235,26 +227,6 @@ class Checker {
     }
   }
 
-  void check_sampling() {
-    const Sampling& sampling = job_.sampling();
-    findings_.in_range("sampling.steps", sampling.steps(), 1, 100000);
-    findings_.extent("sampling.count", sampling.count());
-    findings_.number("sampling.guidance", sampling.guidance(), sampling.guidance() >= 0,
-                     "guidance >= 0");
-    findings_.number("sampling.shift", sampling.shift(), sampling.shift() >= 0,
-                     "shift >= 0 (0: flow.shift)");
-    findings_.number("sampling.eta", sampling.eta(), sampling.eta() >= 0 && sampling.eta() <= 1,
-                     "0 <= eta <= 1");
-    for (int i = 0; i < sampling.timestep_size(); ++i) {
-      const double timestep = sampling.timestep(i);
-      const double above = i == 0 ? kTimesteps : sampling.timestep(i - 1);
-      if (timestep > 0 && (i == 0 ? timestep <= above : timestep < above)) continue;
-      findings_.add({"sampling.timestep"},
-                    fmt::format("{} as number {}; legal: 1000 or less, descending, above 0",
-                                timestep, i + 1));
-    }
-  }
-
   void check_output() {
     const Output& output = job_.output();
     const bool writes = options_.purpose == Purpose::kTrain ||
@@ -281,6 +253,11 @@ class Checker {
   void check_device() {
     findings_.at_least("compute.ranks_per_device", job_.compute().ranks_per_device(), 1);
     if (job_.compute().device() != Compute::CUDA) return;
+    if (job_.model().family() != Model::WAN) {
+      findings_.add({"compute.device", "model.family"},
+                    fmt::format("CUDA has not been tried with {}; legal: CPU",
+                                Model::Family_Name(job_.model().family())));
+    }
     if (job_.compute().precision() != Compute::BF16) {
       findings_.add({"compute.precision", "compute.device"},
                     fmt::format("{} has no attention kernel on a device; legal with CUDA: BF16",

@@ -95,6 +95,10 @@ void check_cogvideox(const Job& job, bool has_dim, bool has_heads, Findings& fin
                  "COGVIDEOX learns v-prediction; legal: ddpm, or model.family: WAN");
   }
   check_ddpm(job.ddpm(), findings);
+  if (job.has_distillation() && job.distillation().recipe() == Distillation::DMD2) {
+    findings.add({"distillation.recipe", "model.family"},
+                 "DMD2 draws the noise levels of a flow; legal with COGVIDEOX: TDM");
+  }
 }
 
 }  // namespace

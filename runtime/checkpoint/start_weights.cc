@@ -6,8 +6,8 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "runtime/checkpoint/architecture.h"
+#include "runtime/checkpoint/diffusion_check.h"
 #include "runtime/checkpoint/run_checkpoints.h"
 
 namespace sprocket::runtime {
@@ -33,10 +33,7 @@ StartWeights find_start_weights(const config::Job& job, const std::string& whose
                     "--checkpoint {} --merge --output FILE makes them",
                     path, whose, path));
   }
-  if (state.job().flow().shift() != job.flow().shift()) {
-    spdlog::warn("{}: trained with flow.shift {}, {} continues with {}", path,
-                 state.job().flow().shift(), whose, job.flow().shift());
-  }
+  warn_of_other_diffusion(path, state.job(), job, whose);
   return {(fs::path(path) / "model").string(), state};
 }
 

@@ -12,7 +12,7 @@
 
 #include "configs/job.pb.h"
 #include "configs/roles.h"
-#include "runtime/distill/diffusion.h"
+#include "runtime/diffusion/diffusion.h"
 
 namespace sprocket::runtime {
 

@@ -27,6 +27,7 @@
 #include "runtime/plan/flops.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/sample/sample_set.h"
+#include "runtime/train/job_diffusion.h"
 #include "runtime/train/text_input.h"
 
 namespace sprocket::runtime {
@@ -152,7 +153,7 @@ class DistillJob {
       ema_.emplace(student().network().parameters(), job_.distillation().ema_decay());
     }
     const Networks networks{student().denoiser(), teacher_->denoiser(), fake_score_->denoiser(),
-                            Diffusion::flow()};
+                            job_diffusion(job_)};
     distiller_.emplace(networks, make_recipe(job_),
                        TrainedNetwork{student().network().parameters(), *student_optimizer_,
                                       job_.training().optimizer(), ema_ ? &*ema_ : nullptr},

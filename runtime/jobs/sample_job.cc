@@ -11,6 +11,7 @@
 #include "parallel/mesh.h"
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/diffusion_check.h"
 #include "runtime/checkpoint/latent_description.h"
 #include "runtime/checkpoint/run_checkpoints.h"
 #include "runtime/checkpoint/start_weights.h"
@@ -117,6 +118,7 @@ class SampleJob {
     } else {
       state_ = read_state(path_);
       check_architecture(path_, state_.job(), job_);
+      if (first()) warn_of_other_diffusion(path_, state_.job(), job_, "sampling");
       if (sources_.prompts) {
         check_same_embedder(sources_.prompts->text(), sources_.prompts->folder(),
                             text_of(state_.latent()), path_);

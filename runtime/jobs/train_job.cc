@@ -12,6 +12,7 @@
 #include "parallel/mesh.h"
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/diffusion_check.h"
 #include "runtime/checkpoint/latent_description.h"
 #include "runtime/checkpoint/start_weights.h"
 #include "runtime/jobs/remote_kv_agreement.h"
@@ -153,10 +154,7 @@ class TrainJob {
   void load(const std::string& path) {
     state_ = read_state(path);
     check_architecture(path, state_.job(), job_);
-    if (state_.job().flow().shift() != job_.flow().shift()) {
-      spdlog::warn("{}: trained with flow.shift {}, the job continues with {}", path,
-                   state_.job().flow().shift(), job_.flow().shift());
-    }
+    warn_of_other_diffusion(path, state_.job(), job_, "the job");
     const FlatState weights = network_->checkpoint_state();
     const FlatState moments = optimizer_->checkpoint_state();
     load_tensors(path, {weights.tensors(), moments.tensors()});

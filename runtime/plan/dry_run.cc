@@ -52,16 +52,25 @@ struct Plan {
   parallel::ShardPlan shards;
 };
 
+// Of a text that stands before the video.
+std::string text_line(const parallel::TokenLayout& layout) {
+  if (layout.prefix_blocks() == 0) return "";
+  return fmt::format("  behind {} tokens of text in {} block{}: a sequence of {}\n",
+                     layout.prefix_tokens(), layout.prefix_blocks(),
+                     layout.prefix_blocks() == 1 ? "" : "s", grouped(layout.tokens()));
+}
+
 std::string mesh_text(const config::Job& job, const config::LatentShape& shape, const Plan& plan,
                       const std::string& shape_source) {
   const auto& spec = plan.layout.spec;
   std::string text = fmt::format(
       "Video\n  latent {} x {} x {} x {} ({})\n  tokens {} x {} x {} = {} in {} blocks of {} x {} "
       "x {}, "
-      "{} domain{}\n\n",
+      "{} domain{}\n{}\n",
       shape.channels, shape.t, shape.h, shape.w, shape_source, spec.grid.t, spec.grid.h,
-      spec.grid.w, grouped(plan.layout.tokens()), plan.layout.blocks(), spec.cube.t, spec.cube.h,
-      spec.cube.w, spec.domains, spec.domains == 1 ? "" : "s");
+      spec.grid.w, grouped(spec.grid.tokens()), plan.layout.blocks() - plan.layout.prefix_blocks(),
+      spec.cube.t, spec.cube.h, spec.cube.w, spec.domains, spec.domains == 1 ? "" : "s",
+      text_line(plan.layout));
   text += fmt::format("Mesh\n  {} rank{} = data {} x outer {} x ulysses {}, strategy {}\n",
                       plan.mesh.world(), plan.mesh.world() == 1 ? "" : "s", plan.mesh.data,
                       plan.mesh.outer, plan.mesh.ulysses,

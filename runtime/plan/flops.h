@@ -8,10 +8,11 @@
 
 namespace sprocket::runtime {
 
-// Forward of one sample, of which a rank holds `tokens` video tokens and all of the text.
+// Forward of one sample, of which a rank holds `tokens` tokens of the sequence; where the text is
+// none of it (WAN), all of the text too.
 struct ForwardFlops {
   double block_linear = 0;           // linear layers of one transformer block
-  double block_cross_attention = 0;  // its attention to the text
+  double block_cross_attention = 0;  // its attention to a text outside the sequence
   double edges = 0;                  // embeddings and head
 };
 ForwardFlops forward_flops(const config::Job& job, double tokens);
@@ -25,7 +26,7 @@ struct StepFlops {
   double executed = 0;
 };
 
-// Of `samples` videos of `tokens` tokens each. density: mean share of the selected pairs.
+// Of `samples` sequences of `tokens` tokens each. density: mean share of the selected pairs.
 StepFlops step_flops(const config::Job& job, int64_t samples, int64_t tokens, double density);
 
 // The same of one forward, without a backward.

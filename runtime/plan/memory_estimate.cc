@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/dtype.h"
+#include "base/error.h"
 #include "configs/attention_rules.h"
 #include "parallel/traffic.h"
 #include "runtime/plan/job_specs.h"
@@ -23,31 +24,60 @@ int gates_of(const config::Attention& attention) {
   return config::has_coarse_gate(attention) + config::has_fine_gate(attention);
 }
 
+[[noreturn]] void no_counterpart() { throw InternalError("model.family has no counterpart"); }
+
 // Bytes that the backward of one block needs, without the K and V of other ranks: what the autograd
 // functions of models/autograd and parallel/sequence_attention.cc save. `e` bytes of an element in
-// the compute type; the residual stream is fp32.
-int64_t block_activations(const config::Job& job, int64_t rows, int64_t text_rows, int64_t e) {
+// the compute type; the residual stream is fp32. Here those of SequenceAttention and of the linear
+// layer behind it.
+int64_t attention_activations(const config::Job& job, int64_t rows, int64_t e) {
   const config::Model& model = job.model();
-  const int64_t dim = model.dim(), ffn = model.ffn_dim();
   const bool coarse = job.attention().method() == config::Attention::VSA &&
                       job.attention().vsa().coarse() != config::Vsa::NONE;
+  // q, k, v; the fine stage's output in fp32; the gates.
+  const int64_t attention = 3 * e + 4 + gates_of(job.attention()) * e;
+  // The output as the last linear layer's input, where it is another tensor than the fine stage's.
+  const int64_t output = coarse || e < 4 || job.parallel().ulysses() > 1 ? e : 0;
+  const int64_t log_sum_exp = 2 * 4 * int64_t{model.heads()};
+  return rows * (model.dim() * (attention + output) + log_sum_exp);
+}
+
+int64_t wan_block_activations(const config::Job& job, int64_t rows, int64_t text_rows, int64_t e) {
+  const config::Model& model = job.model();
+  const int64_t dim = model.dim(), ffn = model.ffn_dim();
   // The inputs of the three layer norms.
   const int64_t residual = 3 * 4;
   // The normed inputs of self-attention, cross-attention and feed-forward, and the two sublayer
   // outputs that a learned gate multiplies.
   const int64_t sublayers = (3 + 2) * e;
-  // q and k before their norm; q, k, v; the fine stage's output in fp32; the gates.
-  const int64_t attention = (2 + 3) * e + 4 + gates_of(job.attention()) * e;
-  // The output as the last linear layer's input, where it is another tensor than the fine stage's.
-  const int64_t output = coarse || e < 4 || job.parallel().ulysses() > 1 ? e : 0;
+  // q and k before their norm.
+  const int64_t head_norms = 2 * e;
   // Cross-attention: q before and after its norm, the output.
   const int64_t cross = 3 * e;
-  const int64_t log_sum_exp = 2 * 4 * int64_t{model.heads()};
-  const int64_t video =
-      rows * (dim * (residual + sublayers + attention + output + cross) + ffn * e + log_sum_exp);
+  const int64_t video = rows * (dim * (residual + sublayers + head_norms + cross) + ffn * e);
   // k before and after its norm, and v, of the text.
   const int64_t text = text_rows * dim * 3 * e;
-  return video + text;
+  return video + text + attention_activations(job, rows, e);
+}
+
+int64_t cogvideox_block_activations(const config::Job& job, int64_t rows, int64_t e) {
+  const config::Model& model = job.model();
+  const int64_t dim = model.dim(), ffn = model.ffn_dim();
+  // The inputs of the two layer norms, and of those of q and k.
+  const int64_t norms = (2 + 2) * 4;
+  // The normed inputs of attention and feed-forward, and their outputs, which a gate multiplies.
+  const int64_t sublayers = (2 + 2) * e;
+  return rows * (dim * (norms + sublayers) + ffn * e) + attention_activations(job, rows, e);
+}
+
+int64_t block_activations(const config::Job& job, int64_t rows, int64_t text_rows, int64_t e) {
+  switch (job.model().family()) {
+    case config::Model::WAN:
+      return wan_block_activations(job, rows, text_rows, e);
+    case config::Model::COGVIDEOX:
+      return cogvideox_block_activations(job, rows, e);
+  }
+  no_counterpart();
 }
 
 // Resident memory of a rank before it allocates tensors: code and data of LibTorch, MPI, FFmpeg.
@@ -118,7 +148,9 @@ RankShare rank_share(const config::Job& job, const config::LatentShape& shape, i
   return share;
 }
 
-int64_t parameter_count(const config::Job& job) {
+namespace {
+
+int64_t wan_parameter_count(const config::Job& job) {
   const config::Model& model = job.model();
   const int64_t dim = model.dim(), ffn = model.ffn_dim(), patch = patch_elements(model);
   const int64_t embeddings = linear(patch, dim) + linear(model.text_dim(), dim) + linear(dim, dim) +
@@ -132,12 +164,40 @@ int64_t parameter_count(const config::Job& job) {
   return embeddings + model.layers() * block + head;
 }
 
+int64_t cogvideox_parameter_count(const config::Job& job) {
+  const config::Model& model = job.model();
+  const int64_t dim = model.dim(), ffn = model.ffn_dim(), patch = patch_elements(model);
+  const int64_t time = model.cogvideox().time_dim(), norm = 2 * dim;
+  const int64_t embeddings =
+      linear(patch, dim) + linear(model.text_dim(), dim) + linear(dim, time) + linear(time, time);
+  const int64_t head_norms = 2 * 2 * (dim / model.heads());
+  const int64_t gates = gates_of(job.attention()) * linear(dim, dim);
+  const int64_t block = 2 * (linear(time, 6 * dim) + norm) + head_norms + 4 * linear(dim, dim) +
+                        gates + linear(dim, ffn) + linear(ffn, dim);
+  const int64_t output = norm + linear(time, 2 * dim) + norm + linear(dim, patch);
+  return embeddings + model.layers() * block + output;
+}
+
 // Of adapters of the layers that have one by default: with other targets an estimate.
 int64_t adapter_count(const config::Job& job) {
   const config::Model& model = job.model();
   const int64_t rank = job.training().lora().rank(), dim = model.dim(), ffn = model.ffn_dim();
-  const int64_t block = 8 * rank * 2 * dim + 2 * rank * (dim + ffn);
+  // q, k, v and o; a text outside the sequence has as many of its own.
+  const int64_t attention = config::text_prefix(model) > 0 ? 4 : 8;
+  const int64_t block = attention * rank * 2 * dim + 2 * rank * (dim + ffn);
   return model.layers() * (block + gates_of(job.attention()) * linear(dim, dim));
+}
+
+}  // namespace
+
+int64_t parameter_count(const config::Job& job) {
+  switch (job.model().family()) {
+    case config::Model::WAN:
+      return wan_parameter_count(job);
+    case config::Model::COGVIDEOX:
+      return cogvideox_parameter_count(job);
+  }
+  no_counterpart();
 }
 
 int64_t MemoryEstimate::total() const {

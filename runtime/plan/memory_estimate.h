@@ -2,7 +2,7 @@
 //
 // Weights, gradients and optimizer state are exact. Activations are counted tensor by tensor from
 // what the model's autograd functions save. The sum was within 3 % of the peak of resident memory
-// of small models on one and two ranks, dense and VSA, fp32 and bf16, kept and recomputed
+// of small Wan models on one and two ranks, dense and VSA, fp32 and bf16, kept and recomputed
 // activations, with an allocator that gives back what is freed (docs/plan.md). glibc's default
 // keeps up to a few hundred MiB of freed memory beyond it.
 #pragma once
@@ -21,7 +21,7 @@ int64_t parameter_count(const config::Job& job);
 
 // What one rank holds of a sample.
 struct RankShare {
-  int64_t tokens = 0;  // own tokens of a sample
+  int64_t tokens = 0;  // own tokens of a sample's sequence
   // Rows of K, and as many of V, that it receives from other outer ranks and may keep for the
   // backward: of tokens, and with PSA of their means.
   int64_t remote_rows = 0;

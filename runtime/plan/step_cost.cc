@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "configs/attention_rules.h"
+#include "base/error.h"
 #include "parallel/comm/operation_traffic.h"
 #include "runtime/plan/flops.h"
 #include "runtime/plan/job_specs.h"
@@ -17,9 +17,20 @@ constexpr double kFloat = 4;
 double elementwise_bytes(const config::Job& job, double rows) {
   const double e = static_cast<double>(size_of(compute_dtype(job)));
   const double dim = job.model().dim(), ffn = job.model().ffn_dim();
-  const double layer_norms = 3 * (kFloat + e), residuals = 3 * (2 * kFloat + e);
-  const double head_norms = 3 * 2 * e;  // q, k and the cross-attention's q
-  return rows * (dim * (layer_norms + residuals + head_norms) + ffn * 2 * e);
+  const double layer_norm = kFloat + e, residual = 2 * kFloat + e, activation = ffn * 2 * e;
+  switch (job.model().family()) {
+    case config::Model::WAN: {
+      const double head_norms = 3 * 2 * e;  // q, k and the cross-attention's q
+      return rows * (dim * (3 * layer_norm + 3 * residual + head_norms) + activation);
+    }
+    case config::Model::COGVIDEOX: {
+      // q and k are converted, normed and turned, each in a pass of its own in fp32; the rows of
+      // text and video are put together and taken apart.
+      const double head_norms = 2 * (2 * e + 4 * kFloat), copies = 2 * 2 * (kFloat + e);
+      return rows * (dim * (2 * layer_norm + 2 * residual + head_norms + copies) + activation);
+    }
+  }
+  throw InternalError("model.family has no counterpart");
 }
 
 // Every rank sends its part of the sum to all others and gets theirs: two exchanges, each with a

@@ -114,6 +114,11 @@ SelectionSource selection_source(const config::Job& job, const parallel::TokenLa
     source.description = "every pair";
     return source;
   }
+  if (layout.prefix_blocks() > 0) {
+    throw ConfigError(
+        "model.family: a selection in a sequence of text and video is not simulated; legal: "
+        "--density and --coverage together, or attention.method: DENSE");
+  }
   if (spec.method == MethodKind::kSlidingTile && !options.density) {
     source.table = sliding_tile(layout, spec, heads);
     source.unbudgeted = source.table;

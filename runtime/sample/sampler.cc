@@ -34,7 +34,7 @@ std::vector<float> sample_latent(Network& network, const config::Sampling& sampl
   const PhaseScope phase(timeline, Phase::kSample);
   const data::LatentShape& shape = request.shape;
   const config::Model& model = network.job().model();
-  Integrator integrator(plan_sampler(sampling, network.job().flow().shift()));
+  Integrator integrator(plan_sampler(sampling, network.job()));
   const int steps = static_cast<int>(integrator.plan().size());
   const bool guided = sampling.guidance() != 1;
   const int64_t batch = guided ? 2 : 1;

@@ -34,7 +34,7 @@ void check(const config::Job& job, const Given& given) {
         fmt::format("{}: the job cannot run on these videos:{}", given.source, problems));
   }
   check_text(job.model(), given.text, given.source);
-  if (given.shift && *given.shift != job.flow().shift()) {
+  if (job.has_flow() && given.shift && *given.shift != job.flow().shift()) {
     spdlog::warn("{}: made for shift {}, the job trains with flow.shift {}", given.source,
                  *given.shift, job.flow().shift());
   }

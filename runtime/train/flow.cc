@@ -32,6 +32,11 @@ double draw_level(const config::FlowMatching& flow, const SampleKey& key) {
   throw InternalError("flow.timestep_sampling has no counterpart");
 }
 
+int64_t draw_index(int64_t count, const SampleKey& key) {
+  return static_cast<int64_t>(
+      stream_of(key, RandomPurpose::kTimestep).below(0, static_cast<uint64_t>(count)));
+}
+
 std::vector<float> draw_noise(int64_t elements, const SampleKey& key) {
   std::vector<float> noise(elements);
   stream_of(key, RandomPurpose::kNoise).normal(noise);

@@ -1,4 +1,5 @@
-// Flow matching without tensors: noise levels and where their random numbers come from.
+// What training draws, without tensors: the noise levels of flow matching and where all random
+// numbers of a sample come from.
 //
 //   x_s = (1 - s) x0 + s noise,   the model predicts noise - x0,   its timestep is 1000 s
 #pragma once
@@ -27,6 +28,9 @@ struct SampleKey {
 
 // The shifted noise level of a sample, in (0, 1).
 double draw_level(const config::FlowMatching& flow, const SampleKey& key);
+
+// A whole number of 0 .. count - 1, all equally likely, from the random numbers of draw_level.
+int64_t draw_index(int64_t count, const SampleKey& key);
 
 // Standard normal noise of a whole latent [C, T, H, W], in its raster order.
 std::vector<float> draw_noise(int64_t elements, const SampleKey& key);

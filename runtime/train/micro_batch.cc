@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "runtime/plan/job_specs.h"
+#include "runtime/train/job_diffusion.h"
 #include "runtime/train/noisy_latent.h"
 #include "runtime/train/text_input.h"
 
@@ -15,6 +16,7 @@ MicroBatch make_micro_batch(const config::Job& job, const data::LatentShape& sha
                             std::span<const data::Sample> samples,
                             std::span<const SampleKey> keys) {
   SPROCKET_CHECK_EQ(samples.size(), keys.size());
+  const Diffusion diffusion = job_diffusion(job);
   MicroBatch batch;
   batch.shape = shape;
   std::vector<at::Tensor> noisy, target, text;
@@ -22,9 +24,9 @@ MicroBatch make_micro_batch(const config::Job& job, const data::LatentShape& sha
   for (size_t lane = 0; lane < samples.size(); ++lane) {
     const data::Sample& sample = samples[lane];
     SPROCKET_CHECK_EQ(std::ssize(sample.latent), shape.elements());
-    const double level = draw_level(job.flow(), keys[lane]);
     const std::vector<float> noise = draw_noise(shape.elements(), keys[lane]);
-    const NoisyLatent input = add_noise(sample.latent, noise, level, shape);
+    const NoisyLatent input =
+        add_noise(diffusion, sample.latent, noise, draw_timestep(job, keys[lane]), shape);
     noisy.push_back(input.noisy);
     target.push_back(input.target);
     timesteps.push_back(input.timestep);

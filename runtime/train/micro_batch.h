@@ -17,7 +17,7 @@ namespace sprocket::runtime {
 struct MicroBatch {
   data::LatentShape shape;
   at::Tensor noisy_BCTHW;
-  at::Tensor target_BCTHW;  // noise - x0
+  at::Tensor target_BCTHW;  // what the model is to predict
   at::Tensor timestep_B;
   at::Tensor text_BND;
 };

@@ -9,6 +9,7 @@
 #include "runtime/jobs/rank_agreement.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/train/flow.h"
+#include "runtime/train/job_diffusion.h"
 #include "runtime/train/noisy_latent.h"
 #include "runtime/train/text_input.h"
 
@@ -20,15 +21,15 @@ constexpr int64_t kValidationStep = -1;  // of the draws' keys: no training step
 }  // namespace
 
 Validator::Validator(Network& network, data::LatentDataset& data)
-    : network_(network), data_(data) {}
+    : network_(network), data_(data), diffusion_(job_diffusion(network.job())) {}
 
-double Validator::own_error(const data::Sample& sample, double level, int64_t number,
+double Validator::own_error(const data::Sample& sample, double timestep, int64_t number,
                             int64_t step) {
   const config::Job& job = network_.job();
   const data::LatentShape& shape = data_.index().samples[sample.index].shape;
   const std::vector<float> noise =
       draw_noise(shape.elements(), {job.training().validation().seed(), kValidationStep, number});
-  const NoisyLatent input = add_noise(sample.latent, noise, level, shape);
+  const NoisyLatent input = add_noise(diffusion_, sample.latent, noise, timestep, shape);
   const at::Tensor velocity = network_.velocity(
       network_.own_patches(input.noisy, shape, models::FeatureOrder::kChannelFirst),
       at::tensor({input.timestep}), text_tensor(job.model(), sample.text), shape,
@@ -51,10 +52,10 @@ ValidationLoss Validator::run(int64_t step) {
     std::optional<data::Sample> sample;
     run_on_all(network_.mesh().world(), [&] { sample = data_.load(clip); });
     for (int level = 0; level < levels; ++level) {
-      const double noise = shift_level((level + 0.5) / levels, job.flow().shift());
+      const double timestep = validation_timestep(job, level);
       for (int draw = 0; draw < draws; ++draw, ++number) {
         if (number % job.parallel().data() != network_.mesh().coordinate().data) continue;
-        errors[level] += own_error(*sample, noise, number, step);
+        errors[level] += own_error(*sample, timestep, number, step);
       }
     }
   }

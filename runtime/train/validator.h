@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/data/latent_dataset.h"
+#include "runtime/diffusion/diffusion.h"
 #include "runtime/train/network.h"
 
 namespace sprocket::runtime {
@@ -29,10 +30,11 @@ class Validator {
 
  private:
   // Sum of squared errors of the own tokens, by the number of elements.
-  double own_error(const data::Sample& sample, double level, int64_t number, int64_t step);
+  double own_error(const data::Sample& sample, double timestep, int64_t number, int64_t step);
 
   Network& network_;
   data::LatentDataset& data_;
+  const Diffusion diffusion_;
 };
 
 }  // namespace sprocket::runtime

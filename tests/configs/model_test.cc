@@ -79,6 +79,40 @@ TEST(CogVideoXModel, TakesSizesThatPositionsCanBeSharedOutOver) {
               HasSubstr("model.heads: 7 does not divide model.dim: 1920; legal: 1, 2, 3"));
 }
 
+TEST(Sampler, IsOfTheModelsDiffusion) {
+  EXPECT_EQ(parse_job(kCogVideoX, "x", {}, parity()).job.sampling().sampler(), Sampling::DDIM);
+  EXPECT_EQ(parse_job("", "x").job.sampling().sampler(), Sampling::EULER);
+  for (const char* set : {"sampling.sampler: DPM", "sampling.steps: 1000",
+                          "sampling { sampler: TDM timestep: [999, 749, 499, 249] }"}) {
+    EXPECT_EQ(cogvideox_errors(set), "");
+  }
+  for (const auto& [set, message] : std::vector<std::pair<std::string, std::string>>{
+           {"sampling.sampler: EULER",
+            "sampling.sampler: EULER is for models of flow matching; legal with COGVIDEOX: DDIM, "
+            "DPM, TDM"},
+           {"sampling.sampler: UNIPC", "legal with COGVIDEOX: DDIM, DPM, TDM"},
+           {"sampling.steps: 1001", "sampling.steps: 1001; legal: 1 to 1000"},
+           {"sampling.timestep: [999]",
+            "sampling.timestep: set with DDIM, whose timesteps follow from sampling.steps; legal: "
+            "none, or sampling.sampler: TDM"},
+           {"sampling.sampler: TDM", "sampling.timestep: not set; expected with TDM and COGVIDEOX"},
+           {"sampling { sampler: TDM timestep: [1000, 499.5] }",
+            "1000; legal with COGVIDEOX: whole numbers of 1 to 999"},
+           {"sampling { sampler: TDM timestep: [499.5] }",
+            "499.5; legal with COGVIDEOX: whole numbers of 1 to 999"},
+           {"sampling { sampler: TDM timestep: [499, 749] }", "legal: 1000 or less, descending"},
+           {"sampling.shift: 3",
+            "sampling.shift: 3; legal with COGVIDEOX: 0, its noise levels are those of ddpm"}}) {
+    EXPECT_THAT(cogvideox_errors(set), HasSubstr(message));
+  }
+  for (const char* sampler : {"DDIM", "DPM"}) {
+    EXPECT_THAT(errors_of(std::string("data { latent { t: 1 h: 2 w: 2 } } sampling { sampler: ") +
+                          sampler + " }"),
+                HasSubstr(std::string(sampler) +
+                          " is for models of v-prediction; legal with WAN: EULER, UNIPC, TDM"));
+  }
+}
+
 TEST(CogVideoXModel, TakesNumbersWithinTheirRanges) {
   for (const auto& [set, message] : std::vector<std::pair<std::string, std::string>>{
            {"model.cogvideox.time_dim: 0", "legal: 1 to 1048576"},
@@ -96,6 +130,11 @@ TEST(CogVideoXModel, TakesNumbersWithinTheirRanges) {
     EXPECT_THAT(errors, HasSubstr("--set '" + set + "': " + set.substr(0, set.find(':')) + ": "));
     EXPECT_THAT(errors, HasSubstr(message)) << set;
   }
+  EXPECT_THAT(cogvideox_errors("distillation { recipe: DMD2 }"),
+              HasSubstr("distillation.recipe: DMD2 draws the noise levels of a flow; legal with "
+                        "COGVIDEOX: TDM"));
+  EXPECT_THAT(cogvideox_errors("compute.device: CUDA"),
+              HasSubstr("compute.device: CUDA has not been tried with COGVIDEOX; legal: CPU"));
   // Of WAN alone: nothing here has that width.
   EXPECT_EQ(cogvideox_errors("model.frequency_dim: 3"), "");
 }

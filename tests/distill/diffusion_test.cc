@@ -1,5 +1,5 @@
 // Conversions against the definitions x = alpha x0 + sigma eps and v, in fp64, edges included.
-#include "runtime/distill/diffusion.h"
+#include "runtime/diffusion/diffusion.h"
 
 #include <gtest/gtest.h>
 
@@ -28,6 +28,7 @@ TEST(Diffusion, FlowIsRecoveredFromItsVelocity) {
     EXPECT_NEAR(value(flow.x0(x, v, levels)), kX0, 1e-15);
     EXPECT_NEAR(value(flow.eps(x, v, levels)), kEps, 1e-15);
     EXPECT_NEAR(value(noised(of(kX0), of(kEps), levels)), value(x), 1e-15);
+    EXPECT_NEAR(value(flow.prediction(of(kX0), of(kEps), levels)), value(v), 1e-15);
     if (sigma > 0) {
       EXPECT_NEAR(value(flow.prediction_of(x, of(kX0), levels)), kEps - kX0, 1e-15 / sigma);
     }
@@ -44,6 +45,7 @@ TEST(Diffusion, VPredictionIsRecovered) {
     const at::Tensor x = of(alpha * kX0 + sigma * kEps), v = of(alpha * kEps - sigma * kX0);
     EXPECT_NEAR(value(diffusion.x0(x, v, levels)), kX0, 1e-15);
     EXPECT_NEAR(value(diffusion.eps(x, v, levels)), kEps, 1e-15);
+    EXPECT_NEAR(value(diffusion.prediction(of(kX0), of(kEps), levels)), value(v), 1e-15);
     EXPECT_NEAR(value(diffusion.prediction_of(x, of(kX0), levels)), value(v), 1e-13);
   }
 }

@@ -11,6 +11,7 @@
 #include "base/philox.h"
 #include "configs/load.h"
 #include "runtime/distill/role_network.h"
+#include "runtime/train/job_diffusion.h"
 #include "runtime/train/optimizer.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/runtime/thread_ranks.h"
@@ -30,32 +31,46 @@ struct RanksCase {
   const char* whole = "";  // of the fake score, on one rank too
 };
 
+struct RecipeCase {
+  const char* name;
+  const char* family;
+  const char* recipe;
+  const char* changes = "";  // of the job
+};
+void PrintTo(const RecipeCase& c, std::ostream* out) { *out << c.name; }
+
 struct PhaseResult {
   double loss = 0;
   at::Tensor gradients;
 };
 
-config::Job distill_job(int ranks, const std::string& recipe, const std::string& student,
+config::Job distill_job(int ranks, const RecipeCase& c, const std::string& student,
                         const std::string& others, const std::string& lora) {
   config::LoadOptions options;
   options.purpose = config::Purpose::kParity;
   options.world = ranks;
+  std::vector<std::string> changes;
+  if (*c.changes != 0) changes.push_back(c.changes);
   return config::parse_job(
-             "model { dim: 48 heads: 4 layers: 2 ffn_dim: 64 latent_channels: 4 text_dim: 8 "
-             "text_tokens: 6 frequency_dim: 16 }\n"
-             "attention { method: VSA cube { t: 2 h: 2 w: 2 } domains: 4 vsa { sparsity { start: "
-             "0.5 "
-             "} } }\n"
-             "compute { precision: FP64 } data { latent { t: 3 h: 8 w: 10 } }\n"
-             "training { global_batch: 2 micro_batch: 1 " +
+             std::string(
+                 "model { dim: 64 heads: 4 layers: 2 ffn_dim: 64 latent_channels: 4 text_dim: 8 "
+                 "text_tokens: 6 frequency_dim: 16 ") +
+                 c.family +
+                 " }\n"
+                 "attention { method: VSA cube { t: 2 h: 2 w: 2 } domains: 4 vsa { sparsity { "
+                 "start: "
+                 "0.5 "
+                 "} } }\n"
+                 "compute { precision: FP64 } data { latent { t: 3 h: 8 w: 10 } }\n"
+                 "training { global_batch: 2 micro_batch: 1 " +
                  lora +
                  " }\n"
                  "distillation { recipe: " +
-                 recipe +
+                 c.recipe +
                  " guidance: 3 tdm { segments: 4 teacher_weight: "
                  "0.5 } dmd2 { student_interval: 1 } " +
                  others + " }\n" + student,
-             "distill_ranks_test", {}, options)
+             "distill_ranks_test", changes, options)
       .job;
 }
 
@@ -91,7 +106,7 @@ std::vector<PhaseResult> run_phases(const config::Job& job, int ranks) {
     }
     const Networks networks{roles[config::NetworkRole::kStudent]->denoiser(),
                             roles[config::NetworkRole::kTeacher]->denoiser(),
-                            roles[config::NetworkRole::kFakeScore]->denoiser(), Diffusion::flow()};
+                            roles[config::NetworkRole::kFakeScore]->denoiser(), job_diffusion(job)};
     const at::Tensor teacher_before =
         roles[config::NetworkRole::kTeacher]->network().parameters().flat_parameters().clone();
     const auto recipe = make_recipe(job);
@@ -130,7 +145,7 @@ std::vector<PhaseResult> run_phases(const config::Job& job, int ranks) {
   return results;
 }
 
-class DistillRanks : public ::testing::TestWithParam<std::tuple<const char*, RanksCase>> {};
+class DistillRanks : public ::testing::TestWithParam<std::tuple<RecipeCase, RanksCase>> {};
 
 TEST_P(DistillRanks, EqualOneRank) {
   const auto& [recipe, c] = GetParam();
@@ -151,7 +166,11 @@ TEST_P(DistillRanks, EqualOneRank) {
 INSTANTIATE_TEST_SUITE_P(
     Strategies, DistillRanks,
     ::testing::Combine(
-        ::testing::Values("TDM", "DMD2"),
+        ::testing::Values(
+            RecipeCase{"TDM", "", "TDM"}, RecipeCase{"DMD2", "", "DMD2"},
+            RecipeCase{"CogVideoXTDM",
+                       "family: COGVIDEOX cogvideox { time_dim: 24 positions: SCALED_ROPE }", "TDM",
+                       "distillation.tdm { normalise_limit: 5 huber_elements: 1123200 }"}),
         ::testing::Values(
             RanksCase{"Ring", 2, "parallel { outer: 2 strategy: RING }", ""},
             RanksCase{"SelectedTeacherUlysses", 2, "parallel { outer: 2 strategy: SELECTED }",
@@ -168,7 +187,7 @@ INSTANTIATE_TEST_SUITE_P(
             RanksCase{"AdaptersBesideAWholeFakeScore", 2, "parallel { outer: 2 strategy: RING }",
                       "", "lora { rank: 3 }", "fake_score { lora { rank: 0 } }"})),
     [](const auto& info) {
-      return std::string(std::get<0>(info.param)) + std::get<1>(info.param).name;
+      return std::string(std::get<0>(info.param).name) + std::get<1>(info.param).name;
     });
 
 }  // namespace

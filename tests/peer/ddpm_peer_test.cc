@@ -2,11 +2,13 @@
 #include <cstring>
 #include <vector>
 
+#include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "models/safetensors/safetensors.h"
-#include "runtime/sample/ddpm_schedule.h"
+#include "runtime/diffusion/ddpm_schedule.h"
+#include "runtime/sample/integrator.h"
 
 namespace sprocket::runtime {
 namespace {
@@ -67,26 +69,20 @@ TEST_F(DdpmPeer, Timesteps) {
   }
 }
 
-// The whole path of a sampler whose predictions and noise are given.
-template <class StepOf>
-std::vector<double> path(int steps, std::vector<double> start, const std::vector<double>& v,
-                         const std::vector<double>& z, StepOf step_of) {
-  const auto powers = ddpm_signal_powers(cogvideox_2b());
-  const auto timesteps = ddpm_timesteps(TimestepSpacing::kTrailing, 1000, steps);
-  std::vector<double> all = start, x = start, last_clean(x.size());
-  std::optional<double> last_power;
-  for (int i = 0; i < steps; ++i) {
-    const int next = timesteps[i] - 1000 / steps;
-    const double power = powers[timesteps[i]];
-    const DdpmStep step = step_of(power, next >= 0 ? powers[next] : 1, last_power);
-    for (size_t e = 0; e < x.size(); ++e) {
-      const double clean = DdpmLevel::of(power).clean_of_velocity(x[e], v[i * x.size() + e]);
-      x[e] = step.sample * x[e] + step.clean * clean + step.last_clean * last_clean[e];
-      if (!z.empty()) x[e] += step.noise * z[i * x.size() + e];
-      last_clean[e] = clean;
-    }
-    last_power = power;
-    all.insert(all.end(), x.begin(), x.end());
+// The whole path of a sampler whose predictions and noise are given: [steps + 1, elements].
+std::vector<double> path(SamplerPlan plan, const std::vector<double>& start,
+                         const std::vector<double>& v, const std::vector<double>& z) {
+  const auto row = [&](const std::vector<double>& values, int step) {
+    std::vector<double>& all = const_cast<std::vector<double>&>(values);
+    return at::from_blob(all.data() + step * std::ssize(start), {std::ssize(start)}, at::kDouble);
+  };
+  Integrator integrator(std::move(plan));
+  std::vector<double> all = start;
+  at::Tensor x = row(start, 0);
+  for (int i = 0; i < std::ssize(integrator.plan()); ++i) {
+    x = integrator.step(x, row(v, i), [&] { return row(z, i); });
+    const auto* values = x.data_ptr<double>();
+    all.insert(all.end(), values, values + x.numel());
   }
   return all;
 }
@@ -104,11 +100,9 @@ TEST_F(DdpmPeer, Paths) {
       const char* name = dpm ? "dpm" : "ddim";
       const auto theirs = numbers(fmt::format("{}.{}.x", name, steps));
       const std::vector<double> start(theirs.begin(), theirs.begin() + static_cast<long>(elements));
-      const auto ours =
-          dpm ? path(steps, start, v, numbers(fmt::format("dpm.{}.z", steps)), dpm_step)
-              : path(steps, start, v, {}, [](double abar, double next, std::optional<double>) {
-                  return ddim_step(abar, next);
-                });
+      const auto powers = ddpm_signal_powers(cogvideox_2b());
+      const auto ours = path(dpm ? plan_dpm(powers, steps) : plan_ddim(powers, steps), start, v,
+                             dpm ? numbers(fmt::format("dpm.{}.z", steps)) : v);
       ASSERT_EQ(ours.size(), theirs.size());
       for (size_t i = 0; i < ours.size(); ++i) {
         EXPECT_NEAR(ours[i], theirs[i], kPathError) << name << " of " << steps << " at " << i;

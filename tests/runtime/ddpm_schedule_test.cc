@@ -1,6 +1,6 @@
 // The discrete diffusion by its definitions; its tables and steps are held against diffusers' in
 // tests/peer.
-#include "runtime/sample/ddpm_schedule.h"
+#include "runtime/diffusion/ddpm_schedule.h"
 
 #include <cmath>
 #include <utility>
@@ -47,27 +47,6 @@ TEST(DdpmSchedule, RefusesWhatIsNoSchedule) {
   EXPECT_THROW(ddpm_timesteps(TimestepSpacing::kTrailing, 10, 0), InternalError);
 }
 
-TEST(DdpmLevel, ConversionsAreInverses) {
-  DdpmSpec spec;
-  spec.zero_terminal_snr = true;
-  const auto powers = ddpm_signal_powers(spec);
-  const double x0 = 0.8, eps = -1.7;
-  for (const int t : {0, 1, 500, 998, 999}) {
-    const DdpmLevel level = DdpmLevel::of(powers[t]);
-    EXPECT_NEAR(level.signal * level.signal + level.noise * level.noise, 1, 1e-15);
-    const double x = level.noisy(x0, eps), v = level.velocity(x0, eps);
-    EXPECT_NEAR(level.clean_of_velocity(x, v), x0, 1e-15) << t;
-    EXPECT_NEAR(level.noise_of_velocity(x, v), eps, 1e-15) << t;
-    EXPECT_NEAR(level.noise_of_clean(x, x0), eps, 1e-14 / level.noise) << t;
-    if (t < 999) {
-      EXPECT_NEAR(level.clean_of_noise(x, eps), x0, 1e-14 / level.signal) << t;
-    }
-  }
-  // The ends: v is the noise where all is signal, and -x0 where all is noise.
-  EXPECT_EQ(DdpmLevel::of(1).velocity(x0, eps), eps);
-  EXPECT_EQ(DdpmLevel::of(0).velocity(x0, eps), -x0);
-}
-
 TEST(DdpmTimesteps, FallToTheStartOfTheirSpacing) {
   EXPECT_EQ(ddpm_timesteps(TimestepSpacing::kTrailing, 1000, 4),
             (std::vector<int>{999, 749, 499, 249}));
@@ -87,8 +66,10 @@ TEST(DdimStep, FollowsAStraightPath) {
   using Pair = std::pair<double, double>;
   for (const auto& [abar, next] : {Pair{0, .3}, Pair{.1, .6}, Pair{.6, .99}, Pair{.2, 1}}) {
     const DdpmStep step = ddim_step(abar, next);
-    EXPECT_NEAR(step.sample * DdpmLevel::of(abar).noisy(x0, eps) + step.clean * x0,
-                DdpmLevel::of(next).noisy(x0, eps), 1e-14);
+    const auto noisy = [&](double power) {
+      return std::sqrt(power) * x0 + std::sqrt(1 - power) * eps;
+    };
+    EXPECT_NEAR(step.sample * noisy(abar) + step.clean * x0, noisy(next), 1e-14);
   }
 }
 
@@ -100,11 +81,10 @@ TEST(DpmStep, KeepsTheMarginal) {
   for (const Last last : {Last(), Last(0), Last(.05)}) {
     for (const auto& [abar, next] : {Pair{.1, .6}, Pair{.6, .99}, Pair{.2, 1}}) {
       const DdpmStep step = dpm_step(abar, next, last);
-      const DdpmLevel from = DdpmLevel::of(abar), to = DdpmLevel::of(next);
-      EXPECT_NEAR(step.sample * from.signal * x0 + (step.clean + step.last_clean) * x0,
-                  to.signal * x0, 1e-14);
-      EXPECT_NEAR(step.sample * step.sample * from.noise * from.noise + step.noise * step.noise,
-                  to.noise * to.noise, 1e-14);
+      EXPECT_NEAR(step.sample * std::sqrt(abar) * x0 + (step.clean + step.last_clean) * x0,
+                  std::sqrt(next) * x0, 1e-14);
+      EXPECT_NEAR(step.sample * step.sample * (1 - abar) + step.noise * step.noise, 1 - next,
+                  1e-14);
     }
   }
   const DdpmStep first = dpm_step(0, .3, std::nullopt);  // out of noise alone

@@ -162,16 +162,24 @@ Sampling sampling_of(const std::string& text) {
   return config::parse_job("sampling { " + text + " }", "test").job.sampling();
 }
 
+config::Job flow(double shift) {
+  config::Job job;
+  job.mutable_flow()->set_shift(shift);
+  return job;
+}
+
 TEST(SamplerPlan, IsWhatTheJobSays) {
   const auto timesteps = [](const Sampling& sampling, double shift) {
     std::vector<double> all;
-    for (const SamplerStep& step : plan_sampler(sampling, shift)) all.push_back(step.timestep);
+    for (const SamplerStep& step : plan_sampler(sampling, flow(shift))) {
+      all.push_back(step.timestep);
+    }
     return all;
   };
   const Sampling listed = sampling_of("timestep: [1000, 757, 522] steps: 9 shift: 3");
   EXPECT_EQ(timesteps(listed, 8), (std::vector<double>{1000, 757, 522}));
   EXPECT_EQ(sampling_steps(listed), 3);
-  EXPECT_EQ(plan_sampler(listed, 8)[1].update.v_weight, 0.522 - 0.757);
+  EXPECT_EQ(plan_sampler(listed, flow(8))[1].update.v_weight, 0.522 - 0.757);
 
   const Sampling euler = sampling_of("steps: 4");
   EXPECT_EQ(euler.schedule(), Sampling::DIFFUSERS_EULER);
@@ -181,12 +189,12 @@ TEST(SamplerPlan, IsWhatTheJobSays) {
   const Sampling unipc = sampling_of("steps: 4 sampler: UNIPC shift: 3");
   EXPECT_EQ(unipc.schedule(), Sampling::DIFFUSERS_UNIPC);
   EXPECT_EQ(timesteps(unipc, 5), make_noise_schedule(Sampling::DIFFUSERS_UNIPC, 4, 3).timesteps);
-  EXPECT_TRUE(plan_sampler(unipc, 5)[1].correction);
+  EXPECT_TRUE(plan_sampler(unipc, flow(5))[1].correction);
   EXPECT_EQ(sampling_of("sampler: UNIPC schedule: OFFICIAL_UNIPC").schedule(),
             Sampling::OFFICIAL_UNIPC);
 
   const Sampling tdm = sampling_of("sampler: TDM timestep: [1000, 500]");
-  EXPECT_NEAR(plan_sampler(tdm, 5)[0].update.noise_weight, 0.5 * std::sqrt(1 - 0.81), 1e-16);
+  EXPECT_NEAR(plan_sampler(tdm, flow(5))[0].update.noise_weight, 0.5 * std::sqrt(1 - 0.81), 1e-16);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "runtime/sample/ddpm_schedule.h"
+#include "runtime/diffusion/ddpm_schedule.h"
 
 #include <algorithm>
 #include <cmath>
@@ -38,10 +38,6 @@ std::vector<double> ddpm_signal_powers(const DdpmSpec& spec) {
   for (double& power : powers) power /= spec.snr_shift + (1 - spec.snr_shift) * power;
   if (spec.zero_terminal_snr) end_in_noise(powers);
   return powers;
-}
-
-DdpmLevel DdpmLevel::of(double signal_power) {
-  return {std::sqrt(signal_power), std::sqrt(1 - signal_power)};
 }
 
 std::vector<int> ddpm_timesteps(TimestepSpacing spacing, int timesteps, int steps) {

@@ -11,8 +11,11 @@
 
 namespace sprocket::runtime {
 
+// T of every published model of this kind.
+inline constexpr int kDdpmTimesteps = 1000;
+
 struct DdpmSpec {
-  int timesteps = 1000;  // T, at least 2
+  int timesteps = kDdpmTimesteps;  // T, at least 2
   double beta_start = 0.00085;
   double beta_end = 0.012;
   // Of the signal-to-noise ratio, which is divided by it. Published schedules differ (3 and 1), so
@@ -26,22 +29,6 @@ struct DdpmSpec {
 // spaced, then shifted, abar / (shift + (1 - shift) abar), then scaled to a zero terminal SNR, in
 // this order. Throws InternalError unless T >= 2, 0 < beta_start <= beta_end < 1 and shift > 0.
 std::vector<double> ddpm_signal_powers(const DdpmSpec& spec);
-
-// Where a sample is between clean (signal 1) and noise (signal 0).
-struct DdpmLevel {
-  double signal = 1;  // a_t
-  double noise = 0;   // s_t
-
-  static DdpmLevel of(double signal_power);
-
-  double noisy(double x0, double eps) const { return signal * x0 + noise * eps; }
-  double velocity(double x0, double eps) const { return signal * eps - noise * x0; }
-  double clean_of_velocity(double x, double v) const { return signal * x - noise * v; }
-  double noise_of_velocity(double x, double v) const { return noise * x + signal * v; }
-  // Infinite or NaN where there is no signal, or no noise, to divide by.
-  double clean_of_noise(double x, double eps) const { return (x - noise * eps) / signal; }
-  double noise_of_clean(double x, double x0) const { return (x - signal * x0) / noise; }
-};
 
 // Which timesteps a sampler of n steps visits, as they are called in arXiv 2305.08891; halves are
 // rounded to even.

@@ -1,4 +1,4 @@
-#include "runtime/distill/diffusion.h"
+#include "runtime/diffusion/diffusion.h"
 
 #include <algorithm>
 #include <cmath>
@@ -20,14 +20,6 @@ std::vector<double> each(std::span<const Level> levels, Of&& of) {
   return values;
 }
 
-std::vector<double> alphas(std::span<const Level> levels) {
-  return each(levels, [](const Level& level) { return level.alpha; });
-}
-
-std::vector<double> sigmas(std::span<const Level> levels) {
-  return each(levels, [](const Level& level) { return level.sigma; });
-}
-
 }  // namespace
 
 at::Tensor scaled(const at::Tensor& x, std::span<const double> factors) {
@@ -37,6 +29,10 @@ at::Tensor scaled(const at::Tensor& x, std::span<const double> factors) {
   return x * at::tensor(at::ArrayRef<double>(factors.data(), factors.size()), at::kDouble)
                  .view(shape)
                  .to(x.options());
+}
+
+Level Level::of_power(double signal_power) {
+  return {std::sqrt(signal_power), std::sqrt(1 - signal_power)};
 }
 
 Diffusion Diffusion::flow() { return {}; }
@@ -50,31 +46,48 @@ Diffusion Diffusion::v_prediction(std::vector<double> alphas_cumprod) {
 
 Level Diffusion::level(double timestep) const {
   SPROCKET_CHECK(timestep >= 0 && timestep <= kTimesteps, "timestep {}", timestep);
-  if (alphas_cumprod_.empty()) return {1 - timestep / kTimesteps, timestep / kTimesteps};
+  if (is_flow()) return {1 - timestep / kTimesteps, timestep / kTimesteps};
   const auto row = std::min<int64_t>(std::llround(timestep), std::ssize(alphas_cumprod_) - 1);
-  return {std::sqrt(alphas_cumprod_[row]), std::sqrt(1 - alphas_cumprod_[row])};
+  return Level::of_power(alphas_cumprod_[row]);
+}
+
+Diffusion::Weights Diffusion::x0_weights(const Level& level) const {
+  return {is_flow() ? 1 : level.alpha, -level.sigma};
+}
+
+Diffusion::Weights Diffusion::eps_weights(const Level& level) const {
+  return {is_flow() ? 1 : level.sigma, level.alpha};
 }
 
 at::Tensor Diffusion::x0(const at::Tensor& x, const at::Tensor& v,
                          std::span<const Level> levels) const {
-  const at::Tensor noise = scaled(v, sigmas(levels));
-  return (alphas_cumprod_.empty() ? x : scaled(x, alphas(levels))) - noise;
+  return scaled(x, each(levels, [&](const Level& level) { return x0_weights(level).x; })) +
+         scaled(v, each(levels, [&](const Level& level) { return x0_weights(level).v; }));
 }
 
 at::Tensor Diffusion::eps(const at::Tensor& x, const at::Tensor& v,
                           std::span<const Level> levels) const {
-  const at::Tensor signal = scaled(v, alphas(levels));
-  return (alphas_cumprod_.empty() ? x : scaled(x, sigmas(levels))) + signal;
+  return scaled(x, each(levels, [&](const Level& level) { return eps_weights(level).x; })) +
+         scaled(v, each(levels, [&](const Level& level) { return eps_weights(level).v; }));
+}
+
+at::Tensor Diffusion::prediction(const at::Tensor& x0, const at::Tensor& eps,
+                                 std::span<const Level> levels) const {
+  if (is_flow()) return eps - x0;
+  return scaled(eps, each(levels, [](const Level& level) { return level.alpha; })) -
+         scaled(x0, each(levels, [](const Level& level) { return level.sigma; }));
 }
 
 at::Tensor Diffusion::prediction_of(const at::Tensor& x, const at::Tensor& x0,
                                     std::span<const Level> levels) const {
-  const at::Tensor signal = alphas_cumprod_.empty() ? x : scaled(x, alphas(levels));
+  const at::Tensor signal =
+      scaled(x, each(levels, [&](const Level& level) { return x0_weights(level).x; }));
   return scaled(signal - x0, each(levels, [](const Level& level) { return 1 / level.sigma; }));
 }
 
 at::Tensor noised(const at::Tensor& x0, const at::Tensor& eps, std::span<const Level> levels) {
-  return scaled(x0, alphas(levels)) + scaled(eps, sigmas(levels));
+  return scaled(x0, each(levels, [](const Level& level) { return level.alpha; })) +
+         scaled(eps, each(levels, [](const Level& level) { return level.sigma; }));
 }
 
 at::Tensor renoised(const at::Tensor& x, const at::Tensor& z, std::span<const Level> from,
