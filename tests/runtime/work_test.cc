@@ -15,12 +15,13 @@ namespace {
 
 // 3 x 6 x 8 tokens, so that cubes at the borders are partial.
 config::Job job(const std::string& attention, const std::string& training,
-                const std::string& parallel = "", int world = 1) {
+                const std::string& parallel = "", int world = 1, const std::string& family = "") {
   return config::parse_job(
              "model { dim: 64 heads: 2 layers: 2 ffn_dim: 96 latent_channels: 4 text_dim: 8 "
-             "text_tokens: 6 frequency_dim: 16 } "
-             "data { latent { t: 3 h: 12 w: 16 } } "
-             "training { steps: 20 global_batch: 1 micro_batch: 1 seed: 3 " +
+             "text_tokens: 6 frequency_dim: 16 " +
+                 family +
+                 " } data { latent { t: 3 h: 12 w: 16 } } "
+                 "training { steps: 20 global_batch: 1 micro_batch: 1 seed: 3 " +
                  training + " } attention { cube { t: 4 h: 4 w: 4 } " + attention +
                  " } parallel { " + parallel + " } compute { threads: 1 }",
              "work", {}, {.world = world})
@@ -93,6 +94,9 @@ TEST_P(StepWork, IsWhatThePlannerCounts) {
   const config::Model& m = step.model();
   expected -= 2 * kTokens * (4 * 1 * 2 * 2) * kDim + 2.0 * m.text_tokens() * m.text_dim() * kDim;
   if (again) expected -= forward_flops(step, kTokens).edges;
+  // The time embedding, which is too little for the planner; sinusoids need no gradient either.
+  const double sinusoids = 2.0 * m.frequency_dim() * kDim;
+  expected += 3 * (sinusoids + 2 * 7 * kDim * kDim) - sinusoids;
   const double found = counted.flops("linear") + counted.flops("gelu_linear") +
                        counted.flops("cross_attention") + counted.attention();
   EXPECT_NEAR(found, expected, 1e-12 * expected);
@@ -100,6 +104,25 @@ TEST_P(StepWork, IsWhatThePlannerCounts) {
                            "qk_norm", "residual", "attention.delta", "patchify"}) {
     EXPECT_GT(counted.work.at(name).bytes, 0) << name;
   }
+}
+
+// The same with the text in the sequence.
+TEST_P(StepWork, IsWhatThePlannerCountsOfCogVideoX) {
+  const auto& [attention, again] = GetParam();
+  const config::Job step =
+      job(attention, again ? "activation_checkpointing: BLOCK" : "activation_checkpointing: KEEP",
+          "", 1, "family: COGVIDEOX cogvideox { time_dim: 24 positions: SCALED_ROPE }");
+  const Counted counted = count(step, 1);
+  const config::Model& m = step.model();
+  const double tokens = kTokens + m.text_tokens(), time = m.cogvideox().time_dim();
+  const double density = counted.pairs / (kHeads * tokens * tokens);
+  double expected = step_flops(step, 1, static_cast<int64_t>(tokens), density).executed;
+  expected -= 2 * kTokens * (4 * 1 * 2 * 2) * kDim + 2.0 * m.text_tokens() * m.text_dim() * kDim;
+  if (again) expected -= forward_flops(step, tokens).edges;
+  // The time embedding and the output's modulation.
+  expected += 3 * 2 * (kDim * time + time * time + time * 2 * kDim) - 2 * kDim * time;
+  const double found = counted.flops("linear") + counted.flops("gelu_linear") + counted.attention();
+  EXPECT_NEAR(found, expected, 1e-12 * expected);
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, StepWork,
