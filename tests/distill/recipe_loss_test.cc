@@ -10,6 +10,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include "runtime/diffusion/ddpm_schedule.h"
 #include "runtime/distill/dmd2.h"
 #include "runtime/distill/tdm.h"
 
@@ -85,6 +86,24 @@ struct Case {
   int segments;
   double teacher_weight;
   double normalise;
+  bool v_prediction = false;
+};
+
+// abar of the last timestep is zero.
+const std::vector<double> kPowers = ddpm_signal_powers({.snr_shift = 3, .zero_terminal_snr = true});
+
+// A timestep's level, and what is read off a prediction there.
+struct Reading {
+  Reading(bool v_prediction, double timestep)
+      : flow(!v_prediction),
+        a(flow ? 1 - timestep / 1000 : std::sqrt(kPowers[static_cast<size_t>(timestep)])),
+        s(flow ? timestep / 1000 : std::sqrt(1 - kPowers[static_cast<size_t>(timestep)])) {}
+
+  double x0(double x, double v) const { return (flow ? 1 : a) * x - s * v; }
+  double eps(double x, double v) const { return (flow ? 1 : s) * x + a * v; }
+
+  bool flow;
+  double a, s;
 };
 
 class TdmLoss : public ::testing::TestWithParam<Case> {
@@ -101,16 +120,20 @@ class TdmLoss : public ::testing::TestWithParam<Case> {
   }
 
   // x at the start of segment i: from noise through the segments above it.
+  static Reading read(double timestep) { return {GetParam().v_prediction, timestep}; }
+  static Diffusion diffusion() {
+    return GetParam().v_prediction ? Diffusion::v_prediction(kPowers) : Diffusion::flow();
+  }
+
   static double start_of(const Scene& scene, int64_t lane, int64_t e, int64_t i, int64_t segments) {
     double x = draw(scene, 0, lane, e);
     for (int64_t j = segments; j > i; --j) {
-      const double t = j * 1000.0 / segments - 1, s = t / 1000;
-      const double next = ((j - 1) * 1000.0 / segments - 1) / 1000;
+      const double t = j * 1000.0 / segments - 1;
+      const Reading here = read(t), next = read((j - 1) * 1000.0 / segments - 1);
       const double v = kStudent.at(x, t, kWords[lane]);
-      const double x0 = x - s * v, eps = x + (1 - s) * v;
-      const double noise =
-          kEta * eps + std::sqrt(1 - kEta * kEta) * draw(scene, static_cast<int>(j), lane, e);
-      x = (1 - next) * x0 + next * noise;
+      const double noise = kEta * here.eps(x, v) +
+                           std::sqrt(1 - kEta * kEta) * draw(scene, static_cast<int>(j), lane, e);
+      x = next.a * here.x0(x, v) + next.s * noise;
     }
     return x;
   }
@@ -128,15 +151,16 @@ class TdmLoss : public ::testing::TestWithParam<Case> {
     p.t_mid = p.t_i - 1000.0 / segments + 1;
     const double low = std::max(p.t_mid, 1.0), high = GetParam().original ? p.t_i + 1 : 980;
     p.t = low + scene.below(first_draw + 2, lane, static_cast<int64_t>(high - low));
-    const double x = start_of(scene, lane, e, i, segments), s = p.t_i / 1000, m = p.t_mid / 1000;
+    const double x = start_of(scene, lane, e, i, segments);
+    const Reading start = read(p.t_i), mid = read(p.t_mid), at = read(p.t);
     const double v = student.at(x, p.t_i, kWords[lane]);
-    p.x0 = x - s * v;
-    const double eps = x + (1 - s) * v;
-    p.x_mid = (1 - m) * p.x0 +
-              m * (kEta * eps + std::sqrt(1 - kEta * kEta) * draw(scene, first_draw + 1, lane, e));
-    const double ratio = (1 - p.t / 1000) / (1 - m);
+    p.x0 = start.x0(x, v);
+    p.x_mid =
+        mid.a * p.x0 + mid.s * (kEta * start.eps(x, v) +
+                                std::sqrt(1 - kEta * kEta) * draw(scene, first_draw + 1, lane, e));
+    const double ratio = at.a / mid.a;
     p.x_t = ratio * p.x_mid +
-            std::sqrt(std::max(std::pow(p.t / 1000, 2) - std::pow(ratio * m, 2), 1e-8)) *
+            std::sqrt(std::max(std::pow(at.s, 2) - std::pow(ratio * mid.s, 2), 1e-8)) *
                 draw(scene, first_draw + 3, lane, e);
     return p;
   }
@@ -146,12 +170,12 @@ class TdmLoss : public ::testing::TestWithParam<Case> {
     for (int64_t lane = 0; lane < kBatch; ++lane) {
       for (int64_t e = 0; e < kElements; ++e) {
         const Point p = point(scene, lane, e, 64, kStudent);
-        const double s = p.t / 1000, v = fake.at(p.x_t, p.t, kWords[lane]);
-        if (GetParam().original) {
-          sum += std::pow((1 - s) / s, 2) * std::pow(p.x_t - s * v - p.x0, 2);
-        } else {
-          sum += std::pow(v - (p.x_t - p.x0) / s, 2);
-        }
+        const Reading at = read(p.t);
+        const double v = fake.at(p.x_t, p.t, kWords[lane]);
+        // Of the clean video, by the signal-to-noise ratio or by the noise's power alone: then it
+        // is that of the prediction.
+        const double error = std::pow(at.x0(p.x_t, v) - p.x0, 2);
+        sum += error * std::pow(GetParam().original ? at.a / at.s : 1 / at.s, 2);
         sum += GetParam().teacher_weight * std::pow(v - kTeacher.at(p.x_t, p.t, kWords[lane]), 2);
       }
     }
@@ -166,11 +190,11 @@ class TdmLoss : public ::testing::TestWithParam<Case> {
       for (int64_t e = 0; e < kElements; ++e) {
         const Point fixed = point(scene, lane, e, 72, kStudent),
                     moving = point(scene, lane, e, 72, student);
-        const double s = fixed.t / 1000;
+        const Reading at = read(fixed.t);
         const double empty = kTeacher.at(fixed.x_t, fixed.t, 0),
                      text = kTeacher.at(fixed.x_t, fixed.t, kWords[lane]);
-        const double real = fixed.x_t - s * (empty + kGuidance * (text - empty));
-        const double fake = fixed.x_t - s * kFake.at(fixed.x_t, fixed.t, kWords[lane]);
+        const double real = at.x0(fixed.x_t, empty + kGuidance * (text - empty));
+        const double fake = at.x0(fixed.x_t, kFake.at(fixed.x_t, fixed.t, kWords[lane]));
         const double y = GetParam().original ? moving.x_mid : moving.x0;
         const double led = (GetParam().original ? fixed.x_mid : fixed.x0) + real - fake;
         lane_sum += std::sqrt(std::pow(y - led, 2) + c * c) - c;
@@ -194,7 +218,7 @@ void expect_equal(const Losses& wanted, const at::Tensor& loss, const at::Tensor
 TEST_P(TdmLoss, OfTheFakeScore) {
   for (int64_t step = 0; step < 6; ++step) {
     LineNetwork student(kStudent), teacher(kTeacher), fake(kFake);
-    const Networks networks{student, teacher, fake, Diffusion::flow()};
+    const Networks networks{student, teacher, fake, diffusion()};
     Scene scene = make_scene(step);
     const Tdm recipe(options(), kGuidance);
     const at::Tensor loss = recipe.loss(0, networks, scene);
@@ -216,7 +240,7 @@ TEST_P(TdmLoss, OfTheFakeScore) {
 TEST_P(TdmLoss, OfTheStudent) {
   for (int64_t step = 0; step < 6; ++step) {
     LineNetwork student(kStudent), teacher(kTeacher), fake(kFake);
-    const Networks networks{student, teacher, fake, Diffusion::flow()};
+    const Networks networks{student, teacher, fake, diffusion()};
     Scene scene = make_scene(step);
     const Tdm recipe(options(), kGuidance);
     const at::Tensor loss = recipe.loss(1, networks, scene);
@@ -231,7 +255,9 @@ INSTANTIATE_TEST_SUITE_P(Variants, TdmLoss,
                          ::testing::Values(Case{"Blade4", false, 4, 0, 0},
                                            Case{"Blade1", false, 1, 0, 0},
                                            Case{"Blade8Cog", false, 8, 0.5, 5},
-                                           Case{"Original4", true, 4, 0, 0}),
+                                           Case{"Original4", true, 4, 0, 0},
+                                           Case{"BladeOfVPrediction", false, 8, 0.5, 5, true},
+                                           Case{"OriginalOfVPrediction", true, 4, 0, 0, true}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 // Every start, end and level that is drawn, at the edges too.

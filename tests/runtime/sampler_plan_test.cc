@@ -7,6 +7,7 @@
 
 #include "base/philox.h"
 #include "configs/load.h"
+#include "runtime/diffusion/ddpm_schedule.h"
 #include "runtime/sample/integrator.h"
 
 namespace sprocket::runtime {
@@ -82,6 +83,24 @@ TEST(SamplerPlan, TdmMixesPredictedAndFreshNoise) {
     x = integrator.step(x, scalar(noise - x0), [&] { return scalar(z); });
     noise = eta * noise + std::sqrt(1 - eta * eta) * z;
     EXPECT_NEAR(x.item<double>(), (1 - next) * x0 + next * noise, 1e-15) << i;
+  }
+}
+
+TEST(SamplerPlan, TdmMixesNoiseOfVPredictionToo) {
+  const double x0 = 0.5, eps = -1.25, z = 2, eta = 0.9;
+  const std::vector<double> powers = ddpm_signal_powers({.zero_terminal_snr = true});
+  const std::vector<double> timesteps = {999, 749, 499, 249};
+  Integrator integrator(plan_tdm(Diffusion::v_prediction(powers), timesteps, eta));
+  at::Tensor x = scalar(eps);  // of the last timestep, which is noise alone
+  double noise = eps;
+  for (int i = 0; i < 4; ++i) {
+    const double power = powers[static_cast<size_t>(timesteps[i])];
+    const double next = i < 3 ? powers[static_cast<size_t>(timesteps[i + 1])] : 1;
+    EXPECT_EQ(integrator.plan()[i].timestep, timesteps[i]);
+    x = integrator.step(x, scalar(std::sqrt(power) * noise - std::sqrt(1 - power) * x0),
+                        [&] { return scalar(z); });
+    noise = eta * noise + std::sqrt(1 - eta * eta) * z;
+    EXPECT_NEAR(x.item<double>(), std::sqrt(next) * x0 + std::sqrt(1 - next) * noise, 1e-14) << i;
   }
 }
 
