@@ -123,6 +123,16 @@ TEST_F(CogVideoXJob, TimestepsAreWholeNumbersAllEquallyLikely) {
   }
 }
 
+// Every tensor away from where it starts: zeros there hide what is behind them.
+void fill(const models::ParameterStore& parameters) {
+  for (int i = 0; i < parameters.size(); ++i) {
+    const at::Tensor tensor = parameters.tensor(i).detach();
+    std::vector<float> values(tensor.numel());
+    RandomStream(1, 0, i, RandomPurpose::kTest).normal(values);
+    tensor.copy_(at::from_blob(values.data(), tensor.sizes(), at::kFloat)).mul_(0.2);
+  }
+}
+
 // In the words of diffusers' fine-tuning: x0 is read off the prediction at x_t, and its squared
 // error is divided by 1 - abar.
 TEST_F(CogVideoXJob, TheLossIsTheErrorOfTheCleanVideoOverTheNoisesPower) {
@@ -149,8 +159,7 @@ TEST_F(CogVideoXJob, TheLossIsTheErrorOfTheCleanVideoOverTheNoisesPower) {
   run_ranks(1, [&](std::unique_ptr<comm::Communicator> world) {
     const parallel::Mesh mesh(std::move(world), runtime::mesh_shape(job));
     runtime::Network network(job, mesh, 1, runtime::Network::Start::kFresh);
-    // An output that is not zero.
-    network.parameters().flat_parameters().add_(0.01);
+    fill(network.parameters());
     const runtime::PassOutcome outcome = runtime::forward_backward(network, batch, 0, 1);
     const auto own = [&](const at::Tensor& latent) {
       return network.own_patches(latent, shape, models::FeatureOrder::kChannelFirst);
@@ -161,16 +170,6 @@ TEST_F(CogVideoXJob, TheLossIsTheErrorOfTheCleanVideoOverTheNoisesPower) {
     const double loss = (clean - own(x0)).square().mean().item<double>() / (1 - abar);
     EXPECT_NEAR(outcome.loss, loss, 1e-4 * loss);
   });
-}
-
-// Every tensor away from where it starts: zeros there hide what is behind them.
-void fill(const models::ParameterStore& parameters) {
-  for (int i = 0; i < parameters.size(); ++i) {
-    const at::Tensor tensor = parameters.tensor(i).detach();
-    std::vector<float> values(tensor.numel());
-    RandomStream(1, 0, i, RandomPurpose::kTest).normal(values);
-    tensor.copy_(at::from_blob(values.data(), tensor.sizes(), at::kFloat)).mul_(0.2);
-  }
 }
 
 TEST_F(CogVideoXJob, SamplesTheSameOnAnyNumberOfRanks) {
