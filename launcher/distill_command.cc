@@ -1,12 +1,13 @@
 #include <fmt/format.h>
 
-#include "configs/defaults.h"
 #include "configs/load.h"
 #include "launcher/command.h"
+#include "launcher/latent_shape.h"
 #include "launcher/session.h"
 #include "launcher/terminal.h"
 #include "runtime/jobs/distill_job.h"
 #include "runtime/jobs/stop_signal.h"
+#include "runtime/plan/dry_run.h"
 
 namespace sprocket::launcher {
 namespace {
@@ -17,25 +18,30 @@ struct DistillFlags {
   int ranks = 0;
 };
 
-config::Job load(const DistillFlags& flags, int world) {
+config::LoadedJob load(const DistillFlags& flags, int world) {
   config::LoadOptions options;
   options.purpose = config::Purpose::kDistill;
   options.world = world;
   if (!flags.job.output.empty()) options.output_directory = flags.job.output;
-  return config::load_job(flags.job.config, flags.job.sets, options).job;
+  return config::load_job(flags.job.config, flags.job.sets, options);
 }
 
-void dry_run(const config::Job& job) {
-  fmt::print("{}\n--dry-run: nothing was run.\n", config::to_text(job));
+void dry_run(const DistillFlags& flags, int world) {
+  const config::LoadedJob loaded = load(flags, world);
+  const KnownShape known = find_latent_shape(loaded);
+  fmt::print("{}", runtime::distillation_dry_run_report(loaded, known.shape, known.source));
 }
 
 ExitCode distill(const DistillFlags& flags, const Session& session) {
   config::Job job;
-  session.run_on_all([&] { job = load(flags, session.size()); });
-  if (flags.job.dry_run) {
-    if (session.first()) dry_run(job);
-    return ExitCode::kOk;
-  }
+  session.run_on_all([&] {
+    if (!flags.job.dry_run) {
+      job = load(flags, session.size()).job;
+    } else if (session.first()) {
+      dry_run(flags, session.size());
+    }
+  });
+  if (flags.job.dry_run) return ExitCode::kOk;
   Timeline timeline;
   std::unique_ptr<comm::Communicator> world = session.make_world(job.parallel(), &timeline);
   runtime::TrainOptions options;
@@ -52,7 +58,7 @@ ExitCode distill(const DistillFlags& flags, const Session& session) {
 
 ExitCode start(const DistillFlags& flags) {
   if (flags.job.dry_run && flags.ranks > 0) {
-    dry_run(load(flags, flags.ranks));
+    dry_run(flags, flags.ranks);
     return ExitCode::kOk;
   }
   return run_on_ranks(flags.job.log_level(),
@@ -77,7 +83,6 @@ void add_distill_command(CLI::App& parent, Action& action) {
                            ExitCode::kInterrupted}));
   auto flags = std::make_shared<DistillFlags>();
   add_job_flags(command, flags->job);
-  command.get_option("--dry-run")->description("Prints the resolved job and runs nothing.");
   command
       .add_option(
           "--resume", flags->resume,

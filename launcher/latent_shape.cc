@@ -7,11 +7,18 @@
 
 #include "base/error.h"
 #include "runtime/data/index.h"
+#include "runtime/data/prompt_index.h"
 
 namespace sprocket::launcher {
 
 KnownShape find_latent_shape(const config::LoadedJob& loaded) {
   const config::Data& data = loaded.job.data();
+  if (data::is_prompt_set(data.path())) {
+    const data::LatentShape shape = data::read_prompt_index(data.path()).video.shape;
+    return {{static_cast<int>(shape.c), static_cast<int>(shape.t), static_cast<int>(shape.h),
+             static_cast<int>(shape.w)},
+            data.path() + "/" + data::kPromptIndexFile};
+  }
   const std::string index_file = data.path() + "/index.json";
   if (std::filesystem::exists(index_file)) {
     const data::Index index = data::read_index(data.path());

@@ -10,10 +10,10 @@ namespace sprocket::launcher {
 
 struct KnownShape {
   config::LatentShape shape;
-  std::string source;  // where it comes from: the index of the data set, or data.latent
+  std::string source;  // where it comes from: the index of the data or prompt set, or data.latent
 };
 
-// The largest shape in the data set at data.path if there is one, else data.latent. Throws
+// The largest shape in the data set at data.path, or that of a prompt set, else data.latent. Throws
 // ConfigError when there is neither, InputError when the index is damaged.
 KnownShape find_latent_shape(const config::LoadedJob& loaded);
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "configs/defaults.h"
+#include "configs/roles.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/plan/memory_estimate.h"
 #include "runtime/plan/remote_kv.h"
@@ -128,25 +129,62 @@ std::string traffic_text(const config::Job& job, const config::LatentShape& shap
   return text + "\n";
 }
 
-std::string memory_text(const config::Job& job, const config::LatentShape& shape,
-                        const Plan& plan) {
+int fullest_rank(const Plan& plan) {
   int fullest = 0;
   for (int rank = 1; rank < plan.mesh.sequence(); ++rank) {
     if (plan.shards.tokens_of(rank) > plan.shards.tokens_of(fullest)) fullest = rank;
   }
-  const MemoryEstimate estimate = estimate_training_memory(job, rank_share(job, shape, fullest));
+  return fullest;
+}
+
+std::string memory_table(const MemoryEstimate& estimate, int rank, const std::string& about) {
   std::string text = fmt::format(
-      "Memory of sequence rank {}, which has the most tokens (estimate; {} parameters)\n", fullest,
-      grouped(parameter_count(job)));
+      "Memory of sequence rank {}, which has the most tokens (estimate; {})\n", rank, about);
   for (const MemoryRow& row : estimate.rows) {
     text += fmt::format("  {:<44} {:>12}\n", row.what, size(row.bytes));
   }
-  text += fmt::format("  {:<44} {:>12}\n", "total", size(estimate.total()));
+  return text + fmt::format("  {:<44} {:>12}\n", "total", size(estimate.total()));
+}
+
+std::string memory_text(const config::Job& job, const config::LatentShape& shape,
+                        const Plan& plan) {
+  const int fullest = fullest_rank(plan);
+  const std::string text =
+      memory_table(estimate_training_memory(job, rank_share(job, shape, fullest)), fullest,
+                   fmt::format("{} parameters", grouped(parameter_count(job))));
   if (!remote_kv_is_open(job)) return text;
   const RemoteKvRoom room = training_room(job, shape, fullest, 0);
   if (room.fetched == room.kept) return text;
   return text + fmt::format("  {:<44} {:>12}\n", "where a rank has less (remote_kv: AUTO)",
                             size(room.fetched));
+}
+
+// A line for each network of a distillation.
+std::string networks_text(const config::Job& job, const config::LatentShape& shape) {
+  constexpr const char* kRow = "  {:<11} {:<12} {:>12} {:<10} {:>14} {:>18} {:>18}\n";
+  std::string text =
+      "Networks (mesh: data x outer x ulysses; bytes: of the sequence rank that sends most, per "
+      "layer and micro-batch, at step 0)\n";
+  text += fmt::format(fmt::runtime(kRow), "role", "attention", "mesh", "strategy", "trained",
+                      "forward bytes", "backward bytes");
+  for (const auto role : {config::NetworkRole::kStudent, config::NetworkRole::kTeacher,
+                          config::NetworkRole::kFakeScore}) {
+    const config::Job own = config::role_job(job, role);
+    const bool trained = role != config::NetworkRole::kTeacher;
+    int64_t forward = 0, backward = 0;
+    for (const RankTraffic& rank : layer_traffic(own, shape, 0)) {
+      forward = std::max(forward, rank.bytes(Phase::kForward));
+      backward = std::max(backward, rank.bytes(Phase::kBackward));
+    }
+    const parallel::MeshShape mesh = mesh_shape(own);
+    text += fmt::format(fmt::runtime(kRow), config::name_of(role),
+                        config::Attention::Method_Name(own.attention().method()),
+                        fmt::format("{} x {} x {}", mesh.data, mesh.outer, mesh.ulysses),
+                        config::Parallel::Strategy_Name(own.parallel().strategy()),
+                        trained ? grouped(trained_count(own)) : "-", grouped(forward),
+                        trained ? grouped(backward) : "-");
+  }
+  return text + "\n";
 }
 
 }  // namespace
@@ -185,21 +223,45 @@ std::vector<RankTraffic> layer_traffic(const config::Job& job, const config::Lat
   return ranks;
 }
 
+namespace {
+
+std::string resolved_text(const config::LoadedJob& loaded, const config::LatentShape& shape,
+                          const std::string& shape_source) {
+  config::check_latent_shape(loaded, shape, shape_source);
+  return fmt::format("# {}, with every default written out\n{}\n", loaded.name,
+                     config::to_text(loaded.job));
+}
+
+constexpr const char* kNothingRun = "\nDry run: nothing was run and nothing was written.\n";
+
+}  // namespace
+
 std::string dry_run_report(const config::LoadedJob& loaded, const config::LatentShape& shape,
                            const std::string& shape_source) {
   const config::Job& job = loaded.job;
-  config::check_latent_shape(loaded, shape, shape_source);
+  std::string text = resolved_text(loaded, shape, shape_source);
   const Plan plan(job, shape);
-  std::string text =
-      fmt::format("# {}, with every default written out\n{}\n", loaded.name, config::to_text(job));
   text += mesh_text(job, shape, plan, shape_source);
   text += traffic_text(job, shape, plan, 0);
   const int64_t last = job.training().steps() - 1;
   const parallel::AttentionSpec at_first = attention_spec(job.attention(), 0),
                                 at_last = attention_spec(job.attention(), last);
   if (at_first.budget != at_last.budget) text += traffic_text(job, shape, plan, last);
-  return text + memory_text(job, shape, plan) +
-         "\nDry run: nothing was run and nothing was written.\n";
+  return text + memory_text(job, shape, plan) + kNothingRun;
+}
+
+std::string distillation_dry_run_report(const config::LoadedJob& loaded,
+                                        const config::LatentShape& shape,
+                                        const std::string& shape_source) {
+  const config::Job& job = loaded.job;
+  const std::string resolved = resolved_text(loaded, shape, shape_source);
+  const Plan plan(job, shape);
+  const int fullest = fullest_rank(plan);
+  return resolved + mesh_text(job, shape, plan, shape_source) + networks_text(job, shape) +
+         memory_table(
+             estimate_distillation_memory(job, shape, fullest), fullest,
+             fmt::format("three networks of {} parameters", grouped(parameter_count(job)))) +
+         kNothingRun;
 }
 
 }  // namespace sprocket::runtime

@@ -1,4 +1,4 @@
-// What a job would do, computed from its description: `sprocket train --dry-run`.
+// What a job would do, computed from its description: --dry-run of `sprocket train` and `distill`.
 #pragma once
 
 #include <string>
@@ -28,5 +28,11 @@ std::vector<RankTraffic> layer_traffic(const config::Job& job, const config::Lat
 // shape comes from. Throws ConfigError when the job cannot run on the shape.
 std::string dry_run_report(const config::LoadedJob& loaded, const config::LatentShape& shape,
                            const std::string& shape_source);
+
+// The same of `sprocket distill --dry-run`: the student's mesh, a line for each network, and the
+// memory of all three. `loaded` has a distillation.
+std::string distillation_dry_run_report(const config::LoadedJob& loaded,
+                                        const config::LatentShape& shape,
+                                        const std::string& shape_source);
 
 }  // namespace sprocket::runtime

@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
+
+#include <fmt/format.h>
 
 #include "base/dtype.h"
 #include "base/error.h"
 #include "configs/attention_rules.h"
+#include "configs/roles.h"
 #include "parallel/traffic.h"
 #include "runtime/plan/job_specs.h"
 
@@ -206,25 +210,25 @@ int64_t MemoryEstimate::total() const {
   return sum;
 }
 
-MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare& share) {
+int64_t trained_count(const config::Job& job) {
+  return job.training().lora().rank() > 0 ? adapter_count(job) : parameter_count(job);
+}
+
+namespace {
+
+int64_t weight_bytes(const config::Job& job, int64_t parameters) {
+  const bool copies = job.compute().device() == config::Compute::CUDA &&
+                      job.compute().precision() == config::Compute::BF16;
+  return parameters * (copies ? 4 + 2 : 4);
+}
+
+std::vector<MemoryRow> pass_memory(const config::Job& job, const RankShare& share) {
   const config::Model& model = job.model();
-  const int64_t parameters = parameter_count(job);
   const auto e = static_cast<int64_t>(size_of(compute_dtype(job)));
   const int64_t batch = job.training().micro_batch();
   const int64_t rows = batch * share.tokens;
   const int64_t text_rows = batch * model.text_tokens();
-  MemoryEstimate estimate;
-  const bool adapters = job.training().lora().rank() > 0;
-  const int64_t trained = adapters ? adapter_count(job) : parameters;
-  const int64_t held = adapters ? parameters + trained : parameters;
-  estimate.rows.push_back({"parameters (fp32)", 4 * held});
-  if (job.compute().device() == config::Compute::CUDA &&
-      job.compute().precision() == config::Compute::BF16) {
-    estimate.rows.push_back({"copies of the parameters (bf16)", 2 * held});
-  }
-  estimate.rows.push_back({"gradients (fp32)", 4 * trained});
-  estimate.rows.push_back({"optimizer (two fp32 moments)", 8 * trained});
-
+  std::vector<MemoryRow> needed;
   const int64_t kv_per_row = 2 * int64_t{model.dim()} / job.parallel().ulysses() * e;
   const int64_t remote_kv = batch * share.remote_rows * kv_per_row;
   const int64_t block = block_activations(job, rows, text_rows, e);
@@ -232,29 +236,89 @@ MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare&
                           job.parallel().strategy() != config::Parallel::RING;
   switch (job.training().activation_checkpointing()) {
     case config::Training::KEEP:
-      estimate.rows.push_back({"activations of all blocks", model.layers() * block});
+      needed.push_back({"activations of all blocks", model.layers() * block});
       if (remote_kv > 0) {
-        estimate.rows.push_back({keeps_pool ? "K and V of other ranks, all blocks (at most)"
-                                            : "K and V of other ranks, one block (at most)",
-                                 keeps_pool ? model.layers() * remote_kv : remote_kv});
+        needed.push_back({keeps_pool ? "K and V of other ranks, all blocks (at most)"
+                                     : "K and V of other ranks, one block (at most)",
+                          keeps_pool ? model.layers() * remote_kv : remote_kv});
       }
       break;
     case config::Training::BLOCK:
-      estimate.rows.push_back({"inputs of all blocks", 4 * rows * model.dim() * model.layers()});
-      estimate.rows.push_back({"activations of one block", block});
+      needed.push_back({"inputs of all blocks", 4 * rows * model.dim() * model.layers()});
+      needed.push_back({"activations of one block", block});
       if (remote_kv > 0) {
-        estimate.rows.push_back({"K and V of other ranks, one block (at most)", remote_kv});
+        needed.push_back({"K and V of other ranks, one block (at most)", remote_kv});
       }
       break;
   }
   const int64_t head = rows * (2 * 4 * int64_t{model.dim()} + 4 * 4 * patch_elements(model));
   const int64_t text = text_rows * (4 * int64_t{model.text_dim()} + 3 * e * int64_t{model.dim()});
-  estimate.rows.push_back({"embeddings and head", head + text});
+  needed.push_back({"embeddings and head", head + text});
   // Two gradients in flight: of the residual stream, and of the widest layer.
-  estimate.rows.push_back({"working memory of the backward",
-                           rows * (2 * 4 * int64_t{model.dim()} +
-                                   2 * e * std::max<int64_t>(model.ffn_dim(), 3 * model.dim()))});
-  estimate.rows.push_back({"workspace of the attention kernel", kernel_workspace(job, share, e)});
+  needed.push_back({"working memory of the backward",
+                    rows * (2 * 4 * int64_t{model.dim()} +
+                            2 * e * std::max<int64_t>(model.ffn_dim(), 3 * model.dim()))});
+  needed.push_back({"workspace of the attention kernel", kernel_workspace(job, share, e)});
+  return needed;
+}
+
+}  // namespace
+
+MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare& share) {
+  const bool adapters = job.training().lora().rank() > 0;
+  const int64_t trained = trained_count(job);
+  const int64_t held = adapters ? parameter_count(job) + trained : trained;
+  MemoryEstimate estimate;
+  estimate.rows.push_back({"parameters (fp32)", 4 * held});
+  if (weight_bytes(job, held) > 4 * held) {
+    estimate.rows.push_back(
+        {"copies of the parameters (bf16)", weight_bytes(job, held) - 4 * held});
+  }
+  estimate.rows.push_back({"gradients (fp32)", 4 * trained});
+  estimate.rows.push_back({"optimizer (two fp32 moments)", 8 * trained});
+  for (MemoryRow& row : pass_memory(job, share)) estimate.rows.push_back(std::move(row));
+  estimate.rows.push_back({"program and libraries", kProgram});
+  return estimate;
+}
+
+MemoryEstimate estimate_distillation_memory(const config::Job& job,
+                                            const config::LatentShape& shape, int sequence_rank) {
+  using config::NetworkRole;
+  MemoryEstimate estimate;
+  std::map<std::string, int64_t> frozen;  // by model.weights
+  int64_t trained_bytes = 0, trained = 0;
+  std::vector<MemoryRow> largest_pass;
+  const auto sum = [](const std::vector<MemoryRow>& rows) { return MemoryEstimate{rows}.total(); };
+  for (const NetworkRole role :
+       {NetworkRole::kStudent, NetworkRole::kTeacher, NetworkRole::kFakeScore}) {
+    const config::Job own = config::role_job(job, role);
+    if (role == NetworkRole::kTeacher || own.training().lora().rank() > 0) {
+      int64_t& bytes = frozen[own.model().weights()];
+      bytes = std::max(bytes, weight_bytes(own, parameter_count(own)));
+    }
+    if (role == NetworkRole::kTeacher) continue;
+    trained += trained_count(own);
+    trained_bytes += weight_bytes(own, trained_count(own));
+    const std::vector<MemoryRow> pass = pass_memory(own, rank_share(own, shape, sequence_rank));
+    if (sum(pass) > sum(largest_pass)) largest_pass = pass;
+  }
+  int64_t frozen_bytes = 0;
+  for (const auto& [path, bytes] : frozen) frozen_bytes += bytes;
+  estimate.rows.push_back(
+      {fmt::format("frozen weights ({} in memory)",
+                   frozen.size() == 1 ? "one copy" : fmt::format("{} copies", frozen.size())),
+       frozen_bytes});
+  estimate.rows.push_back({"trained of student and fake score", trained_bytes});
+  estimate.rows.push_back({"their gradients (fp32)", 4 * trained});
+  estimate.rows.push_back({"their optimizers (two fp32 moments)", 8 * trained});
+  if (job.distillation().ema_decay() > 0) {
+    estimate.rows.push_back(
+        {"moving average (fp32)", 4 * trained_count(config::role_job(job, NetworkRole::kStudent))});
+  }
+  for (MemoryRow& row : largest_pass) estimate.rows.push_back(std::move(row));
+  const int64_t latent = int64_t{shape.channels} * shape.t * shape.h * shape.w;
+  constexpr int64_t kLatents = 12;  // of a recipe's equations and their gradients
+  estimate.rows.push_back({"whole latents", 4 * kLatents * job.training().micro_batch() * latent});
   estimate.rows.push_back({"program and libraries", kProgram});
   return estimate;
 }

@@ -19,6 +19,10 @@ namespace sprocket::runtime {
 // Elements of all parameters of the model that the job describes, gates of VSA included.
 int64_t parameter_count(const config::Job& job);
 
+// Of what is trained: all parameters, or adapters and gates; of adapters as if they were of the
+// layers that have one by default.
+int64_t trained_count(const config::Job& job);
+
 // What one rank holds of a sample.
 struct RankShare {
   int64_t tokens = 0;  // own tokens of a sample's sequence
@@ -44,5 +48,10 @@ struct MemoryEstimate {
 // Peak of a training step: the end of the forward. K and V of other ranks are kept unless
 // parallel.remote_kv is FETCH_AGAIN or the strategy is RING, which passes them on.
 MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare& share);
+
+// Peak of a step of distillation: weights of three networks, the frozen ones once for all that
+// start from the same, and the pass of student or fake score that needs more.
+MemoryEstimate estimate_distillation_memory(const config::Job& job,
+                                            const config::LatentShape& shape, int sequence_rank);
 
 }  // namespace sprocket::runtime

@@ -51,6 +51,33 @@ TEST(MemoryEstimate, CheckpointingAndShardsShrinkActivations) {
   EXPECT_LT(total("compute { precision: BF16 }", {32760, 0}), total("", {32760, 0}));
 }
 
+// Bytes of weights, gradients and moments: the first rows.
+int64_t state_of(const MemoryEstimate& estimate, int rows) {
+  int64_t state = 0;
+  for (int i = 0; i < rows; ++i) state += estimate.rows[i].bytes;
+  return state;
+}
+
+TEST(MemoryEstimate, NetworksOfADistillationShareWhatIsFrozen) {
+  const config::LatentShape shape{16, 4, 16, 16};
+  const auto state = [&](const std::string& training, const std::string& fake_score) {
+    const config::Job job =
+        load("model { dim: 256 heads: 4 layers: 2 } training { " + training +
+                 " } distillation { teacher { weights: 'w' } fake_score { " + fake_score + " } }",
+             1)
+            .job;
+    return std::pair(state_of(estimate_distillation_memory(job, shape, 0), 4), job);
+  };
+  // A teacher of 4 bytes, two trained networks of 16.
+  const auto [whole, job] = state("", "");
+  EXPECT_EQ(whole, (4 + 2 * 16) * parameter_count(job));
+  const auto [adapters, with_adapters] = state("lora { rank: 4 }", "");
+  EXPECT_EQ(adapters, 4 * parameter_count(job) + 2 * 16 * trained_count(with_adapters));
+  EXPECT_LT(trained_count(with_adapters), parameter_count(job) / 10);
+  // The fake score on weights of its own.
+  EXPECT_EQ(state("lora { rank: 4 }", "weights: 'f'").first, adapters + 4 * parameter_count(job));
+}
+
 // Even shards: the formulas of docs/sequence_parallel.md, with u the bytes of a rank's share of Q.
 TEST(DryRun, BytesAreTheClosedForms) {
   const config::LatentShape shape{16, 8, 32, 32};  // 8 x 16 x 16 tokens
