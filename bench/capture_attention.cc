@@ -98,6 +98,10 @@ void capture(const Arguments& a) {
   const at::NoGradGuard no_gradients;
   const std::string path = runtime::open_checkpoint(a.run).path;
   const config::Job job = runtime::job_of_checkpoint(path);
+  if (job.model().family() != config::Model::WAN) {
+    throw ConfigError(fmt::format("{}: model.family: {}; legal here: WAN", path,
+                                  config::Model::Family_Name(job.model().family())));
+  }
   const int64_t step = runtime::read_state(path).step();
   for (const int layer : a.layers) {
     if (layer >= 0 && layer < job.model().layers()) continue;

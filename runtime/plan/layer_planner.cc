@@ -146,7 +146,8 @@ SelectionShards selection_shards(const parallel::TokenLayout& layout, int outer,
                                  const parallel::AttentionSpec& spec) {
   const parallel::ShardPlan plan = parallel::make_shard_plan(layout, {1, outer, 1});
   const parallel::OuterShards keys = parallel::key_segments(layout, plan, 0, spec);
-  return {layout.block_offsets, plan.outer_blocks, keys.block_offsets, keys.blocks};
+  return {layout.block_offsets, plan.outer_blocks, keys.block_offsets, keys.blocks,
+          outer > 1 ? layout.prefix_blocks() : 0};
 }
 
 parallel::SelectedRows selected_rows(const SelectionCounts& counts, const SelectionShards& shards,

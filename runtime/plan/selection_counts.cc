@@ -59,10 +59,13 @@ SelectionCounts count_selection(const kernels::SegmentTable& whole, const Select
       for (int block = shards.query_blocks[rank]; block < shards.query_blocks[rank + 1]; ++block) {
         const auto queries =
             static_cast<double>(shards.query_offsets[block + 1] - shards.query_offsets[block]);
+        const bool moves = block >= shards.prefix_blocks;
         for (const int32_t id : whole.row(0, head, block)) {
           const int64_t rows = shards.segment_offsets[id + 1] - shards.segment_offsets[id];
-          counts.pairs_of(rank, owner_of[id], head) += queries * static_cast<double>(rows);
-          if (needed_by[id] == mark) continue;
+          const bool everywhere = id < shards.segments.front();
+          const int owner = everywhere && moves ? rank : owner_of[id];
+          counts.pairs_of(moves ? rank : owner, owner, head) += queries * static_cast<double>(rows);
+          if (everywhere || !moves || needed_by[id] == mark) continue;
           needed_by[id] = mark;
           counts.rows_of(rank, owner_of[id], head) += rows;
         }

@@ -15,7 +15,10 @@ struct SelectionShards {
   std::vector<int64_t> query_offsets;    // [blocks + 1] rows
   std::vector<int32_t> query_blocks;     // [ranks + 1] first block of each rank
   std::vector<int64_t> segment_offsets;  // [segments + 1] rows
-  std::vector<int32_t> segments;         // [ranks + 1] first segment of each rank
+  // [ranks + 1] first segment of each rank; those before the first rank's are on every rank
+  std::vector<int32_t> segments;
+  // The first query blocks, of the prefix, are attended with where the keys are.
+  int32_t prefix_blocks = 0;
 
   int ranks() const { return static_cast<int>(query_blocks.size()) - 1; }
   int64_t query_rows(int rank) const {
@@ -57,7 +60,8 @@ class SelectionCounts {
   std::vector<double> pairs_;
 };
 
-// Of sample 0 of a table over all query blocks and segments.
+// Of sample 0 of a table over all query blocks and segments. Pairs count where they are computed:
+// of prefix queries, at the owner of the keys, or on the first rank for keys that are everywhere.
 SelectionCounts count_selection(const kernels::SegmentTable& whole, const SelectionShards& shards);
 
 // Every query attends to every key.

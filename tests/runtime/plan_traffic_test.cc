@@ -61,7 +61,11 @@ struct Subject {
   const char* name;
   const char* attention;
   const char* precision;
+  std::vector<std::string> changes = {};
 };
+
+// Text before the video, in chunks of which the last is partial.
+const std::vector<std::string> kText = {"model { family: COGVIDEOX text_tokens: 67 }"};
 
 class PlannedTraffic : public ::testing::TestWithParam<Subject> {};
 
@@ -71,7 +75,7 @@ const config::LatentShape kShape{16, 5, 18, 22};
 
 TEST_P(PlannedTraffic, EqualsWhatIsCountedOnEveryMesh) {
   const std::string text = std::string(kModel) + GetParam().attention + GetParam().precision;
-  const config::LoadedJob loaded = config::parse_job(text, "job.txtpb", {}, {});
+  const config::LoadedJob loaded = config::parse_job(text, "job.txtpb", GetParam().changes, {});
   AttentionCase c;
   c.layout = token_layout_spec(loaded.job, kShape);
   c.batch = 1;
@@ -144,7 +148,18 @@ INSTANTIATE_TEST_SUITE_P(
         Subject{"Asa",
                 "attention { method: ASA block_tokens: 16 asa { samples: 8 global_width: 6 } } ",
                 ""},
-        Subject{"SlidingTile", "attention { method: SLIDING_TILE } ", ""}),
+        Subject{"SlidingTile", "attention { method: SLIDING_TILE } ", ""},
+        Subject{"DenseWithText", "", "", kText},
+        Subject{"VsaWithText", "attention { method: VSA vsa { sparsity { start: 0.8 } } } ", "",
+                kText},
+        Subject{"VsaBudgetWithText",
+                "attention { method: VSA domains: 12 max_coverage { start: 0.2 } "
+                "budget_head_group: 1 vsa { sparsity { start: 0.8 } } } ",
+                "", kText},
+        Subject{"AsaWithText",
+                "attention { method: ASA block_tokens: 16 asa { samples: 8 global_width: 6 } } ",
+                "", kText},
+        Subject{"SlidingTileWithText", "attention { method: SLIDING_TILE } ", "", kText}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace
