@@ -21,7 +21,8 @@ namespace sprocket::runtime {
 struct SelectionSource {
   std::string description;
   std::shared_ptr<const kernels::SegmentTable> table;  // null: of the two figures
-  // The same over blocks and before any budget, to compare block orders; null where it is unknown.
+  // The same over the video's blocks and before any budget, to compare block orders; null where it
+  // is unknown.
   std::shared_ptr<const kernels::SegmentTable> unbudgeted;
   double density = 1;
   double coverage = 1;

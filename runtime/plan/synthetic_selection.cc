@@ -75,4 +75,35 @@ kernels::SegmentTable synthetic_selection(const parallel::TokenLayout& layout, i
   return kernels::select_alone(*budget, *selection, problem.threads);
 }
 
+parallel::TokenLayout without_prefix(const parallel::TokenLayout& layout) {
+  parallel::TokenLayoutSpec spec = layout.spec;
+  spec.prefix.clear();
+  return parallel::make_token_layout(spec);
+}
+
+kernels::SegmentTable with_prefix(const kernels::SegmentTable& video, int prefix_blocks) {
+  kernels::SegmentTable whole;
+  whole.batch = video.batch;
+  whole.heads = video.heads;
+  whole.query_blocks = video.query_blocks + prefix_blocks;
+  whole.kv_blocks = video.kv_blocks + prefix_blocks;
+  whole.row_offsets = {0};
+  for (int sample = 0; sample < video.batch; ++sample) {
+    for (int head = 0; head < video.heads; ++head) {
+      for (int query = 0; query < whole.query_blocks; ++query) {
+        const bool prefix = query < prefix_blocks;
+        const int all = prefix ? whole.kv_blocks : prefix_blocks;
+        for (int32_t key = 0; key < all; ++key) whole.kv_block.push_back(key);
+        if (!prefix) {
+          for (const int32_t key : video.row(sample, head, query - prefix_blocks)) {
+            whole.kv_block.push_back(key + prefix_blocks);
+          }
+        }
+        whole.row_offsets.push_back(std::ssize(whole.kv_block));
+      }
+    }
+  }
+  return whole;
+}
+
 }  // namespace sprocket::runtime

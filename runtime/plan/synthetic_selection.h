@@ -32,4 +32,11 @@ kernels::SegmentTable synthetic_selection(const parallel::TokenLayout& layout, i
                                           const std::optional<kernels::DomainBudget>& budget,
                                           const SyntheticSpec& spec = {});
 
+// The video by itself.
+parallel::TokenLayout without_prefix(const parallel::TokenLayout& layout);
+
+// A selection of the video's blocks as one of the whole sequence: the prefix attends to everything,
+// and everything to the prefix.
+kernels::SegmentTable with_prefix(const kernels::SegmentTable& video, int prefix_blocks);
+
 }  // namespace sprocket::runtime

@@ -153,8 +153,9 @@ std::string run_plan(const config::LoadedJob& loaded, const config::LatentShape&
   std::string text = head_text(loaded, shape, shape_source, planner, step) + heading;
   text += candidates_text(candidates, planner.cluster(), report);
   if (const auto& table = planner.source().unbudgeted) {
-    text +=
-        '\n' + coverage_text(coverage_by_order(layout, *table, kLayoutRanks, kBudgets), kBudgets);
+    text += '\n' +
+            coverage_text(coverage_by_order(without_prefix(layout), *table, kLayoutRanks, kBudgets),
+                          kBudgets);
   }
   return text;
 }

@@ -99,7 +99,7 @@ SelectionSource selection_source(const config::Job& job, const parallel::TokenLa
   SelectionSource source;
   if (!options.file.empty()) {
     source.table = recorded(job, layout, spec, options.file);
-    if (spec.widths().size() == 1) source.unbudgeted = source.table;
+    if (spec.widths().size() == 1 && layout.prefix_blocks() == 0) source.unbudgeted = source.table;
     source.description = fmt::format("recorded in {}", options.file);
     return source;
   }
@@ -114,14 +114,9 @@ SelectionSource selection_source(const config::Job& job, const parallel::TokenLa
     source.description = "every pair";
     return source;
   }
-  if (layout.prefix_blocks() > 0) {
-    throw ConfigError(
-        "model.family: a selection in a sequence of text and video is not simulated; legal: "
-        "--density and --coverage together, or attention.method: DENSE");
-  }
   if (spec.method == MethodKind::kSlidingTile && !options.density) {
     source.table = sliding_tile(layout, spec, heads);
-    source.unbudgeted = source.table;
+    if (layout.prefix_blocks() == 0) source.unbudgeted = source.table;
     source.description = "the method's windows";
     return source;
   }
@@ -131,16 +126,19 @@ SelectionSource selection_source(const config::Job& job, const parallel::TokenLa
     source.description = "every pair";
     return source;
   }
-  const auto budget = parallel::domain_budget(layout, spec.budget);
+  const parallel::TokenLayout video = without_prefix(layout);
+  const auto budget = parallel::domain_budget(video, spec.budget);
   const auto make = [&](const std::optional<kernels::DomainBudget>& limit) {
     return std::make_shared<kernels::SegmentTable>(
-        synthetic_selection(layout, heads, density, limit, options.synthetic));
+        synthetic_selection(video, heads, density, limit, options.synthetic));
   };
   source.unbudgeted = make(std::nullopt);
-  source.table = std::make_shared<kernels::SegmentTable>(
-      with_segments(budget ? *make(budget) : *source.unbudgeted, layout, spec));
+  source.table = std::make_shared<kernels::SegmentTable>(with_segments(
+      with_prefix(budget ? *make(budget) : *source.unbudgeted, layout.prefix_blocks()), layout,
+      spec));
   source.description = fmt::format(
-      "synthetic, density {}, width {:g}{}", density.to_string(), options.synthetic.width,
+      "synthetic{}, density {}, width {:g}{}", layout.prefix_blocks() > 0 ? " in the video" : "",
+      density.to_string(), options.synthetic.width,
       budget ? fmt::format(", budget {} of {} domains", coverage_text(spec.budget),
                            layout.spec.domains)
              : "");

@@ -19,8 +19,8 @@ struct SelectionOptions {
 
 // In this order: the file; the two figures; for DENSE everything; for SLIDING_TILE its windows;
 // else a synthetic selection of the density given or of the method's own at `step`, under the job's
-// budget. Throws InputError when the file is not of this job's blocks and heads, ConfigError for
-// figures out of range.
+// budget; a text in the sequence attends to everything and is attended to. Throws InputError when
+// the file is not of this job's blocks and heads, ConfigError for figures out of range.
 SelectionSource selection_source(const config::Job& job, const parallel::TokenLayout& layout,
                                  int64_t step, const SelectionOptions& options);
 

@@ -351,6 +351,38 @@ TEST(SyntheticSelection, HasTheDensityAndStaysWithinTheBudget) {
   EXPECT_GT(count_selection(free, shards).coverage(shards), 0.3);
 }
 
+// With as many domains as ranks the shards of the video stay as they are.
+TEST(SyntheticSelection, MovesTheSameKeysBehindAText) {
+  const parallel::TokenLayout video = layout_of({8, 16, 24}, parallel::BlockOrder::kKd, 4);
+  parallel::TokenLayoutSpec spec = video.spec;
+  spec.prefix = {67};
+  const parallel::TokenLayout layout = parallel::make_token_layout(spec);
+  ASSERT_EQ(layout.prefix_blocks(), 2);
+  EXPECT_EQ(without_prefix(layout).raster_index, video.raster_index);
+  const auto table = synthetic_selection(video, 2, Decimal::parse("0.125"), std::nullopt);
+  const auto whole = with_prefix(table, layout.prefix_blocks());
+  EXPECT_EQ(whole.row(0, 1, 1).size(), static_cast<size_t>(layout.blocks()));
+  EXPECT_EQ(whole.row(0, 1, 2).size(), table.row(0, 1, 0).size() + 2);
+  EXPECT_EQ(whole.row(0, 1, 2)[1], 1);
+  EXPECT_EQ(whole.row(0, 1, 2).back(), table.row(0, 1, 0).back() + 2);
+  const SelectionShards alone = selection_shards(video, 4, {}),
+                        shards = selection_shards(layout, 4, {});
+  const SelectionCounts moved = count_selection(table, alone),
+                        found = count_selection(whole, shards);
+  for (int rank = 0; rank < 4; ++rank) {
+    for (int owner = 0; owner < 4; ++owner) {
+      if (owner == rank) continue;
+      EXPECT_EQ(found.rows(rank, owner, 0, 2), moved.rows(rank, owner, 0, 2));
+      EXPECT_EQ(found.pairs(rank, owner, 0, 2), moved.pairs(rank, owner, 0, 2));
+    }
+  }
+  // Every token of the text with all, and all of the video with the text.
+  const double text = 67, all = static_cast<double>(layout.tokens());
+  const double in_video =
+      count_selection(table, alone).density(alone) * (all - text) * (all - text);
+  EXPECT_NEAR(found.density(shards) * all * all, in_video + text * all + (all - text) * text, 1e-6);
+}
+
 TEST(SyntheticSelection, NarrowIsMoreLocal) {
   const parallel::TokenLayout layout = layout_of({8, 16, 24}, parallel::BlockOrder::kKd);
   const SelectionShards shards = selection_shards(layout, 4, {});
