@@ -1,5 +1,6 @@
 #include "runtime/distill/distiller.h"
 
+#include <array>
 #include <cmath>
 
 #include <ATen/TensorOperators.h>
@@ -46,24 +47,26 @@ std::vector<PhaseOutcome> Distiller::step(
   const std::vector<PhaseSpec> phases = recipe_->phases(step);
   for (size_t phase = 0; phase < phases.size(); ++phase) {
     const int64_t start = monotonic_ns();
-    const double loss = gradients(phase, phases[phase], scenes, after_pass);
-    outcomes.push_back(update(phases[phase], step, loss));
+    const Means means = gradients(phase, phases[phase], scenes, after_pass);
+    outcomes.push_back(update(phases[phase], step, means));
     outcomes.back().seconds = 1e-9 * static_cast<double>(monotonic_ns() - start);
   }
   return outcomes;
 }
 
-// Of this rank's samples, their share of the step's mean.
-double Distiller::gradients(size_t phase, const PhaseSpec& spec, std::span<Scene> scenes,
-                            const std::function<void(config::NetworkRole)>& after_pass) {
+Distiller::Means Distiller::gradients(size_t phase, const PhaseSpec& spec, std::span<Scene> scenes,
+                                      const std::function<void(config::NetworkRole)>& after_pass) {
   trained(spec.trained).parameters.zero_gradients();
-  double sum = 0;
+  Means means;
   for (Scene& scene : scenes) {
     const at::AutoGradMode with_graph(true);
-    const at::Tensor loss =
-        recipe_->loss(phase, networks_, scene) *
-        (static_cast<double>(scene.batch()) / static_cast<double>(options_.global_batch));
-    sum += loss.item<double>();
+    const double share =
+        static_cast<double>(scene.batch()) / static_cast<double>(options_.global_batch);
+    scene.score_gap.reset();
+    const at::Tensor loss = recipe_->loss(phase, networks_, scene) * share;
+    means.loss += loss.item<double>();
+    means.has_gap = scene.score_gap.has_value();
+    means.score_gap += share * scene.score_gap.value_or(0);
     {
       const PhaseScope backward(options_.timeline, Phase::kBackward);
       loss.backward();
@@ -71,15 +74,18 @@ double Distiller::gradients(size_t phase, const PhaseSpec& spec, std::span<Scene
     network(spec.trained).end_backward();
     if (after_pass) after_pass(spec.trained);
   }
-  return sum;
+  return means;
 }
 
-PhaseOutcome Distiller::update(const PhaseSpec& spec, int64_t step, double loss) {
+PhaseOutcome Distiller::update(const PhaseSpec& spec, int64_t step, const Means& own_means) {
   const TrainedNetwork& own = trained(spec.trained);
   PhaseOutcome outcome;
   outcome.name = spec.name;
-  replicas_.all_reduce(comm::Buffer::of(std::span(&loss, 1)), comm::ReduceOp::kSum).wait_host();
-  outcome.loss = loss;
+  std::array<double, 2> means = {own_means.loss, own_means.score_gap};
+  replicas_.all_reduce(comm::Buffer::of(std::span<double>(means)), comm::ReduceOp::kSum)
+      .wait_host();
+  outcome.loss = means[0];
+  if (own_means.has_gap) outcome.score_gap = means[1];
   const PhaseScope phase(options_.timeline, Phase::kOptimizer);
   sum_gradients(own.parameters, world_);
   const Timeline::Scope scope(options_.timeline, Activity::kCompute, "optimizer",

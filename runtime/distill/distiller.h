@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,9 +32,10 @@ struct PhaseOutcome {
   double loss = 0;           // mean over the samples of the step; the same on all ranks
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
-  double seconds = 0;    // of this rank
-  bool finite = true;    // loss and gradient; otherwise nothing was updated
-  bool outlier = false;  // the loss was above PhaseSpec::skip_above: nothing was updated
+  std::optional<double> score_gap;  // as loss, of a phase that has one
+  double seconds = 0;               // of this rank
+  bool finite = true;               // loss and gradient; otherwise nothing was updated
+  bool outlier = false;             // the loss was above PhaseSpec::skip_above: nothing was updated
   bool updated() const { return finite && !outlier; }
 };
 
@@ -59,9 +61,14 @@ class Distiller {
  private:
   Denoiser& network(config::NetworkRole role) const;
   const TrainedNetwork& trained(config::NetworkRole role) const;
-  double gradients(size_t phase, const PhaseSpec& spec, std::span<Scene> scenes,
-                   const std::function<void(config::NetworkRole)>& after_pass);
-  PhaseOutcome update(const PhaseSpec& spec, int64_t step, double loss);
+  // This rank's samples' shares of the step's means.
+  struct Means {
+    double loss = 0, score_gap = 0;
+    bool has_gap = false;
+  };
+  Means gradients(size_t phase, const PhaseSpec& spec, std::span<Scene> scenes,
+                  const std::function<void(config::NetworkRole)>& after_pass);
+  PhaseOutcome update(const PhaseSpec& spec, int64_t step, const Means& own_means);
 
   const Networks networks_;
   const std::unique_ptr<Recipe> recipe_;

@@ -105,6 +105,7 @@ at::Tensor Dmd2::student_loss(const Networks& networks, Scene& scene) const {
       diffusion.x0(x_s, guided(networks.teacher, x_s, timesteps, scene, guidance_), levels);
   const at::Tensor fake =
       diffusion.x0(x_s, predicted(networks.fake_score, x_s, timesteps, scene), levels);
+  scene.score_gap = (real - fake).abs().mean().item<double>();
   const at::Tensor distance = sample_mean((x.detach() - real).abs());
   std::vector<int64_t> shape(x.dim(), 1);
   shape[0] = x.size(0);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -62,6 +63,9 @@ class Scene {
 
   // What a recipe keeps from one phase of the step to the next.
   std::vector<at::Tensor> kept;
+  // Mean distance of the teacher's clean video from the fake score's, where the student was led by
+  // it: set by the student's phase.
+  std::optional<double> score_gap;
 
  private:
   uint64_t seed_;

@@ -134,6 +134,7 @@ at::Tensor Tdm::student_loss(const Networks& networks, Scene& scene) const {
       diffusion.x0(s.x_at, guided(networks.teacher, s.x_at, s.at, scene, guidance_), s.at_level);
   const at::Tensor fake =
       diffusion.x0(s.x_at, predicted(networks.fake_score, s.x_at, s.at, scene), s.at_level);
+  scene.score_gap = (real - fake).abs().mean().item<double>();
   const at::Tensor led = y.detach() + real - fake;
   const double c =
       kHuber * std::sqrt(static_cast<double>(scene.elements()) / options_.huber_elements());

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -37,12 +38,20 @@ namespace fs = std::filesystem;
 using config::NetworkRole;
 using nlohmann::json;
 
-// Of the network's last evaluation.
-double mean_density(const Network& network) {
+// Of the network's last evaluation, over its layers.
+double mean_of(const Network& network, double parallel::AttentionStatistics::*what) {
   double sum = 0;
-  for (const parallel::AttentionSlot& slot : network.slots()) sum += slot.statistics.density;
+  for (const parallel::AttentionSlot& slot : network.slots()) sum += slot.statistics.*what;
   return sum / static_cast<double>(network.slots().size());
 }
+double mean_density(const Network& network) {
+  return mean_of(network, &parallel::AttentionStatistics::density);
+}
+
+// Of the evaluations with a backward: the student's, then the fake score's.
+struct SelectionMeans {
+  std::array<double, 2> density = {}, coverage = {};
+};
 
 class DistillJob {
  public:
@@ -263,18 +272,22 @@ class DistillJob {
     for (const auto& [role, network] : roles()) network->denoiser().begin_step(step);
     std::vector<Scene> scenes;
     run_on_all(world_, [&] { scenes = load_scenes(step); });
-    std::vector<double> density(2);
+    SelectionMeans selection;
     const std::vector<PhaseOutcome> phases = distiller_->step(step, scenes, [&](NetworkRole role) {
       const bool is_student = role == NetworkRole::kStudent;
       const Network& network = is_student ? student().network() : fake_score_->network();
-      density[is_student ? 0 : 1] += mean_density(network) / std::ssize(scenes);
+      const size_t number = is_student ? 0 : 1;
+      const double share = 1 / static_cast<double>(scenes.size());
+      selection.density[number] += share * mean_density(network);
+      selection.coverage[number] +=
+          share * mean_of(network, &parallel::AttentionStatistics::coverage);
       if (is_student) {
         collector_->collect(network.slots());
       } else {
         collector_->collect({});
       }
     });
-    const bool stop = stop_requested(density);
+    const bool stop = stop_requested(selection);
     const profile::StepParts times = collector_->end_step();
     state_.set_step(step + 1);
     result_.steps.push_back(phases);
@@ -285,7 +298,7 @@ class DistillJob {
     if (options_.profile_only) {
       if (stop) result_.exit_code = ExitCode::kInterrupted;
     } else {
-      log(phases, density, times);
+      log(phases, selection, times);
     }
     if (profile_->full()) finish_window();
     if (!options_.profile_only) after_step(stop);
@@ -309,12 +322,17 @@ class DistillJob {
     return sum;
   }
 
-  // Of any rank; makes `density` the mean of all ranks.
-  bool stop_requested(std::vector<double>& density) {
-    std::vector<double> values = density;
-    values.push_back(options_.stop && options_.stop->load() ? 1 : 0);
-    world_.all_reduce(comm::Buffer::of(std::span(values)), comm::ReduceOp::kSum).wait_host();
-    for (size_t i = 0; i < density.size(); ++i) density[i] = values[i] / world_.size();
+  // Of any rank; makes `selection` the mean of all ranks.
+  bool stop_requested(SelectionMeans& selection) {
+    std::array<double, 5> values = {selection.density[0], selection.density[1],
+                                    selection.coverage[0], selection.coverage[1],
+                                    options_.stop && options_.stop->load() ? 1.0 : 0.0};
+    world_.all_reduce(comm::Buffer::of(std::span<double>(values)), comm::ReduceOp::kSum)
+        .wait_host();
+    for (size_t i = 0; i < 2; ++i) {
+      selection.density[i] = values[i] / world_.size();
+      selection.coverage[i] = values[2 + i] / world_.size();
+    }
     return values.back() > 0;
   }
 
@@ -358,7 +376,7 @@ class DistillJob {
                     state_.step(), not_finite, state_.skipped_in_a_row()));
   }
 
-  void log(const std::vector<PhaseOutcome>& phases, const std::vector<double>& density,
+  void log(const std::vector<PhaseOutcome>& phases, const SelectionMeans& selection,
            const profile::StepParts& times) {
     if (!first()) return;
     const double seconds = 1e-9 * static_cast<double>(times.wall_ns);
@@ -375,7 +393,10 @@ class DistillJob {
       // JSON has no infinities.
       if (std::isfinite(phase.loss)) own["loss"] = phase.loss;
       if (std::isfinite(phase.gradient_norm)) own["grad_norm"] = phase.gradient_norm;
-      own["density"] = density[phase.name == "student" ? 0 : 1];
+      if (phase.score_gap && std::isfinite(*phase.score_gap)) own["score_gap"] = *phase.score_gap;
+      const size_t number = phase.name == "student" ? 0 : 1;
+      own["density"] = selection.density[number];
+      own["coverage"] = selection.coverage[number];
       text += fmt::format("{}{} {:.4f}", text.empty() ? "" : "  ", phase.name, phase.loss);
     }
     for (const auto& [role, network] : roles()) {

@@ -170,7 +170,11 @@ TEST_F(DistillJobTest, MetricsHaveBothNetworks) {
       EXPECT_GT(metrics.at(network).at("loss").get<double>(), 0);
       EXPECT_GT(metrics.at(network).at("grad_norm").get<double>(), 0);
       EXPECT_NEAR(metrics.at(network).at("density").get<double>(), 0.5, 0.1);
+      EXPECT_GT(metrics.at(network).at("coverage").get<double>(), 0);
+      EXPECT_LE(metrics.at(network).at("coverage").get<double>(), 1);
     }
+    EXPECT_GT(metrics.at("student").at("score_gap").get<double>(), 0);
+    EXPECT_FALSE(metrics.at("fake_score").contains("score_gap"));
     // A loss and its gradient for each sample of the two; everything else without.
     for (const char* network : {"student", "fake_score"}) {
       EXPECT_EQ(metrics.at("evaluations").at(network).at("with_graph"), 2);

@@ -182,6 +182,28 @@ class TdmLoss : public ::testing::TestWithParam<Case> {
     return sum / (kBatch * kElements);
   }
 
+  // Clean videos that the guided teacher and the fake score see at x_t.
+  struct Scores {
+    double real, fake;
+  };
+  Scores scores(const Point& p, int64_t lane) const {
+    const Reading at = read(p.t);
+    const double empty = kTeacher.at(p.x_t, p.t, 0), text = kTeacher.at(p.x_t, p.t, kWords[lane]);
+    return {at.x0(p.x_t, empty + kGuidance * (text - empty)),
+            at.x0(p.x_t, kFake.at(p.x_t, p.t, kWords[lane]))};
+  }
+
+  double score_gap(const Scene& scene) const {
+    double sum = 0;
+    for (int64_t lane = 0; lane < kBatch; ++lane) {
+      for (int64_t e = 0; e < kElements; ++e) {
+        const auto [real, fake] = scores(point(scene, lane, e, 72, kStudent), lane);
+        sum += std::abs(real - fake);
+      }
+    }
+    return sum / (kBatch * kElements);
+  }
+
   double student_loss(const Scene& scene, const Line& student) const {
     const double c = 1e-3 * std::sqrt(kElements / 16384.0);
     double sum = 0;
@@ -190,11 +212,7 @@ class TdmLoss : public ::testing::TestWithParam<Case> {
       for (int64_t e = 0; e < kElements; ++e) {
         const Point fixed = point(scene, lane, e, 72, kStudent),
                     moving = point(scene, lane, e, 72, student);
-        const Reading at = read(fixed.t);
-        const double empty = kTeacher.at(fixed.x_t, fixed.t, 0),
-                     text = kTeacher.at(fixed.x_t, fixed.t, kWords[lane]);
-        const double real = at.x0(fixed.x_t, empty + kGuidance * (text - empty));
-        const double fake = at.x0(fixed.x_t, kFake.at(fixed.x_t, fixed.t, kWords[lane]));
+        const auto [real, fake] = scores(fixed, lane);
         const double y = GetParam().original ? moving.x_mid : moving.x0;
         const double led = (GetParam().original ? fixed.x_mid : fixed.x0) + real - fake;
         lane_sum += std::sqrt(std::pow(y - led, 2) + c * c) - c;
@@ -246,6 +264,8 @@ TEST_P(TdmLoss, OfTheStudent) {
     const at::Tensor loss = recipe.loss(1, networks, scene);
     expect_equal(reference([&](const Line& line) { return student_loss(scene, line); }), loss,
                  student.a());
+    const double gap = score_gap(scene);
+    EXPECT_NEAR(scene.score_gap.value_or(0), gap, 1e-12 * std::max(1.0, gap));
     EXPECT_FALSE(fake.a().grad().defined());
     EXPECT_FALSE(teacher.a().grad().defined());
   }
