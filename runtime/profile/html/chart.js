@@ -69,7 +69,7 @@ function stacked_bars(parent, name, {categories, axis_name, unit, parts, line, t
     return bars();
   });
   function bars() { return {
-    legend: legend(), grid: {left: 8, right: 10, top: 54, bottom: categories.length > zoom_from ? 62 : 34, containLabel: true},
+    legend: legend(), grid: {left: 8, right: 10, top: 62, bottom: categories.length > zoom_from ? 62 : 34, containLabel: true},
     xAxis: category_axis(places.map((i) => categories[i]), axis_name), yAxis: value_axis('', {axisLabel: {formatter: (v) => `${tick(v)} ${unit}`}}),
     dataZoom: category_zoom(categories.length),
     tooltip: tooltip((points) => tip(title(places[points[0].dataIndex]), points.map((p) => [p.color, p.seriesName, show(p.value)])),

@@ -41,10 +41,10 @@ function group_chart(part, operations) {
   part.append(box);
   const label = (row) => `${row.group}   ${row.op}, ${row.phase}`;
   chart(box, 'Transfer and wait by group of ranks and operation', 60 + 27 * rows.length, () => ({
-    legend: legend(), grid: {left: 232, right: 30, top: 32, bottom: 26},
+    legend: legend(), grid: {left: 252, right: 30, top: 32, bottom: 26},
     xAxis: value_axis('', {axisLabel: {formatter: (v) => `${tick(v)} ms`}}), yAxis: category_axis(rows.map(label), '', {inverse: true, axisLabel: {
       formatter: (_, i) => `{group|${rows[i].group}}{what|${rows[i].op}, ${rows[i].phase}}`,
-      rich: {group: {width: 78, align: 'left', color: colours.soft, fontSize: 12}, what: {width: 140, align: 'left', color: colours.ink, fontSize: 12}}}}),
+      rich: {group: {width: 78, align: 'left', color: colours.soft, fontSize: 12}, what: {width: 160, align: 'left', color: colours.ink, fontSize: 12}}}}),
     tooltip: tooltip((points) => {
       const row = rows[points[0].dataIndex];
       return tip(label(row), [...points.map((p) => [p.color, p.seriesName, time_text(p.value)]), [undefined, 'payload', bytes_text(row.payload_bytes)]],
