@@ -182,9 +182,10 @@ TEST(Blame, ASlowLinkBehindBuffersIsNoLateness) {
 
 // Rank 1's messages arrive last because it came last.
 TEST(Blame, LatenessIsNoSlowLink) {
-  const auto blame = blame_of(window([](SyntheticWindow& w, int, int layer, int rank) {
+  const SyntheticWindow w = window([](SyntheticWindow& w, int, int layer, int rank) {
     if (rank == 1) w.compute(rank, layer, 3 * kMs);
-  }));
+  });
+  const auto blame = blame_of(w);
   ASSERT_TRUE(blame);
   EXPECT_EQ(blame->rank, 1);
   EXPECT_EQ(blame->cause, Cause::kCompute);
@@ -192,6 +193,8 @@ TEST(Blame, LatenessIsNoSlowLink) {
   EXPECT_EQ(blame->last_layer, kLayers - 1);
   EXPECT_DOUBLE_EQ(blame->factor, 1.3);
   EXPECT_DOUBLE_EQ(blame->waited_share, 3.0 * 18 / (4 * 86));
+  EXPECT_EQ(w.sums().ranks[1].last_ns, kSteps * kLayers * 3 * kMs);
+  EXPECT_EQ(w.sums().ranks[1].link_ns, 0);
 }
 
 // In a ring only the next rank waits for the slow one; the others' operations are as short as its
@@ -208,6 +211,9 @@ TEST(Blame, ARingWaitsForTheRankBefore) {
   EXPECT_EQ(blame->rank, 2);
   EXPECT_EQ(blame->cause, Cause::kCompute);
   EXPECT_DOUBLE_EQ(blame->excess_ms, 10);
+  for (const int rank : w.ranks()) {
+    EXPECT_EQ(w.sums().ranks[rank].held_up_ns, rank == 2 ? kSteps * 10 * kMs : 0) << rank;
+  }
 }
 
 // Another rank works more, by less than the link takes.
