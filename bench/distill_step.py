@@ -21,7 +21,7 @@ attention {{ method: DENSE }}
 data {{ path: "{data}" }}
 training {{ steps: {steps} {lora} optimizer {{ learning_rate: 1e-5 }} }}
 sampling {{ guidance: 1 }}
-output {{ log_interval: 1 }}
+output {{ directory: "{folder}" log_interval: 1 }}
 profile {{ steps: 0 }}
 """
 DISTILLATION = 'distillation {{ teacher {{ weights: "{weights}" }} guidance: 1 tdm {{ segments: 4 skip_above: 0 }} }}'
@@ -55,7 +55,7 @@ def main():
 
 def measure(arguments, folder):
     fields = {"dim": arguments.dim, "heads": arguments.heads, "layers": arguments.layers, "ffn": arguments.ffn,
-              "data": arguments.data, "steps": arguments.steps}
+              "data": arguments.data, "steps": arguments.steps, "folder": folder / "run"}
     weights = folder / "weights"
     plain, trained = folder / "plain.txtpb", folder / "trained.txtpb"
     plain.write_text(JOB.format(lora="", **fields))
@@ -64,7 +64,7 @@ def measure(arguments, folder):
 
     def run(*command):
         subprocess.run(["mpirun", "--oversubscribe", "-np", str(arguments.ranks), arguments.sprocket, *map(str, command)],
-                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def metrics(run_folder):
         lines = (run_folder / "metrics.jsonl").read_text().splitlines()
