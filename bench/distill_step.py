@@ -79,8 +79,9 @@ def measure(arguments, folder):
         made = metrics(own / "train")
         passes.append(statistics.median(step["step_seconds"] for step in made))
         peaks["train"] = max([peaks["train"]] + [step["memory_peak_bytes"] for step in made])
-        run("profile", "--config", plain, "--job", "sample", "--resume", weights, "--steps", arguments.steps, "--warmup", WARM_UP,
-            "--output", own / "sample")
+        # With the adapters, if there are any: two of the three networks have them.
+        run("profile", "--config", trained, "--set", f'model.weights: "{weights}"', "--job", "sample", "--resume", own / "train",
+            "--steps", arguments.steps, "--warmup", WARM_UP, "--output", own / "sample")
         profile = json.loads((own / "sample" / "profile.json").read_text())
         evaluations.append(statistics.median(profile["step"]["each_seconds"]))
         run("distill", "--config", trained, "--set", DISTILLATION.format(weights=weights), "--output", own / "distill")
