@@ -40,11 +40,11 @@ class Delays {
     return span.end - span.begin - compute_[member.rank_step].length_within(span);
   }
   void late(const OperationMember& member, const OperationMember& by, Span span) {
-    late_[{by.rank_step, member.rank_step}].push_back(span);
-    last(member, by, span);
+    keep(late_, member, by, span);
+    keep(all_, member, by, span);
   }
   void last(const OperationMember& member, const OperationMember& by, Span span) {
-    all_[{by.rank_step, member.rank_step}].push_back(span);
+    keep(all_, member, by, span);
   }
   void sum_up(std::span<RankSums> rank_sums) {
     sum_up(all_, &RankSums::held_up_ns, rank_sums);
@@ -52,17 +52,31 @@ class Delays {
   }
 
  private:
-  using Spans = std::map<std::pair<int, int>, std::vector<Span>>;
+  struct Delay {
+    int by, of;  // RankStep indices: who is waited for, who waits
+    Span span;
+  };
+  // A flat list, sorted once: ten million operations pass through here.
+  static void keep(std::vector<Delay>& delays, const OperationMember& of, const OperationMember& by,
+                   Span span) {
+    if (span.begin < span.end) delays.push_back({by.rank_step, of.rank_step, span});
+  }
   // Operations may be in flight at once: a moment counts once.
-  void sum_up(Spans& spans, int64_t RankSums::*sum, std::span<RankSums> rank_sums) {
-    for (auto& [ranks, of_ranks] : spans) {
-      rank_sums[ranks.first].*sum +=
-          subtract(IntervalSet(std::move(of_ranks)), compute_[ranks.second]).length();
+  void sum_up(std::vector<Delay>& delays, int64_t RankSums::*sum, std::span<RankSums> rank_sums) {
+    const auto ranks = [](const Delay& delay) { return std::pair(delay.by, delay.of); };
+    std::ranges::sort(delays, {}, ranks);
+    for (auto first = delays.begin(); first != delays.end();) {
+      const auto last = std::ranges::upper_bound(first, delays.end(), ranks(*first), {}, ranks);
+      std::vector<Span> spans;
+      for (const Delay& delay : std::ranges::subrange(first, last)) spans.push_back(delay.span);
+      rank_sums[first->by].*sum +=
+          subtract(IntervalSet(std::move(spans)), compute_[first->of]).length();
+      first = last;
     }
   }
 
   std::span<const IntervalSet> compute_;
-  Spans late_, all_;
+  std::vector<Delay> late_, all_;
 };
 
 void blame_late_ranks(const MatchedOperation& operation, std::span<RankSums> rank_sums,
