@@ -1,6 +1,13 @@
 # Tests of device code. In builds with CUDA.
 add_custom_target(device_tests)
 
+# Of the libraries that others bring along only what is used: a pack for another machine is made of such programs.
+# libstdc++ comes first, because mold takes what is a template's from whoever has it first: from a member of an
+# archive, with all that this member brings along, if that is before libstdc++.
+function(sprocket_links_for_a_pack name)
+  target_link_options(${name} PRIVATE -Wl,--as-needed -lstdc++)
+endfunction()
+
 # sprocket_device_test(NAME [SIMULATED_ONLY | GPU_ONLY] [ARCHITECTURE 80|90a] [CAPABILITIES 8.0 9.0] [SEEDS n …]
 #                      [TIMEOUT s] SOURCES a_device_test.cc … LIBS a_cuda_library …)
 #   One GoogleTest binary over the shared CUDA runtime, with .cu sources (compiled for ARCHITECTURE, default
@@ -27,8 +34,7 @@ function(sprocket_device_test name)
     "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${SPROCKET_WERROR}>>:-Werror=all-warnings>")
   target_link_libraries(${name} PRIVATE sprocket_options ${arg_LIBS} CUDA::cudart GTest::gtest GTest::gmock
                                         GTest::gtest_main)
-  # Of the libraries that others bring along only what is used: a pack for another machine is made of them.
-  target_link_options(${name} PRIVATE -Wl,--as-needed)
+  sprocket_links_for_a_pack(${name})
   add_dependencies(${name} cuda_simulator)
   add_dependencies(device_tests ${name})
   if(arg_GPU_ONLY)
