@@ -1,13 +1,6 @@
 # Tests of device code. In builds with CUDA.
 add_custom_target(device_tests)
 
-# Of the libraries that others bring along only what is used: a pack for another machine is made of such programs.
-# libstdc++ comes first, because mold takes what is a template's from whoever has it first: from a member of an
-# archive, with all that this member brings along, if that is before libstdc++.
-function(sprocket_links_for_a_pack name)
-  target_link_options(${name} PRIVATE -Wl,--as-needed -lstdc++)
-endfunction()
-
 # sprocket_device_test(NAME [SIMULATED_ONLY | GPU_ONLY] [ARCHITECTURE 80|90a] [CAPABILITIES 8.0 9.0] [SEEDS n …]
 #                      [TIMEOUT s] SOURCES a_device_test.cc … LIBS a_cuda_library …)
 #   One GoogleTest binary over the shared CUDA runtime, with .cu sources (compiled for ARCHITECTURE, default
