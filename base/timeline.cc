@@ -32,6 +32,14 @@ const char* name_of(Phase phase) {
       return "teacher";
     case Phase::kFakeScore:
       return "fake_score";
+    case Phase::kFakeScoreForward:
+      return "fake_score_forward";
+    case Phase::kFakeScoreBackward:
+      return "fake_score_backward";
+    case Phase::kFakeScoreRecompute:
+      return "fake_score_recompute";
+    case Phase::kFakeScoreOptimizer:
+      return "fake_score_optimizer";
   }
   return "?";
 }
@@ -171,12 +179,41 @@ Timeline::Scope::~Scope() {
   if (timeline_) timeline_->leave();
 }
 
+namespace {
+
+Phase of_fake_score(Phase phase) {
+  switch (phase) {
+    case Phase::kForward:
+      return Phase::kFakeScoreForward;
+    case Phase::kBackward:
+      return Phase::kFakeScoreBackward;
+    case Phase::kRecompute:
+      return Phase::kFakeScoreRecompute;
+    case Phase::kOptimizer:
+      return Phase::kFakeScoreOptimizer;
+    default:
+      return phase;
+  }
+}
+
+}  // namespace
+
 PhaseScope::PhaseScope(Timeline* timeline, Phase phase) : timeline_(timeline) {
-  if (timeline_) former_ = std::exchange(timeline_->position.phase, phase);
+  if (!timeline_) return;
+  former_ = std::exchange(timeline_->position.phase,
+                          timeline_->trains_fake_score ? of_fake_score(phase) : phase);
 }
 
 PhaseScope::~PhaseScope() {
   if (timeline_) timeline_->position.phase = former_;
+}
+
+FakeScoreScope::FakeScoreScope(Timeline* timeline) : timeline_(timeline) {
+  if (timeline_) timeline_->trains_fake_score = true;
+}
+
+FakeScoreScope::~FakeScoreScope() {
+  if (timeline_) timeline_->trains_fake_score = false;
 }
 
 LayerScope::LayerScope(Timeline* timeline, int layer) : timeline_(timeline) {

@@ -36,9 +36,14 @@ enum class Phase : uint8_t {
   // Evaluations without a backward, of a distillation's networks.
   kStudent,
   kTeacher,
-  kFakeScore
+  kFakeScore,
+  // The same as the job's own network's, while a distillation's fake score learns.
+  kFakeScoreForward,
+  kFakeScoreBackward,
+  kFakeScoreRecompute,
+  kFakeScoreOptimizer
 };
-inline constexpr int kPhases = 9;
+inline constexpr int kPhases = 13;
 const char* name_of(Phase phase);
 
 enum class Activity : uint8_t {
@@ -84,6 +89,8 @@ class Timeline {
  public:
   // Position is kept whether or not intervals are recorded: communicators read it.
   Position position;
+  // Set by FakeScoreScope.
+  bool trains_fake_score = false;
 
   // A scope that is open when recording is turned on counts from its beginning on the host; on a
   // device, which was not asked then, from where a scope inside it closes.
@@ -171,6 +178,18 @@ class PhaseScope {
  private:
   Timeline* timeline_;
   Phase former_ = Phase::kOther;
+};
+
+// While it lives, forward, backward, recompute and optimizer are the fake score's.
+class FakeScoreScope {
+ public:
+  explicit FakeScoreScope(Timeline* timeline);
+  ~FakeScoreScope();
+  FakeScoreScope(const FakeScoreScope&) = delete;
+  FakeScoreScope& operator=(const FakeScoreScope&) = delete;
+
+ private:
+  Timeline* timeline_;
 };
 
 class LayerScope {

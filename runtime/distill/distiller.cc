@@ -47,6 +47,10 @@ std::vector<PhaseOutcome> Distiller::step(
   const std::vector<PhaseSpec> phases = recipe_->phases(step);
   for (size_t phase = 0; phase < phases.size(); ++phase) {
     const int64_t start = monotonic_ns();
+    std::optional<FakeScoreScope> fake_score;
+    if (phases[phase].trained == config::NetworkRole::kFakeScore) {
+      fake_score.emplace(options_.timeline);
+    }
     const Means means = gradients(phase, phases[phase], scenes, after_pass);
     outcomes.push_back(update(phases[phase], step, means));
     outcomes.back().seconds = 1e-9 * static_cast<double>(monotonic_ns() - start);

@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
+#include "base/timeline.h"
 
 namespace sprocket::runtime {
 namespace {
@@ -38,7 +39,10 @@ Sum sum_of(const Report& report, std::optional<double> KernelRow::*work,
   return sum;
 }
 
-bool is_backward(const KernelRow& kernel) { return kernel.phase == "backward"; }
+bool is_backward(const KernelRow& kernel) {
+  return kernel.phase == name_of(Phase::kBackward) ||
+         kernel.phase == name_of(Phase::kFakeScoreBackward);
+}
 
 class Measurement {
  public:

@@ -98,6 +98,24 @@ TEST(TimelineTest, IntervalsCarryTheirPosition) {
   EXPECT_EQ(intervals[1].position.phase, Phase::kRecompute);
 }
 
+TEST(TimelineTest, WhatTheFakeScoreLearnsByHasPhasesOfItsOwn) {
+  Timeline timeline;
+  const auto phase_in = [&](Phase phase) {
+    const PhaseScope scope(&timeline, phase);
+    return timeline.position.phase;
+  };
+  {
+    const FakeScoreScope scope(&timeline);
+    EXPECT_EQ(phase_in(Phase::kForward), Phase::kFakeScoreForward);
+    EXPECT_EQ(phase_in(Phase::kBackward), Phase::kFakeScoreBackward);
+    EXPECT_EQ(phase_in(Phase::kRecompute), Phase::kFakeScoreRecompute);
+    EXPECT_EQ(phase_in(Phase::kOptimizer), Phase::kFakeScoreOptimizer);
+    EXPECT_EQ(phase_in(Phase::kTeacher), Phase::kTeacher);
+  }
+  EXPECT_EQ(phase_in(Phase::kBackward), Phase::kBackward);
+  const FakeScoreScope nothing(nullptr);
+}
+
 TEST(TimelineTest, WorkIsCountedOnceWhereTheScopeCloses) {
   Timeline timeline;
   timeline.set_recording(true);

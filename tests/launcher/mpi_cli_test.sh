@@ -82,6 +82,10 @@ expect 0 "saved $folder/student/step_00000002" distill "${distill[@]}" --output 
 expect 0 'Communication against compute' profile --job distill "${distill[@]}" --steps 2 --warmup 1 \
   --output "$folder/distill_profile"
 grep -q '"kind": *"distill"' "$folder/distill_profile/profile.json"
+# Evaluations, and what each of the two trained networks learns by.
+for phase in student teacher fake_score {,fake_score_}{forward,backward,optimizer}; do
+  grep -q "\"phase\": *\"$phase\"" "$folder/distill_profile/profile.json" || { echo "no phase $phase"; exit 1; }
+done
 
 # The other family of models: the text in the sequence, v-prediction.
 cogvideox=("${config[@]}" "${tiny[@]}"

@@ -43,7 +43,7 @@ const DEFINITIONS = {
   'tokens': 'Tokens that the rank held of the step\'s samples.',
   'group': 'The ranks that operate together: world (all), dp (replicas), sp (one sample\'s ranks), sp.outer (ring, all-gather or selected exchange), sp.ulysses. [1] is the second group of its kind.',
   'operation': 'What the members of a group do together.',
-  'phase': 'The part of the step that called: forward, backward, recompute, optimizer, sample, other.',
+  'phase': 'The part of the step that called: forward, backward, recompute, optimizer, sample, other. Of a distillation: student, teacher, fake_score for evaluations without a backward; forward, backward, recompute, optimizer of the student; the same after fake_score_ of the fake score.',
   'layer': 'Number of the transformer block, from 0.',
   'sequence': 'Number of the operation in its group, by which members\' records are matched.',
   'took': 'The longest of the members\' durations.',
