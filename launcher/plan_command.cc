@@ -90,6 +90,10 @@ ExitCode plan(const PlanFlags& flags) {
   const config::Cluster cluster = config::load_cluster(flags.cluster);
   const KnownShape known = find_latent_shape(loaded);
   if (!flags.scale.empty()) {
+    if (loaded.job.has_distillation()) {
+      throw ConfigError(
+          "--scale: of a job with distillation; expected one that trains one network");
+    }
     const runtime::SelectionOptions& selection = flags.options.selection;
     fmt::print("{}", runtime::run_scaling(loaded, known.shape, known.source, cluster,
                                           {flags.scale, selection.density, selection.coverage,

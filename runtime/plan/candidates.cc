@@ -37,20 +37,26 @@ std::vector<std::string> reasons_of(const config::Job& job, const config::Latent
   return reasons;
 }
 
-void evaluate(const config::Job& job, LayerPlanner& planner, Candidate& candidate) {
+void evaluate(const config::Job& job, LayerPlanner& planner, const NetworkPasses& passes,
+              Candidate& candidate) {
   const LayerPlan plan = planner.plan(job);
   const int busiest = plan.busiest();
   candidate.forward_bytes = plan.bytes(busiest, Phase::kForward);
   candidate.forward_messages = plan.messages(busiest, Phase::kForward);
   candidate.backward_bytes = plan.bytes(busiest, Phase::kBackward);
   candidate.backward_messages = plan.messages(busiest, Phase::kBackward);
-  const BlockRuns runs = block_runs(job);
+  const BlockRuns runs = block_runs(job, passes);
   const int world = job.parallel().data() * plan.shards.mesh.sequence();
-  const GradientTraffic gradients = gradient_traffic(parameter_count(job), world);
-  candidate.step_bytes = runs.forwards * candidate.forward_bytes +
-                         runs.backwards * candidate.backward_bytes + gradients.bytes;
-  candidate.step_messages = runs.forwards * candidate.forward_messages +
-                            runs.backwards * candidate.backward_messages + gradients.messages;
+  const GradientTraffic gradients = gradient_traffic(trained_count(job), world);
+  const auto in_step = [&](int64_t forward, int64_t backward, int64_t update) {
+    return std::llround(runs.forwards * static_cast<double>(forward) +
+                        runs.backwards * static_cast<double>(backward) +
+                        passes.updates * static_cast<double>(update));
+  };
+  candidate.step_bytes =
+      in_step(candidate.forward_bytes, candidate.backward_bytes, gradients.bytes);
+  candidate.step_messages =
+      in_step(candidate.forward_messages, candidate.backward_messages, gradients.messages);
   candidate.density = plan.density;
   candidate.coverage = plan.coverage;
 
@@ -72,7 +78,7 @@ void evaluate(const config::Job& job, LayerPlanner& planner, Candidate& candidat
   candidate.memory = estimate_training_memory(job, {tokens, remote});
   candidate.fits = static_cast<double>(candidate.memory.total()) <= planner.cluster().device.memory;
   candidate.attention = plan.cost;
-  candidate.step = step_cost(job, planner.cluster(), plan.cost, tokens);
+  candidate.step = step_cost(job, planner.cluster(), plan.cost, tokens, passes);
 }
 
 auto order_of(const Candidate& candidate) {
@@ -93,7 +99,8 @@ bool Candidate::same_as(const config::Parallel& other) const {
 }
 
 std::vector<Candidate> make_candidates(const config::LoadedJob& loaded,
-                                       const config::LatentShape& shape, LayerPlanner& planner) {
+                                       const config::LatentShape& shape, LayerPlanner& planner,
+                                       const NetworkPasses& passes) {
   const int64_t world = planner.cluster().world();
   std::vector<Candidate> candidates;
   const auto add = [&](config::Parallel parallel) {
@@ -102,7 +109,7 @@ std::vector<Candidate> make_candidates(const config::LoadedJob& loaded,
     Candidate candidate;
     candidate.parallel = std::move(parallel);
     candidate.reasons = reasons_of(job, shape, static_cast<int>(world));
-    if (candidate.legal()) evaluate(job, planner, candidate);
+    if (candidate.legal()) evaluate(job, planner, passes, candidate);
     candidates.push_back(std::move(candidate));
   };
   for (const int64_t data : config::divisors(world)) {

@@ -34,8 +34,10 @@ struct Candidate {
 // All of data x outer x ulysses = the cluster's ranks, with all strategies where the outer degree
 // is above 1, and K and V kept or fetched again where the strategy leaves the choice. Legal ones
 // first, by the time of a step; those that do not fit into memory after those that do.
+// `passes`: of the job's network in a step.
 std::vector<Candidate> make_candidates(const config::LoadedJob& loaded,
-                                       const config::LatentShape& shape, LayerPlanner& planner);
+                                       const config::LatentShape& shape, LayerPlanner& planner,
+                                       const NetworkPasses& passes = {});
 
 // The best of all, or of those of one strategy: the first legal one that fits. Null: there is none.
 const Candidate* best_candidate(const std::vector<Candidate>& candidates);

@@ -276,6 +276,9 @@ MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare&
   }
   estimate.rows.push_back({"gradients (fp32)", 4 * trained});
   estimate.rows.push_back({"optimizer (two fp32 moments)", 8 * trained});
+  if (job.training().ema_decay() > 0) {
+    estimate.rows.push_back({"moving average (fp32)", 4 * trained});
+  }
   for (MemoryRow& row : pass_memory(job, share)) estimate.rows.push_back(std::move(row));
   estimate.rows.push_back({"program and libraries", kProgram});
   return estimate;
@@ -311,7 +314,7 @@ MemoryEstimate estimate_distillation_memory(const config::Job& job,
   estimate.rows.push_back({"trained of student and fake score", trained_bytes});
   estimate.rows.push_back({"their gradients (fp32)", 4 * trained});
   estimate.rows.push_back({"their optimizers (two fp32 moments)", 8 * trained});
-  if (job.distillation().ema_decay() > 0) {
+  if (job.training().ema_decay() > 0) {
     estimate.rows.push_back(
         {"moving average (fp32)", 4 * trained_count(config::role_job(job, NetworkRole::kStudent))});
   }

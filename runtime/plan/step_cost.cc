@@ -13,6 +13,11 @@ namespace {
 
 constexpr double kFloat = 4;
 
+int64_t micro_batches(const config::Job& job) {
+  return job.training().global_batch() /
+         (int64_t{job.training().micro_batch()} * job.parallel().data());
+}
+
 // Bytes that the norms, residuals and the activation of one block read and write in a forward.
 double elementwise_bytes(const config::Job& job, double rows) {
   const double e = static_cast<double>(size_of(compute_dtype(job)));
@@ -53,13 +58,11 @@ double gradient_sum_seconds(const ClusterModel& cluster, double bytes, int world
 
 }  // namespace
 
-BlockRuns block_runs(const config::Job& job) {
-  const config::Training& training = job.training();
-  const int64_t micro_batches =
-      training.global_batch() / (int64_t{training.micro_batch()} * job.parallel().data());
-  const int64_t blocks = micro_batches * job.model().layers();
-  const bool again = training.activation_checkpointing() == config::Training::BLOCK;
-  return {again ? 2 * blocks : blocks, blocks};
+BlockRuns block_runs(const config::Job& job, const NetworkPasses& passes) {
+  const auto blocks = static_cast<double>(micro_batches(job) * job.model().layers());
+  const bool again = job.training().activation_checkpointing() == config::Training::BLOCK;
+  return {blocks * (passes.plain + (again ? 2 : 1) * passes.with_graph),
+          blocks * passes.with_graph};
 }
 
 GradientTraffic gradient_traffic(int64_t parameters, int world) {
@@ -69,7 +72,8 @@ GradientTraffic gradient_traffic(int64_t parameters, int world) {
 }
 
 StepCost step_cost(const config::Job& job, const ClusterModel& cluster,
-                   const AttentionCost& attention, int64_t own_tokens) {
+                   const AttentionCost& attention, int64_t own_tokens,
+                   const NetworkPasses& passes) {
   const DeviceModel& device = cluster.device;
   const auto batch = static_cast<double>(job.training().micro_batch());
   const auto tokens = static_cast<double>(own_tokens);
@@ -78,29 +82,27 @@ StepCost step_cost(const config::Job& job, const ClusterModel& cluster,
   const double forward = batch * flops.block_linear / device.linear +
                          batch * flops.block_cross_attention / device.attention_forward +
                          elementwise;
-  // Two products for one; five for two in attention.
-  const double backward = batch * 2 * flops.block_linear / device.linear +
+  // Two products for one, without those for weights that are frozen; five for two in attention.
+  const int products = job.training().lora().rank() > 0 ? 1 : 2;
+  const double backward = batch * products * flops.block_linear / device.linear +
                           batch * 2.5 * flops.block_cross_attention / device.attention_backward +
                           2 * elementwise;
   StepCost cost;
   cost.layer_forward = forward + attention.forward.seconds();
   cost.layer_backward = backward + attention.backward.seconds();
 
-  const BlockRuns runs = block_runs(job);
-  const double layers = job.model().layers();
-  const double micro_batches = static_cast<double>(runs.backwards) / layers;
-  const double edges = 3 * batch * flops.edges / device.linear;
-  const auto parameters = static_cast<double>(parameter_count(job));
+  const BlockRuns runs = block_runs(job, passes);
+  const double edges = static_cast<double>(micro_batches(job)) * batch * flops.edges /
+                       device.linear * (passes.plain + (1 + products) * passes.with_graph);
+  const auto parameters = static_cast<double>(trained_count(job));
   const int world = job.parallel().data() * job.parallel().outer() * job.parallel().ulysses();
-  cost.gradient_sum = gradient_sum_seconds(cluster, kFloat * parameters, world);
+  cost.gradient_sum = passes.updates * gradient_sum_seconds(cluster, kFloat * parameters, world);
   // Gradients are zeroed, their norm is taken, and the update reads four arrays and writes three.
-  cost.optimizer = kFloat * parameters * (1 + 1 + 7) / (2 * device.copy);
-  const auto forwards = static_cast<double>(runs.forwards),
-             backwards = static_cast<double>(runs.backwards);
-  cost.exposed = forwards * attention.forward.exposed + backwards * attention.backward.exposed +
-                 cost.gradient_sum;
-  cost.seconds = forwards * cost.layer_forward + backwards * cost.layer_backward +
-                 micro_batches * edges + cost.gradient_sum + cost.optimizer;
+  cost.optimizer = passes.updates * kFloat * parameters * (1 + 1 + 7) / (2 * device.copy);
+  cost.exposed = runs.forwards * attention.forward.exposed +
+                 runs.backwards * attention.backward.exposed + cost.gradient_sum;
+  cost.seconds = runs.forwards * cost.layer_forward + runs.backwards * cost.layer_backward + edges +
+                 cost.gradient_sum + cost.optimizer;
   return cost;
 }
 

@@ -18,16 +18,26 @@ struct StepCost {
   double exposed = 0;  // communication that no kernel hides, the sum of gradients included
 };
 
-// `own_tokens`: of the rank that has most. job.parallel.data is resolved.
+// How often a step evaluates a network for each of its samples, and updates it; means, where a
+// step draws what it does.
+struct NetworkPasses {
+  double plain = 0;       // without a backward
+  double with_graph = 1;  // with one
+  double updates = 1;
+};
+
+// `own_tokens`: of the rank that has most. job.parallel.data is resolved. With adapters
+// (training.lora) a backward has no products for the weights; their own are not counted.
 StepCost step_cost(const config::Job& job, const ClusterModel& cluster,
-                   const AttentionCost& attention, int64_t own_tokens);
+                   const AttentionCost& attention, int64_t own_tokens,
+                   const NetworkPasses& passes = {});
 
 // Forwards and backwards of a block in a step, over micro-batches and layers. A recomputed block
 // has two forwards.
 struct BlockRuns {
-  int64_t forwards = 0, backwards = 0;
+  double forwards = 0, backwards = 0;
 };
-BlockRuns block_runs(const config::Job& job);
+BlockRuns block_runs(const config::Job& job, const NetworkPasses& passes = {});
 
 // What a rank of `world` sends to sum the gradients, the most of any.
 struct GradientTraffic {

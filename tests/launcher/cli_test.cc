@@ -184,6 +184,18 @@ TEST(Cli, PlansForAClusterWithoutMpi) {
   EXPECT_EQ(plan.code, 0) << plan.err;
   EXPECT_THAT(plan.out, AllOf(HasSubstr("Plan of configs/quickstart.txtpb on 4 small machines"),
                               HasSubstr("Recommended: "), HasSubstr("Shard layouts")));
+  for (const char* job :
+       {"distill_wan2.1_1.3b_tdm", "distill_wan2.1_1.3b_dmd2", "distill_cogvideox_5b_tdm"}) {
+    const std::string of = std::string("plan --config configs/") + job +
+                           ".txtpb --cluster configs/cluster_h200_nvlink_400g.txtpb";
+    const ProcessResult distillation = run_sprocket(of);
+    EXPECT_EQ(distillation.code, 0) << job << distillation.err;
+    EXPECT_THAT(distillation.out, AllOf(HasSubstr("Recommended: student: data "),
+                                        HasSubstr("; teacher: data "), HasSubstr("as the job")));
+    const ProcessResult scale = run_sprocket(of + " --scale 8:16");
+    EXPECT_EQ(scale.code, kConfigCode);
+    EXPECT_THAT(scale.err, HasSubstr("--scale: of a job with distillation"));
+  }
   const ProcessResult none = run_sprocket(
       "plan --config configs/quickstart.txtpb --cluster configs/cluster_nowhere.txtpb");
   EXPECT_EQ(none.code, kConfigCode);
