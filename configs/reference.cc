@@ -37,10 +37,10 @@ class Writer {
         "work, all "
         "at once, with their places and the legal values.\n"
         "\n"
-        "This page is written from the comments of `configs/job.proto` by `ninja "
+        "This page is written from the comments of `configs/*.proto` by `ninja "
         "config_reference`.\n";
     for (const Descriptor* message : messages_) write_message(*message);
-    if (!missing_.empty()) throw InternalError("configs/job.proto: no comment on " + missing_);
+    if (!missing_.empty()) throw InternalError("no comment on " + missing_);
     return text_;
   }
 

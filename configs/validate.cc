@@ -188,6 +188,8 @@ class Checker {
     findings_.number("training.text_dropout", training.text_dropout(),
                      training.text_dropout() >= 0 && training.text_dropout() <= 1,
                      "0 <= text_dropout <= 1");
+    findings_.number("training.ema_decay", training.ema_decay(),
+                     training.ema_decay() >= 0 && training.ema_decay() < 1, "0 <= ema_decay < 1");
     findings_.at_least("training.max_skipped_steps", training.max_skipped_steps(), 0);
     findings_.at_least("training.validation.interval", training.validation().interval(), 0);
     findings_.in_range("training.validation.levels", training.validation().levels(), 1, 1000);

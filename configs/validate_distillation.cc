@@ -52,6 +52,30 @@ void check_dmd2(const Dmd2& dmd2, Findings& findings) {
                   "highest_level < 1");
 }
 
+// Where nobody but the teacher has its weights, and there is another place for them.
+void check_offload(const Job& job, Findings& findings) {
+  const Distillation& distillation = job.distillation();
+  if (distillation.fake_score().offload()) {
+    findings.add({"distillation.fake_score.offload"}, "the fake score is trained; legal: false");
+  }
+  if (!distillation.teacher().offload()) return;
+  const std::string path = "distillation.teacher.offload";
+  if (job.compute().device() != Compute::CUDA) {
+    findings.add({path, "compute.device"},
+                 "the teacher computes in the host's memory; legal with device CPU: false");
+  }
+  const Job teacher = role_job(job, NetworkRole::kTeacher);
+  for (const NetworkRole role : {NetworkRole::kStudent, NetworkRole::kFakeScore}) {
+    const Job own = role_job(job, role);
+    if (own.training().lora().rank() == 0 || own.model().weights() != teacher.model().weights()) {
+      continue;
+    }
+    findings.add({path}, fmt::format("the {} trains adapters beside the same weights, which it "
+                                     "needs all the time; legal: false",
+                                     name_of(role)));
+  }
+}
+
 // What the role changes, under its own name.
 std::vector<Violation> role_violations(const Job& job, NetworkRole role,
                                        const LoadOptions& options) {
@@ -95,12 +119,10 @@ void check_distillation(const Job& job, const LoadOptions& options, Findings& fi
   }
   findings.number("distillation.guidance", distillation.guidance(), distillation.guidance() >= 0,
                   "guidance >= 0");
-  findings.number("distillation.ema_decay", distillation.ema_decay(),
-                  distillation.ema_decay() >= 0 && distillation.ema_decay() < 1,
-                  "0 <= ema_decay < 1");
   if (distillation.teacher().lora().rank() > 0) {
     findings.add({"distillation.teacher.lora"}, "the teacher is not trained; legal: none");
   }
+  check_offload(job, findings);
   check_tdm(distillation.tdm(), findings);
   check_dmd2(distillation.dmd2(), findings);
   for (const NetworkRole role : {NetworkRole::kTeacher, NetworkRole::kFakeScore}) {

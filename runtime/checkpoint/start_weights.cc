@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "runtime/checkpoint/architecture.h"
+#include "runtime/checkpoint/average.h"
 #include "runtime/checkpoint/diffusion_check.h"
 #include "runtime/checkpoint/run_checkpoints.h"
 
@@ -34,7 +35,7 @@ StartWeights find_start_weights(const config::Job& job, const std::string& whose
                     path, whose, path));
   }
   warn_of_other_diffusion(path, state.job(), job, whose);
-  return {(fs::path(path) / "model").string(), state};
+  return {(fs::path(path) / weights_part(state)).string(), state};
 }
 
 }  // namespace sprocket::runtime

@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
 
+#include "base/error.h"
 #include "models/autograd/op_scope.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/train/gather_latent.h"
@@ -44,6 +45,8 @@ at::Tensor NetworkDenoiser::predict(const at::Tensor& x, std::span<const double>
   const PhaseScope phase(timeline, plain ? plain_ : Phase::kForward);
   (plain ? evaluations_.plain : evaluations_.with_graph) += x.size(0);
   shape_ = {x.size(1), x.size(2), x.size(3), x.size(4)};
+  SPROCKET_CHECK(plain || offloaded_ == nullptr, "a backward needs the weights once more");
+  const OffloadedWeights::Visit visit(offloaded_);
   const at::Tensor own = network_.velocity(
       network_.own_patches(x, shape_, models::FeatureOrder::kChannelFirst),
       at::tensor(at::ArrayRef<double>(timesteps.data(), timesteps.size()), at::kDouble), text,

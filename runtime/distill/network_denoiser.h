@@ -3,6 +3,7 @@
 
 #include "runtime/distill/recipe.h"
 #include "runtime/train/network.h"
+#include "runtime/train/offloaded_weights.h"
 
 namespace sprocket::runtime {
 
@@ -17,8 +18,10 @@ struct Evaluations {
 // backward of the gather keeps this rank's tokens of the gradient.
 class NetworkDenoiser : public Denoiser {
  public:
-  // plain: the phase of evaluations without a graph.
-  NetworkDenoiser(Network& network, Phase plain) : network_(network), plain_(plain) {}
+  // plain: the phase of evaluations without a graph. offloaded: the network's weights, where they
+  // are fetched for every evaluation; of a network that is evaluated without a graph alone.
+  NetworkDenoiser(Network& network, Phase plain, OffloadedWeights* offloaded = nullptr)
+      : network_(network), plain_(plain), offloaded_(offloaded) {}
 
   // Attention schedules are those of this step from now on, and evaluations are counted anew.
   void begin_step(int64_t step) {
@@ -36,6 +39,7 @@ class NetworkDenoiser : public Denoiser {
  private:
   Network& network_;
   const Phase plain_;
+  OffloadedWeights* const offloaded_;
   int64_t step_ = 0;
   Evaluations evaluations_;
   data::LatentShape shape_;  // of the last x

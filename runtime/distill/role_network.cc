@@ -69,7 +69,10 @@ RoleNetwork::RoleNetwork(const config::Job& job, config::NetworkRole role,
         job_, own_mesh_ ? *own_mesh_ : mesh, setup.threads,
         setup.from_checkpoint ? Network::Start::kCheckpoint : Network::Start::kFresh, use);
   });
-  denoiser_ = std::make_unique<NetworkDenoiser>(*network_, phase_of(role));
+  if (role == config::NetworkRole::kTeacher && job.distillation().teacher().offload()) {
+    offloaded_ = std::make_unique<OffloadedWeights>(use.frozen, mesh.timeline());
+  }
+  denoiser_ = std::make_unique<NetworkDenoiser>(*network_, phase_of(role), offloaded_.get());
 }
 
 }  // namespace sprocket::runtime

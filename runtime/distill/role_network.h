@@ -42,6 +42,8 @@ class RoleNetwork {
   // Null: the mesh of the constructor.
   const parallel::Mesh* own_mesh() const { return own_mesh_.get(); }
   Network& network() { return *network_; }
+  // Whether its weights are on their device only while it is evaluated.
+  bool offloaded() const { return offloaded_ != nullptr; }
   NetworkDenoiser& denoiser() { return *denoiser_; }
 
  private:
@@ -49,6 +51,7 @@ class RoleNetwork {
   std::optional<LatentDescription> trained_on_;
   std::unique_ptr<parallel::Mesh> own_mesh_;
   std::unique_ptr<Network> network_;
+  std::unique_ptr<OffloadedWeights> offloaded_;
   std::unique_ptr<NetworkDenoiser> denoiser_;
 };
 

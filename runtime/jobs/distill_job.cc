@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "runtime/checkpoint/architecture.h"
+#include "runtime/checkpoint/average.h"
 #include "runtime/checkpoint/checkpoint_io.h"
 #include "runtime/distill/prompt_source.h"
 #include "runtime/distill/role_network.h"
@@ -158,8 +159,8 @@ class DistillJob {
   }
 
   void make_distiller() {
-    if (job_.distillation().ema_decay() > 0 && !ema_) {
-      ema_.emplace(student().network().parameters(), job_.distillation().ema_decay());
+    if (job_.training().ema_decay() > 0 && !ema_) {
+      ema_.emplace(student().network().parameters(), job_.training().ema_decay());
     }
     const Networks networks{student().denoiser(), teacher_->denoiser(), fake_score_->denoiser(),
                             job_diffusion(job_)};
@@ -181,7 +182,7 @@ class DistillJob {
       views.others = {{"fake_score", fake_score.tensors()},
                       {"fake_score_optim", fake_moments.tensors()}};
       const auto average = ema.tensors();
-      if (!average.empty()) views.others.push_back({"ema", average});
+      if (!average.empty()) views.others.push_back({kAveragePart, average});
       return views;
     }
     void write_back() const {
@@ -207,8 +208,9 @@ class DistillJob {
           "weights set distillation.teacher.weights or model.weights",
           start_path_));
     }
-    if (job_.distillation().ema_decay() > 0) {
-      ema_.emplace(student().network().parameters(), job_.distillation().ema_decay());
+    check_average(start_path_, found, job_);
+    if (job_.training().ema_decay() > 0) {
+      ema_.emplace(student().network().parameters(), job_.training().ema_decay());
     }
     const Tensors all = tensors();
     load_tensors(start_path_, all.views());
@@ -416,11 +418,10 @@ class DistillJob {
     run_on_all(world_, [&] {
       tasks = plan_samples(job_.sampling(), state_.latent(), prompts_->data(), prompts_->prompts());
     });
-    if (ema_) ema_->swap();
+    const AverageScope averaged(ema_ ? &*ema_ : nullptr);
     const auto files =
         make_samples(student().network(), job_.sampling(), state_.latent(), tasks, prompts_->data(),
                      state_.step(), path_of("samples"), job_.output().tensorboard(), nullptr);
-    if (ema_) ema_->swap();
     run_on_all(world_, [&] {
       if (!board_) return;
       for (size_t i = 0; i < files.size(); ++i) {
@@ -436,7 +437,9 @@ class DistillJob {
   void finish_window() {
     if (progress_) progress_->pause();
     std::set<const models::ParameterStore*> stores;
-    for (const auto& [role, network] : roles()) stores.merge(network->network().stores());
+    for (const auto& [role, network] : roles()) {
+      if (!network->offloaded()) stores.merge(network->network().stores());
+    }
     const int64_t moments = student_optimizer_->moments_bytes() + fake_optimizer_->moments_bytes();
     profile_->finish(memory_use(stores, mesh_.device(), moments), [](profile::Report&) {});
   }

@@ -8,6 +8,7 @@
 #include "configs/defaults.h"
 #include "configs/roles.h"
 #include "models/lora_file.h"
+#include "runtime/checkpoint/average.h"
 #include "runtime/checkpoint/checkpoint_io.h"
 #include "runtime/checkpoint/flat_state.h"
 #include "runtime/checkpoint/run_checkpoints.h"
@@ -32,7 +33,6 @@ Source open_source(const LoraExport& options) {
   source.state = read_state(source.path);
   source.job = source.state.job();
   config::apply_defaults(source.job);
-  const bool has_average = source.job.distillation().ema_decay() > 0;
   if (source.job.has_distillation()) {
     source.job = config::role_job(source.job, config::NetworkRole::kStudent);
   }
@@ -40,9 +40,8 @@ Source open_source(const LoraExport& options) {
     throw InputError(fmt::format("{}: has no adapters (training.lora); its weights are in {}/model",
                                  source.path, source.path));
   }
-  if (options.ema && !has_average) {
-    throw InputError(
-        fmt::format("{}: has no moving average (distillation.ema_decay)", source.path));
+  if (options.ema && !has_average(source.state)) {
+    throw InputError(fmt::format("{}: has no moving average (training.ema_decay)", source.path));
   }
   return source;
 }
@@ -51,11 +50,7 @@ void read_trained(const Source& source, bool ema, ParameterStore& trained) {
   FlatState tensors(trained);
   tensors.add("", trained.flat_parameters());
   CheckpointTensors wanted;
-  if (ema) {
-    wanted.others = {{"ema", tensors.tensors()}};
-  } else {
-    wanted.model = tensors.tensors();
-  }
+  wanted.others = {{ema ? kAveragePart : "model", tensors.tensors()}};
   load_tensors(source.path, wanted);
   tensors.write_back();
 }

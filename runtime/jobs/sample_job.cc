@@ -10,6 +10,7 @@
 #include "configs/roles.h"
 #include "parallel/mesh.h"
 #include "runtime/checkpoint/architecture.h"
+#include "runtime/checkpoint/average.h"
 #include "runtime/checkpoint/checkpoint_io.h"
 #include "runtime/checkpoint/diffusion_check.h"
 #include "runtime/checkpoint/latent_description.h"
@@ -145,11 +146,7 @@ class SampleJob {
     network_->check_frozen(state_.base_hash(), path_);
     const FlatState weights = network_->checkpoint_state();
     CheckpointTensors wanted;
-    if (state_.job().distillation().ema_decay() > 0) {
-      wanted.others = {{"ema", weights.tensors()}};
-    } else {
-      wanted.model = weights.tensors();
-    }
+    wanted.others = {{weights_part(state_), weights.tensors()}};
     load_tensors(path_, wanted);
     weights.write_back();
   }

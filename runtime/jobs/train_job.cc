@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "parallel/mesh.h"
 #include "runtime/checkpoint/architecture.h"
+#include "runtime/checkpoint/average.h"
 #include "runtime/checkpoint/checkpoint_io.h"
 #include "runtime/checkpoint/diffusion_check.h"
 #include "runtime/checkpoint/latent_description.h"
@@ -27,6 +28,7 @@
 #include "runtime/plan/job_specs.h"
 #include "runtime/sample/sample_set.h"
 #include "runtime/train/data_check.h"
+#include "runtime/train/ema.h"
 #include "runtime/train/job_adapters.h"
 #include "runtime/train/trainer.h"
 #include "runtime/train/validator.h"
@@ -75,6 +77,9 @@ class TrainJob {
       network_.emplace(decided, mesh_, options_.threads,
                        fresh ? Network::Start::kFresh : Network::Start::kCheckpoint);
       optimizer_.emplace(job_.training().optimizer(), network_->parameters(), options_.threads);
+      if (job_.training().ema_decay() > 0) {
+        ema_.emplace(network_->parameters(), job_.training().ema_decay());
+      }
       if (!start_path_.empty()) load(start_path_);
       if (first() && !options_.profile_only) {
         open_metrics();
@@ -83,7 +88,7 @@ class TrainJob {
     });
     prepare_state();
     StepCollector collector(mesh_, network_->layers());
-    Trainer trainer(*network_, *optimizer_, *data_, collector);
+    Trainer trainer(*network_, *optimizer_, average(), *data_, collector);
     profile_.emplace(job_, mesh_, collector, options_.profile_only);
     result_.first_step = state_.step();
     saved_step_ = start_path_.empty() ? -1 : state_.step();
@@ -101,6 +106,7 @@ class TrainJob {
 
  private:
   bool first() const { return world_.rank() == 0; }
+  Ema* average() { return ema_ ? &*ema_ : nullptr; }
   std::string path_of(const std::string& name) const {
     return (fs::path(job_.output().directory()) / name).string();
   }
@@ -151,15 +157,31 @@ class TrainJob {
     start_path_ = broadcast_text(world_, path, 0);
   }
 
+  // All tensors of a checkpoint.
+  struct Tensors {
+    FlatState weights, moments, average;
+    CheckpointTensors views() const {
+      CheckpointTensors views{weights.tensors(), moments.tensors(), {}};
+      const auto averages = average.tensors();
+      if (!averages.empty()) views.others.push_back({kAveragePart, averages});
+      return views;
+    }
+  };
+  Tensors tensors() {
+    Tensors tensors{network_->checkpoint_state(), optimizer_->checkpoint_state(),
+                    FlatState(network_->parameters())};
+    if (ema_) tensors.average.add("", ema_->flat());
+    return tensors;
+  }
+
   void load(const std::string& path) {
     state_ = read_state(path);
     check_architecture(path, state_.job(), job_);
+    check_average(path, state_, job_);
     warn_of_other_diffusion(path, state_.job(), job_, "the job");
-    const FlatState weights = network_->checkpoint_state();
-    const FlatState moments = optimizer_->checkpoint_state();
-    load_tensors(path, {weights.tensors(), moments.tensors()});
-    weights.write_back();
-    moments.write_back();
+    const Tensors all = tensors();
+    load_tensors(path, all.views());
+    for (const FlatState* state : {&all.weights, &all.moments, &all.average}) state->write_back();
     network_->check_frozen(state_.base_hash(), path);
     optimizer_->set_updates(state_.updates());
     if (state_.step() > job_.training().steps() && !options_.profile_only) {
@@ -252,6 +274,7 @@ class TrainJob {
   // With the attention of the last step done, like sampling.
   void validate() {
     if (!held_out_) return;
+    const AverageScope averaged(average());
     const ValidationLoss loss =
         Validator(*network_, *held_out_).run(std::max<int64_t>(state_.step() - 1, 0));
     result_.validation_losses.push_back(loss.mean);
@@ -270,11 +293,9 @@ class TrainJob {
     const Timeline::Scope scope(mesh_.timeline(), Activity::kCheckpoint, "checkpoint");
     state_.set_samples(state_.step() * job_.training().global_batch());
     state_.set_updates(optimizer_->updates());
-    const FlatState weights = network_->checkpoint_state();
-    const FlatState moments = optimizer_->checkpoint_state();
-    result_.checkpoint =
-        save_checkpoint(world_, job_.output().directory(), state_,
-                        {weights.tensors(), moments.tensors()}, job_.output().keep_checkpoints());
+    const Tensors all = tensors();
+    result_.checkpoint = save_checkpoint(world_, job_.output().directory(), state_, all.views(),
+                                         job_.output().keep_checkpoints());
     saved_step_ = state_.step();
     if (first()) {
       if (progress_) progress_->pause();
@@ -285,6 +306,7 @@ class TrainJob {
   void sample() {
     std::vector<SampleTask> tasks;
     run_on_all(world_, [&] { tasks = plan_samples(job_.sampling(), state_.latent(), &*data_); });
+    const AverageScope averaged(average());
     const auto files =
         make_samples(*network_, job_.sampling(), state_.latent(), tasks, &*data_, state_.step(),
                      path_of("samples"), job_.output().tensorboard(), nullptr);
@@ -337,6 +359,7 @@ class TrainJob {
   std::optional<data::LatentDataset> held_out_;
   std::optional<Network> network_;
   std::optional<Optimizer> optimizer_;
+  std::optional<Ema> ema_;
   std::optional<MetricsFile> metrics_;   // rank 0
   std::optional<JsonLines> validation_;  // rank 0
   std::optional<RunBoard> board_;        // rank 0, with output.tensorboard

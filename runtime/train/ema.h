@@ -16,13 +16,29 @@ class Ema {
   void update();
   // In the layout of the store's flat tensors and on their device; part of a checkpoint.
   const at::Tensor& flat() const { return average_; }
-  // The weights become the average and the average the weights: around sampling, twice.
+  // The weights become the average and the average the weights.
   void swap();
 
  private:
   models::ParameterStore& parameters_;
   const double decay_;
   at::Tensor average_;
+};
+
+// While it lives, the weights are the average, where there is one: `ema` may be null.
+class AverageScope {
+ public:
+  explicit AverageScope(Ema* ema) : ema_(ema) {
+    if (ema_) ema_->swap();
+  }
+  ~AverageScope() {
+    if (ema_) ema_->swap();
+  }
+  AverageScope(const AverageScope&) = delete;
+  AverageScope& operator=(const AverageScope&) = delete;
+
+ private:
+  Ema* ema_;
 };
 
 }  // namespace sprocket::runtime

@@ -10,10 +10,11 @@
 
 namespace sprocket::runtime {
 
-Trainer::Trainer(Network& network, Optimizer& optimizer, data::LatentDataset& data,
+Trainer::Trainer(Network& network, Optimizer& optimizer, Ema* ema, data::LatentDataset& data,
                  StepCollector& collector)
     : network_(network),
       optimizer_(optimizer),
+      ema_(ema),
       data_(data),
       order_(data.bucket_samples(), network.job().training().global_batch(),
              network.job().data().seed()),
@@ -117,6 +118,7 @@ StepOutcome Trainer::step(int64_t step, const std::atomic<bool>* stop, bool reco
     outcome.learning_rate = learning_rate(training.optimizer(), step, training.steps());
     outcome.skipped = !std::isfinite(outcome.gradient_norm);
     if (!outcome.skipped) optimizer_.update(outcome.learning_rate, outcome.gradient_norm);
+    if (!outcome.skipped && ema_) ema_->update();
   }
   outcome.times = collector_.end_step();
   return outcome;

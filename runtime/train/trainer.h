@@ -8,6 +8,7 @@
 #include "runtime/data/latent_dataset.h"
 #include "runtime/data/sample_order.h"
 #include "runtime/recording/step_collector.h"
+#include "runtime/train/ema.h"
 #include "runtime/train/micro_batch.h"
 #include "runtime/train/network.h"
 #include "runtime/train/optimizer.h"
@@ -17,8 +18,8 @@ namespace sprocket::runtime {
 
 class Trainer {
  public:
-  // All references must outlive the trainer.
-  Trainer(Network& network, Optimizer& optimizer, data::LatentDataset& data,
+  // All must outlive the trainer; `ema` may be null.
+  Trainer(Network& network, Optimizer& optimizer, Ema* ema, data::LatentDataset& data,
           StepCollector& collector);
 
   // Step `step` (from 0) of the job, which the collector records or not. Collective over the world.
@@ -33,6 +34,7 @@ class Trainer {
 
   Network& network_;
   Optimizer& optimizer_;
+  Ema* ema_;
   data::LatentDataset& data_;
   data::SampleOrder order_;
   StepCollector& collector_;

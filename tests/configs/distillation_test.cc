@@ -9,7 +9,9 @@
 namespace sprocket::config {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 Job job_of(const std::string& text, int world = 4) {
   LoadOptions options;
@@ -116,6 +118,29 @@ TEST(Roles, RulesAreToldUnderTheRolesName) {
               HasSubstr("distillation.fake_score.optimizer.beta1: 1"));
   EXPECT_THAT(errors_of(kSparse + "distillation { teacher { parallel { data: 4 } } }"),
               HasSubstr("distillation.teacher.parallel.data: 4, the student's is 1; legal: 1"));
+}
+
+TEST(Roles, OffloadIsForATeacherWithWeightsOfItsOwnOnADevice) {
+  const auto said = [](const std::string& distillation, const std::string& rest) {
+    return errors_of("model { dim: 128 heads: 2 " + rest + " distillation { " + distillation +
+                     " }");
+  };
+  const std::string device = "} compute { device: CUDA precision: BF16 } ";
+  const std::string teacher = "teacher { weights: 'w' offload: true } ";
+  EXPECT_THAT(said(teacher, "}"), HasSubstr("the teacher computes in the host's memory; legal with "
+                                            "device CPU: false"));
+  EXPECT_THAT(said(teacher, device), Not(HasSubstr("offload")));
+  const std::string adapters = "training { lora { rank: 2 } }";
+  EXPECT_THAT(
+      said(teacher, device + adapters),
+      AllOf(HasSubstr("distillation.teacher.offload: the student trains adapters beside the "
+                      "same weights"),
+            HasSubstr("the fake_score trains adapters")));
+  EXPECT_THAT(
+      said(teacher + "fake_score { lora { rank: 0 } }", "weights: 's' " + device + adapters),
+      Not(HasSubstr("offload")));
+  EXPECT_THAT(said("fake_score { offload: true }", "}"),
+              HasSubstr("distillation.fake_score.offload: the fake score is trained"));
 }
 
 TEST(Recipes, SegmentsDivideTheSchedule) {

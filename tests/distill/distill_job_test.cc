@@ -34,8 +34,8 @@ class DistillJobTest : public ::testing::Test {
     overrides.insert(overrides.begin(),
                      {"attention { method: VSA vsa { sparsity { start: 0.5 } } }",
                       "distillation { teacher { weights: '" + path("run") +
-                          "' } guidance: 2 ema_decay: 0.9 tdm { segments: 4 skip_above: 0 } }",
-                      "training { steps: 4 activation_checkpointing: BLOCK }"});
+                          "' } guidance: 2 tdm { segments: 4 skip_above: 0 } }",
+                      "training { steps: 4 activation_checkpointing: BLOCK ema_decay: 0.9 }"});
     config::Job job = testing::tiny_job(path(""), ranks, overrides, config::Purpose::kDistill);
     job.mutable_output()->set_directory(path(run));
     return job;
