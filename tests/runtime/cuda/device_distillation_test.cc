@@ -25,6 +25,7 @@ constexpr data::LatentShape kShape{4, 3, 12, 16};
 config::Job job(const std::string& compute, const std::string& teacher = "") {
   config::LoadOptions options;
   options.purpose = config::Purpose::kParity;
+  options.world = 1;
   return config::parse_job(
              "model { dim: 128 heads: 2 layers: 1 ffn_dim: 128 latent_channels: 4 text_dim: 8 "
              "text_tokens: 6 frequency_dim: 16 } "
