@@ -12,14 +12,17 @@
 
 #include "base/error.h"
 #include "models/lora.h"
+#include "models/peft_config.h"
+#include "models/safetensors/safetensors.h"
 #include "models/safetensors/writer.h"
 
 namespace sprocket::models {
 namespace {
 
-using safetensors::TensorSet;
-
-constexpr std::string_view kPrefixes[] = {"base_model.model.", "diffusion_model.", "transformer."};
+// Before names whose dots have become underscores.
+constexpr std::string_view kKohya = "lora_unet_";
+constexpr std::string_view kPrefixes[] = {"base_model.model.", "diffusion_model.", "transformer.",
+                                          kKohya};
 constexpr std::string_view kWritten = "transformer.";
 constexpr std::string_view kAlpha = ".alpha";
 
@@ -64,6 +67,11 @@ std::string in_file(const std::string& parameter, const NameInFile& name_in_file
                            : layer_in_file(name.layer, name_in_file) + name.kind;
 }
 
+std::string with_underscores(std::string layer) {
+  std::replace(layer.begin(), layer.end(), '.', '_');
+  return layer;
+}
+
 // Our names of the file's tensors, and what does not fit.
 struct Matched {
   std::map<std::string, std::string> in_file;  // by parameter
@@ -71,19 +79,27 @@ struct Matched {
   std::vector<std::string> problems;
 };
 
-Matched match(const TensorSet& set, const ParameterStore& trained, const NameInFile& name_in_file) {
+Matched match(const safetensors::File& file, const ParameterStore& trained,
+              const NameInFile& name_in_file) {
   std::map<std::string, std::string> known;  // what a file may call it, without prefix
   for (const ParameterSpec& spec : trained.specs()) {
-    known[spec.name] = spec.name;
-    known[in_file(spec.name, name_in_file)] = spec.name;
+    for (const std::string& name : {spec.name, in_file(spec.name, name_in_file)}) {
+      known[name] = spec.name;
+      const Name parsed = parse(name);
+      known[with_underscores(parsed.layer) + parsed.kind] = spec.name;
+    }
   }
   Matched matched;
-  for (const std::string& name : set.names()) {
+  for (const safetensors::TensorInfo& tensor : file.tensors()) {
+    const std::string& name = tensor.name;
     const Name parsed = parse(name);
     const bool is_alpha = parsed.kind == kAlpha;
     const auto found = known.find(parsed.layer + (is_alpha ? kAdapterDown : parsed.kind));
     if (found == known.end()) {
       matched.problems.push_back(fmt::format("unexpected: {}", name));
+    } else if (is_alpha && tensor.elements() != 1) {
+      matched.problems.push_back(fmt::format("shape of {}: expected one number, found [{}]", name,
+                                             fmt::join(tensor.shape, ", ")));
     } else if (is_alpha) {
       matched.alphas[parse(found->second).layer] = name;
     } else {
@@ -97,10 +113,10 @@ Matched match(const TensorSet& set, const ParameterStore& trained, const NameInF
       matched.problems.push_back(fmt::format("missing: {} of shape [{}]",
                                              in_file(spec.name, name_in_file),
                                              fmt::join(spec.shape, ", ")));
-    } else if (set.at(found->second).shape != spec.shape) {
+    } else if (file.at(found->second).shape != spec.shape) {
       matched.problems.push_back(fmt::format("shape of {}: expected [{}], found [{}]",
                                              found->second, fmt::join(spec.shape, ", "),
-                                             fmt::join(set.at(found->second).shape, ", ")));
+                                             fmt::join(file.at(found->second).shape, ", ")));
     }
   }
   return matched;
@@ -127,25 +143,32 @@ void write_adapters(const std::string& path, const ParameterStore& trained, doub
 
 void read_adapters(const std::string& path, double factor, const NameInFile& name_in_file,
                    ParameterStore& trained) {
-  const TensorSet set = TensorSet::open(path);
-  const Matched matched = match(set, trained, name_in_file);
+  const auto file = safetensors::File::open(path);
+  const std::optional<PeftConfig> config = find_peft_config(file);
+  Matched matched = match(file, trained, name_in_file);
+  if (config && !matched.alphas.empty()) {
+    matched.problems.push_back(fmt::format("two alphas: {} and that of {}",
+                                           matched.alphas.begin()->second, config->source));
+  }
   if (!matched.problems.empty()) {
     throw InputError(fmt::format("{} does not fit the adapters of the job, {} problems:\n  {}",
-                                 set.path(), matched.problems.size(),
+                                 path, matched.problems.size(),
                                  fmt::join(matched.problems, "\n  ")));
   }
+  const auto theirs = [&](const std::string& layer, const std::string& name, int64_t rank) {
+    const auto alpha = matched.alphas.find(layer);
+    if (alpha != matched.alphas.end()) {
+      return file.floats(file.at(alpha->second)).at(0) / static_cast<double>(rank);
+    }
+    return config ? config->factor(parse(name).layer, rank) : 1;
+  };
   const at::NoGradGuard no_gradients;
   for (const auto& [parameter, name] : matched.in_file) {
-    const std::vector<float> values = set.floats(name);
+    const std::vector<float> values = file.floats(file.at(name));
     const at::Tensor into = trained.tensor(parameter).detach();
     into.copy_(at::from_blob(const_cast<float*>(values.data()), into.sizes(), at::kFloat));
     const Name parsed = parse(parameter);
-    if (parsed.kind != kAdapterUp) continue;
-    const auto alpha = matched.alphas.find(parsed.layer);
-    const double theirs = alpha == matched.alphas.end()
-                              ? 1
-                              : set.floats(alpha->second).at(0) / static_cast<double>(into.size(1));
-    into.mul_(theirs / factor);
+    if (parsed.kind == kAdapterUp) into.mul_(theirs(parsed.layer, name, into.size(1)) / factor);
   }
 }
 
