@@ -7,7 +7,6 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
-#include <regex>
 
 #include "base/error.h"
 
@@ -78,6 +77,15 @@ bool keeps_base_weights(const Json& initialisation) {
                      [&](const char* name) { return initialisation == name; });
 }
 
+// PEFT's: of the whole name of a layer, or of what follows a dot in it.
+std::regex layers_like(const std::string& pattern, const Fields& fields) {
+  try {
+    return std::regex("(.*\\.)?(" + pattern + ")");
+  } catch (const std::regex_error&) {
+    fields.refuse("alpha_pattern", pattern, "a regular expression");
+  }
+}
+
 PeftConfig parse(const std::string& source, const std::string& text) {
   const Fields fields(source, text);
   PeftConfig config;
@@ -99,20 +107,11 @@ PeftConfig parse(const std::string& source, const std::string& text) {
   if (const Json patterns = fields.at("alpha_pattern"); !patterns.is_null()) {
     if (!patterns.is_object()) fields.refuse("alpha_pattern", patterns, "an object");
     for (const auto& [pattern, alpha] : patterns.items()) {
-      config.alpha_of_layers.emplace_back(pattern,
+      config.alpha_of_layers.emplace_back(layers_like(pattern, fields),
                                           fields.number("alpha_pattern of " + pattern, alpha));
     }
   }
   return config;
-}
-
-bool fits(const std::string& layer, const std::string& pattern, const std::string& source) {
-  try {
-    return std::regex_match(layer, std::regex("(.*\\.)?(" + pattern + ")"));
-  } catch (const std::regex_error& error) {
-    throw InputError(fmt::format("{}: alpha_pattern: expected a regular expression, found {}: {}",
-                                 source, pattern, error.what()));
-  }
 }
 
 }  // namespace
@@ -120,7 +119,7 @@ bool fits(const std::string& layer, const std::string& pattern, const std::strin
 double PeftConfig::factor(const std::string& layer, int64_t rank) const {
   const auto own =
       std::find_if(alpha_of_layers.begin(), alpha_of_layers.end(),
-                   [&](const auto& other) { return fits(layer, other.first, source); });
+                   [&](const auto& other) { return std::regex_match(layer, other.first); });
   const double size = static_cast<double>(rank);
   return (own == alpha_of_layers.end() ? alpha : own->second) /
          (rank_stabilised ? std::sqrt(size) : size);

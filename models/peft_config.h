@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <regex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,13 +16,11 @@ struct PeftConfig {
   std::string source;  // the file it is from
   double alpha = 0;
   bool rank_stabilised = false;
-  // Other alphas, for layers whose name, or what follows a dot in it, is the regular expression;
-  // the first that fits counts.
-  std::vector<std::pair<std::string, double>> alpha_of_layers;
+  // Other alphas, of layers whose whole name fits; the first counts.
+  std::vector<std::pair<std::regex, double>> alpha_of_layers;
 
   // alpha / rank, of rank-stabilised adapters (arXiv 2312.03732) alpha / sqrt(rank). `layer` is the
-  // module's name in the model that PEFT adapted. Throws InputError for a regular expression that
-  // is none.
+  // module's name in the model that PEFT adapted.
   double factor(const std::string& layer, int64_t rank) const;
 };
 
