@@ -34,7 +34,7 @@ VENDORS = [
     Vendor("protobuf", r"^google/protobuf/|\.pb\.h$", ("configs", "runtime", "launcher", "tests", "bench"), True),
     Vendor("LibTorch", r"^(torch|ATen|c10)/",
            ("kernels/torch", "parallel", "models", "runtime", "launcher", "tests", "bench"), True),
-    Vendor("Boost.Asio", r"^boost/asio", ("runtime/reward", "launcher", "tests"), True),
+    Vendor("Boost.Asio", r"^boost/asio", ("runtime/control", "runtime/reward", "launcher", "tests"), True),
     Vendor("torch/torch.h (include ATen or autograd headers instead)", r"^torch/torch\.h$", (), False),
 ]
 

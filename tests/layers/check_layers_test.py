@@ -76,6 +76,7 @@ class CheckLayers(unittest.TestCase):
 
     def test_asio(self):
         self.refused("runtime/a.cc", "#include <boost/asio/io_context.hpp>\n", "reaches Boost.Asio")
+        self.assertEqual(self.messages({"runtime/control/a.cc": "#include <boost/asio/io_context.hpp>\n"}), [])
 
     def test_streams(self):
         self.refused("kernels/a.cu", "void f() { cudaEventCreateWithFlags(&e, 2); }\n", "streams and events")

@@ -1,0 +1,76 @@
+// What a job says about itself while it runs: written by the job's thread, read by the thread that
+// talks to the supervisor. A job without supervisor may have one that nobody reads, or none.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "parallel/comm/communicator.h"
+#include "runtime/control/control.pb.h"
+
+namespace sprocket::control {
+
+// What a rank is doing, each with a limit of its own (docs/operations.md).
+enum class Section : uint8_t { kInit, kStep, kValidation, kCheckpoint, kSample, kEnd };
+inline constexpr int kSections = 6;
+const char* name_of(Section section);
+
+class Pulse {
+ public:
+  Pulse();
+  Pulse(const Pulse&) = delete;
+  Pulse& operator=(const Pulse&) = delete;
+
+  Section section() const;
+  void enter(Section section);
+  // `done` of the whole job's steps; `loss` of the last one.
+  void step_done(int64_t done, double loss);
+  void checkpoint_saved(int64_t step);
+
+  // Its operations are reported until forget(); it must live so long.
+  void watch(const comm::Communicator& communicator);
+  void forget(const comm::Communicator& communicator);
+
+  // Without memory_bytes. The last operation of every watched communicator of several ranks.
+  Heartbeat heartbeat() const;
+  // Up to `last` operations of each.
+  Dump dump(size_t last) const;
+
+ private:
+  mutable std::mutex mutex_;
+  Section section_ = Section::kInit;
+  int64_t entered_ns_;
+  int64_t step_ = -1;
+  double loss_ = 0;
+  int64_t checkpoint_step_ = -1;
+  std::vector<const comm::Communicator*> communicators_;
+};
+
+// A section for a scope; then the former one again. `pulse` may be null.
+class SectionScope {
+ public:
+  SectionScope(Pulse* pulse, Section section);
+  ~SectionScope();
+  SectionScope(const SectionScope&) = delete;
+  SectionScope& operator=(const SectionScope&) = delete;
+
+ private:
+  Pulse* pulse_;
+  Section former_ = Section::kInit;
+};
+
+// Watches communicators for a scope, which they outlive. `pulse` may be null.
+class WatchScope {
+ public:
+  WatchScope(Pulse* pulse, std::vector<const comm::Communicator*> communicators);
+  ~WatchScope();
+  WatchScope(const WatchScope&) = delete;
+  WatchScope& operator=(const WatchScope&) = delete;
+
+ private:
+  Pulse* pulse_;
+  std::vector<const comm::Communicator*> communicators_;
+};
+
+}  // namespace sprocket::control

@@ -1,0 +1,70 @@
+#include "runtime/control/pulse.h"
+
+#include <gtest/gtest.h>
+#include <array>
+#include <span>
+
+#include "parallel/comm/fake_backend.h"
+
+namespace sprocket::control {
+namespace {
+
+TEST(Pulse, SaysWhatTheJobDoes) {
+  Pulse pulse;
+  Heartbeat beat = pulse.heartbeat();
+  EXPECT_EQ(beat.section(), static_cast<int>(Section::kInit));
+  EXPECT_EQ(beat.step(), -1);
+  EXPECT_EQ(beat.checkpoint_step(), -1);
+  pulse.enter(Section::kStep);
+  pulse.step_done(7, 0.25);
+  {
+    const SectionScope scope(&pulse, Section::kCheckpoint);
+    EXPECT_EQ(pulse.heartbeat().section(), static_cast<int>(Section::kCheckpoint));
+    pulse.checkpoint_saved(7);
+  }
+  beat = pulse.heartbeat();
+  EXPECT_EQ(beat.section(), static_cast<int>(Section::kStep));
+  EXPECT_EQ(beat.step(), 7);
+  EXPECT_EQ(beat.loss(), 0.25);
+  EXPECT_EQ(beat.checkpoint_step(), 7);
+  const SectionScope nobody(nullptr, Section::kSample);
+}
+
+TEST(Pulse, HasTheLastOperationOfEachGroup) {
+  Timeline timeline;
+  comm::CommunicatorOptions options;
+  options.timeline = &timeline;
+  const auto world = comm::make_fake_world(2, 4, options, [](const std::string&, int rank) {
+    return comm::SplitChoice{rank / 2, rank};
+  });
+  const auto pair = world->split(1, 2, "sp");
+  const auto alone = comm::make_fake_world(0, 1);
+  Pulse pulse;
+  {
+    const WatchScope scope(&pulse, {world.get(), pair.get(), alone.get()});
+    timeline.position = {12, Phase::kBackward, 3};
+    std::array<double, 2> values = {1, 2};
+    for (int i = 0; i < 3; ++i) {
+      pair->all_reduce(comm::Buffer::of(std::span<double>(values)), comm::ReduceOp::kSum).wait_host();
+    }
+    const Heartbeat beat = pulse.heartbeat();
+    ASSERT_EQ(beat.operation_size(), 2);
+    EXPECT_EQ(beat.operation(0).name(), "split");
+    const Operation& last = beat.operation(1);
+    EXPECT_EQ(last.communicator(), "sp");
+    EXPECT_EQ(last.leader(), pair->member_world_ranks().front());
+    EXPECT_EQ(last.ranks(), 2);
+    EXPECT_EQ(last.sequence(), 2);
+    EXPECT_EQ(last.name(), "all_reduce");
+    EXPECT_FALSE(last.unfinished());
+    EXPECT_EQ(last.step(), 12);
+    EXPECT_EQ(last.phase(), "backward");
+    EXPECT_EQ(last.layer(), 3);
+    EXPECT_EQ(pulse.dump(2).operation_size(), 3);
+    EXPECT_EQ(pulse.dump(2).operation(1).sequence(), 1);
+  }
+  EXPECT_EQ(pulse.heartbeat().operation_size(), 0);
+}
+
+}  // namespace
+}  // namespace sprocket::control
