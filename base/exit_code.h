@@ -17,6 +17,7 @@ enum class ExitCode : int {
   kMismatch = 8,      // many ranks compute something else than one
   kRegression = 9,    // a step became slower by more than was allowed
   kInterrupted = 75,  // SIGTERM or SIGINT: the job saved a checkpoint and can be resumed
+  kAborted = 76,      // a second signal to `sprocket launch`: the job was ended at once
 };
 
 // The code of an exception's type; kInternal for what is no sprocket::Error.

@@ -32,6 +32,8 @@ const char* meaning_of(ExitCode code) {
       return "a step became slower by more than --max-regression, beyond noise";
     case ExitCode::kInterrupted:
       return "interrupted by a signal; a checkpoint was saved to resume from";
+    case ExitCode::kAborted:
+      return "ended at once by a second signal; what was saved before is intact";
   }
   return "";
 }
@@ -79,6 +81,11 @@ void add_job_flags(CLI::App& command, JobFlags& flags) {
   command.add_flag("--verbose", flags.verbose, "Logs more, from every rank.");
 }
 
+void add_contact_flag(CLI::App& command, std::string& contact) {
+  // `sprocket launch` sets it; a group without a name is not shown.
+  command.add_option("--supervised", contact)->group("");
+}
+
 std::string exit_codes_text(const std::vector<ExitCode>& codes) {
   std::string text = "\nExit codes:\n";
   for (const ExitCode code : codes) {
@@ -114,6 +121,7 @@ std::unique_ptr<CLI::App> make_command_line(Action& action) {
   add_plan_command(*app, action);
   add_profile_command(*app, action);
   add_doctor_command(*app, action);
+  add_launch_command(*app, action);
   return app;
 }
 

@@ -29,6 +29,7 @@ void add_plan_command(CLI::App& parent, Action& action);
 void add_profile_compare_command(CLI::App& parent, Action& action);  // parent: `profile`
 void add_profile_command(CLI::App& parent, Action& action);
 void add_doctor_command(CLI::App& parent, Action& action);
+void add_launch_command(CLI::App& parent, Action& action);
 
 // The whole command line, without what main does around it.
 std::unique_ptr<CLI::App> make_command_line(Action& action);
@@ -47,10 +48,13 @@ struct JobFlags {
   std::string output;
   bool dry_run = false;
   bool verbose = false;
+  std::string contact;  // of the supervisor (launcher/supervised.h); empty: none
 
   LogLevel log_level() const { return verbose ? LogLevel::kVerbose : LogLevel::kNormal; }
 };
 void add_job_flags(CLI::App& command, JobFlags& flags);
+// Where ranks find the supervisor that started them.
+void add_contact_flag(CLI::App& command, std::string& contact);
 
 // The part of a footer that lists exit codes.
 std::string exit_codes_text(const std::vector<ExitCode>& codes);

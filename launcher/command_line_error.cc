@@ -44,7 +44,8 @@ std::string unknown(const CLI::App& command, const std::string& word) {
 std::string describe(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App& command = chosen_command(app);
   const std::string path = path_of(command);
-  const std::vector<std::string> rest = app.remaining(true);
+  std::vector<std::string> rest = app.remaining(true);
+  std::erase(rest, "--");  // ends flags, and is known
   const bool asks_for_command =
       !command.get_subcommands([](const CLI::App*) { return true; }).empty();
   std::string what;

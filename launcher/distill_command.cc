@@ -6,7 +6,6 @@
 #include "launcher/session.h"
 #include "launcher/terminal.h"
 #include "runtime/jobs/distill_job.h"
-#include "runtime/jobs/stop_signal.h"
 #include "runtime/plan/dry_run.h"
 
 namespace sprocket::launcher {
@@ -51,8 +50,9 @@ ExitCode distill(const DistillFlags& flags, const Session& session) {
   options.device = device.device();
   options.memory = resolve_memory(job.compute(), device, *world);
   options.terminal = session.first() && watched_by_a_person();
-  const runtime::StopSignal stop;
+  const JobStop stop(session.supervised());
   options.stop = stop.flag();
+  options.pulse = session.pulse();
   return runtime::run_distillation(job, std::move(world), options).exit_code;
 }
 
@@ -61,8 +61,9 @@ ExitCode start(const DistillFlags& flags) {
     dry_run(flags, flags.ranks);
     return ExitCode::kOk;
   }
-  return run_on_ranks(flags.job.log_level(),
-                      [&](const Session& session) { return distill(flags, session); });
+  return run_on_ranks(
+      flags.job.log_level(), [&](const Session& session) { return distill(flags, session); },
+      flags.job.contact);
 }
 
 }  // namespace
@@ -83,6 +84,7 @@ void add_distill_command(CLI::App& parent, Action& action) {
                            ExitCode::kInterrupted}));
   auto flags = std::make_shared<DistillFlags>();
   add_job_flags(command, flags->job);
+  add_contact_flag(command, flags->job.contact);
   command
       .add_option(
           "--resume", flags->resume,

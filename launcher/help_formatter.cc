@@ -64,6 +64,18 @@ std::string HelpFormatter::make_group(std::string group, bool is_positional,
   return out;
 }
 
+std::string HelpFormatter::flag_groups(const CLI::App* app) const {
+  std::string out;
+  for (const std::string& group : app->get_groups()) {
+    const std::vector<const CLI::Option*> options =
+        app->get_options([&](const CLI::Option* option) {
+          return !group.empty() && option->get_group() == group && option->nonpositional();
+        });
+    if (!options.empty()) out += (out.empty() ? "" : "\n") + make_group(group, false, options);
+  }
+  return out;
+}
+
 std::string HelpFormatter::make_subcommand(const CLI::App* command) const {
   const std::string description = command->get_description();
   return entry(command->get_name(), description.substr(0, description.find('\n')));
@@ -72,7 +84,7 @@ std::string HelpFormatter::make_subcommand(const CLI::App* command) const {
 std::string HelpFormatter::make_help(const CLI::App* app, std::string name,
                                      CLI::AppFormatMode mode) const {
   return make_description(app) + make_usage(app, name) + make_subcommands(app, mode) +
-         make_positionals(app) + make_groups(app, mode) + make_footer(app);
+         make_positionals(app) + flag_groups(app) + make_footer(app);
 }
 
 }  // namespace sprocket::launcher

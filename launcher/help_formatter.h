@@ -23,6 +23,9 @@ class HelpFormatter : public CLI::Formatter {
                         CLI::AppFormatMode mode) const override;
 
  private:
+  // Flags of a group without a name are not shown.
+  std::string flag_groups(const CLI::App* app) const;
+
   std::string usage_;
 };
 

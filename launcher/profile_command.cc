@@ -11,7 +11,6 @@
 #include "launcher/terminal.h"
 #include "runtime/jobs/distill_job.h"
 #include "runtime/jobs/sample_job.h"
-#include "runtime/jobs/stop_signal.h"
 #include "runtime/jobs/train_job.h"
 #include "runtime/profile/merge.h"
 #include "runtime/profile/report_text.h"
@@ -30,6 +29,7 @@ struct ProfileFlags {
   std::string kind = "train";
   int64_t steps = 20, warmup = 5;
   bool verbose = false;
+  std::string contact;
 };
 
 struct ReportFlags {
@@ -60,7 +60,7 @@ void predict_and_print(const std::string& folder, const std::string& cluster,
              profile::report_text(report), folder);
 }
 
-ExitCode profile_training(const ProfileFlags& flags, const config::Job& job,
+ExitCode profile_training(const ProfileFlags& flags, const config::Job& job, const Session& session,
                           std::unique_ptr<comm::Communicator> world, const RankResources& resources,
                           const runtime::ProfileOnly& only) {
   runtime::TrainOptions options;
@@ -70,14 +70,15 @@ ExitCode profile_training(const ProfileFlags& flags, const config::Job& job,
   options.memory = resources.memory;
   options.print_report = false;
   options.profile_only = only;
-  const runtime::StopSignal stop;
+  const JobStop stop(session.supervised());
   options.stop = stop.flag();
+  options.pulse = session.pulse();
   return flags.kind == "distill"
              ? runtime::run_distillation(job, std::move(world), options).exit_code
              : runtime::run_training(job, std::move(world), options).exit_code;
 }
 
-void profile_sampling(const ProfileFlags& flags, const config::Job& job,
+void profile_sampling(const ProfileFlags& flags, const config::Job& job, const Session& session,
                       std::unique_ptr<comm::Communicator> world, const RankResources& resources,
                       const runtime::ProfileOnly& only) {
   runtime::SampleOptions options;
@@ -86,6 +87,7 @@ void profile_sampling(const ProfileFlags& flags, const config::Job& job,
   options.threads = resources.threads;
   options.device = resources.device;
   options.profile_only = only;
+  options.pulse = session.pulse();
   runtime::run_sampling(job, std::move(world), options);
 }
 
@@ -112,9 +114,9 @@ ExitCode profile_job(const ProfileFlags& flags, const Session& session) {
   const runtime::ProfileOnly only = {flags.steps, flags.warmup, folder};
   ExitCode code = ExitCode::kOk;
   if (samples) {
-    profile_sampling(flags, job, std::move(world), resources, only);
+    profile_sampling(flags, job, session, std::move(world), resources, only);
   } else {
-    code = profile_training(flags, job, std::move(world), resources, only);
+    code = profile_training(flags, job, session, std::move(world), resources, only);
   }
   session.run_on_all([&] {
     if (session.first()) {
@@ -234,13 +236,15 @@ void add_profile_command(CLI::App& parent, Action& action) {
       ->option_text("latest|none|PATH");
   add_cluster_flag(command, flags->cluster);
   command.add_flag("--verbose", flags->verbose, "Logs more, from every rank.");
+  add_contact_flag(command, flags->contact);
   command.require_subcommand(0, 1);
   command.callback([flags, &action, &command] {
     if (!command.get_subcommands().empty()) return;
     if (flags->config.empty()) throw CLI::RequiredError("--config");
     action = [flags] {
-      return run_on_ranks(flags->verbose ? LogLevel::kVerbose : LogLevel::kNormal,
-                          [&](const Session& session) { return profile_job(*flags, session); });
+      return run_on_ranks(
+          flags->verbose ? LogLevel::kVerbose : LogLevel::kNormal,
+          [&](const Session& session) { return profile_job(*flags, session); }, flags->contact);
     };
   });
   add_report_command(command, action);

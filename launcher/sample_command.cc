@@ -62,6 +62,7 @@ runtime::SampleResult run(const config::Job& job, runtime::SampleOptions options
   const parallel::TensorDevice device = take_device(job.compute(), *world);
   options.device = device.device();
   options.terminal = session.first() && watched_by_a_person();
+  options.pulse = session.pulse();
   return runtime::run_sampling(job, std::move(world), options);
 }
 
@@ -125,8 +126,9 @@ ExitCode sample(const SampleFlags& flags, const Session& session) {
 }
 
 ExitCode start(const SampleFlags& flags) {
-  return run_on_ranks(flags.job.log_level(),
-                      [&](const Session& session) { return sample(flags, session); });
+  return run_on_ranks(
+      flags.job.log_level(), [&](const Session& session) { return sample(flags, session); },
+      flags.job.contact);
 }
 
 }  // namespace
@@ -150,6 +152,7 @@ void add_sample_command(CLI::App& parent, Action& action) {
                            ExitCode::kOutput, ExitCode::kComm}));
   auto flags = std::make_shared<SampleFlags>();
   add_job_flags(command, flags->job);
+  add_contact_flag(command, flags->job.contact);
   CLI::Option& config = *command.get_option("--config");
   config.required(false);
   config.description("The job description (docs/config.md); by default that of the checkpoint.");

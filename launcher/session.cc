@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 
 #include "launcher/placement.h"
 #include "launcher/report_error.h"
@@ -19,9 +20,13 @@ namespace {
 
 ExitCode run(const Session& session, const comm::MpiSession& mpi,
              const std::function<ExitCode(const Session&)>& work) {
+  Supervised* const supervised = session.supervised();
   try {
-    return work(session);
+    const ExitCode code = work(session);
+    if (supervised) supervised->report_end(code);
+    return code;
   } catch (const std::exception& error) {
+    if (supervised) supervised->report(error);
     const bool agreed =
         session.size() == 1 || dynamic_cast<const runtime::AgreedError*>(&error) != nullptr;
     // Before MPI is finalised: mpirun kills the other ranks as soon as one has ended with an error.
@@ -70,10 +75,13 @@ bool started_by_mpirun() {
   return false;
 }
 
-ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session&)>& work) {
+ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session&)>& work,
+                      const std::string& contact) {
+  std::optional<Supervised> supervised;
+  if (!contact.empty()) supervised.emplace(contact);
   const comm::MpiSession mpi(nullptr, nullptr);
   configure_logging(level, mpi.rank(), mpi.size());
-  return run(Session(mpi.rank(), mpi.size()), mpi, work);
+  return run(Session(mpi.rank(), mpi.size(), supervised ? &*supervised : nullptr), mpi, work);
 }
 
 int resolve_threads(const config::Compute& compute, comm::Communicator& world) {

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/timeline.h"
 #include "configs/job.pb.h"
+#include "launcher/supervised.h"
 #include "parallel/comm/communicator.h"
 #include "parallel/device/tensor_device.h"
 
@@ -17,11 +18,15 @@ namespace sprocket::launcher {
 // A subcommand's view of the MPI job. All functions are collective unless said otherwise.
 class Session {
  public:
-  Session(int rank, int size) : rank_(rank), size_(size) {}
+  Session(int rank, int size, Supervised* supervised = nullptr)
+      : rank_(rank), size_(size), supervised_(supervised) {}
 
   int rank() const { return rank_; }  // not collective
   int size() const { return size_; }  // not collective
   bool first() const { return rank_ == 0; }
+  // What the job says to its supervisor; null without one. Not collective.
+  Supervised* supervised() const { return supervised_; }
+  control::Pulse* pulse() const { return supervised_ ? &supervised_->pulse() : nullptr; }
 
   // Runs `work` on every rank; if it throws on any, all throw that error. For what reads the same
   // files on all ranks and may not communicate. `patience`: how long ranks that are done wait for
@@ -36,6 +41,7 @@ class Session {
  private:
   int rank_;
   int size_;
+  Supervised* supervised_;
 };
 
 // Whether this process is one of several that mpirun started (Open MPI, or a PMI launcher).
@@ -44,7 +50,9 @@ bool started_by_mpirun();
 // Starts MPI (without mpirun: a world of one), sets logging up, and runs `work`. Errors are said
 // here and returned as their exit codes: those that all ranks throw together (runtime::AgreedError)
 // by rank 0 alone, any other by the rank that met it, which then ends the job on all ranks.
-ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session&)>& work);
+// `contact`: where the supervisor is found, which hears of all that; empty: there is none.
+ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session&)>& work,
+                      const std::string& contact = "");
 
 // compute.threads, or the rank's share of the processors that it may use. Collective over `world`.
 int resolve_threads(const config::Compute& compute, comm::Communicator& world);

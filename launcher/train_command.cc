@@ -4,7 +4,6 @@
 #include "launcher/latent_shape.h"
 #include "launcher/session.h"
 #include "launcher/terminal.h"
-#include "runtime/jobs/stop_signal.h"
 #include "runtime/jobs/train_job.h"
 #include "runtime/plan/dry_run.h"
 
@@ -50,8 +49,9 @@ ExitCode train(const TrainFlags& flags, const Session& session) {
   options.device = device.device();
   options.memory = resolve_memory(job.compute(), device, *world);
   options.terminal = session.first() && watched_by_a_person();
-  const runtime::StopSignal stop;
+  const JobStop stop(session.supervised());
   options.stop = stop.flag();
+  options.pulse = session.pulse();
   return runtime::run_training(job, std::move(world), options).exit_code;
 }
 
@@ -60,8 +60,9 @@ ExitCode start(const TrainFlags& flags) {
     dry_run(flags, flags.ranks);
     return ExitCode::kOk;
   }
-  return run_on_ranks(flags.job.log_level(),
-                      [&](const Session& session) { return train(flags, session); });
+  return run_on_ranks(
+      flags.job.log_level(), [&](const Session& session) { return train(flags, session); },
+      flags.job.contact);
 }
 
 }  // namespace
@@ -85,6 +86,7 @@ void add_train_command(CLI::App& parent, Action& action) {
                            ExitCode::kInterrupted}));
   auto flags = std::make_shared<TrainFlags>();
   add_job_flags(command, flags->job);
+  add_contact_flag(command, flags->job.contact);
   command
       .add_option(
           "--resume", flags->resume,

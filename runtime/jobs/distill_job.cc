@@ -88,8 +88,11 @@ class DistillJob {
     make_distiller();
     result_.first_step = state_.step();
     saved_step_ = start_path_.empty() ? -1 : state_.step();
-    while (!ended()) one_step();
-    if (!options_.profile_only && saved_step_ != state_.step()) save();
+    {
+      const control::SectionScope section(options_.pulse, control::Section::kStep);
+      while (!ended()) one_step();
+      if (!options_.profile_only && saved_step_ != state_.step()) save();
+    }
     progress_.reset();
     result_.last_step = state_.step();
     if (profile_->open()) finish_window();
@@ -227,6 +230,7 @@ class DistillJob {
   }
 
   void save() {
+    const control::SectionScope section(options_.pulse, control::Section::kCheckpoint);
     const Timeline::Scope scope(mesh_.timeline(), Activity::kCheckpoint, "checkpoint");
     state_.set_samples(state_.step() * job_.training().global_batch());
     state_.set_updates(student_optimizer_->updates());
@@ -235,6 +239,7 @@ class DistillJob {
     result_.checkpoint = save_checkpoint(world_, job_.output().directory(), state_, all.views(),
                                          job_.output().keep_checkpoints());
     saved_step_ = state_.step();
+    if (options_.pulse) options_.pulse->checkpoint_saved(saved_step_);
     if (!first()) return;
     if (progress_) progress_->pause();
     spdlog::info("saved {}", result_.checkpoint);
@@ -293,6 +298,7 @@ class DistillJob {
     const profile::StepParts times = collector_->end_step();
     state_.set_step(step + 1);
     result_.steps.push_back(phases);
+    if (options_.pulse) options_.pulse->step_done(state_.step(), phases.front().loss);
     const StepFlops flops = flops_of_step();
     profile_->append({step, own_tokens_, tokens_, flops.dense_equivalent, flops.executed},
                      "distill", shape_, options_.threads);
@@ -414,6 +420,7 @@ class DistillJob {
   }
 
   void sample() {
+    const control::SectionScope section(options_.pulse, control::Section::kSample);
     std::vector<SampleTask> tasks;
     run_on_all(world_, [&] {
       tasks = plan_samples(job_.sampling(), state_.latent(), prompts_->data(), prompts_->prompts());
@@ -472,7 +479,8 @@ DistillResult run_distillation(const config::Job& job, std::unique_ptr<comm::Com
                                const TrainOptions& options) {
   return run_on_mesh(
       std::move(world), mesh_shape(job), options.device,
-      [&](const parallel::Mesh& mesh) { return DistillJob(job, mesh, options).run(); });
+      [&](const parallel::Mesh& mesh) { return DistillJob(job, mesh, options).run(); },
+      options.pulse);
 }
 
 }  // namespace sprocket::runtime

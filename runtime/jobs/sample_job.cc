@@ -80,6 +80,7 @@ class SampleJob {
   SampleResult run() {
     find_checkpoint();
     run_on_all(world_, [&] { load(); });
+    const control::SectionScope section(options_.pulse, control::Section::kSample);
     SampleResult result;
     result.step = state_.step();
     if (options_.profile_only) {
@@ -234,7 +235,8 @@ SampleResult run_sampling(const config::Job& job, std::unique_ptr<comm::Communic
                           const SampleOptions& options) {
   return run_on_mesh(
       std::move(world), mesh_shape(job), options.device,
-      [&](const parallel::Mesh& mesh) { return SampleJob(job, mesh, options).run(); });
+      [&](const parallel::Mesh& mesh) { return SampleJob(job, mesh, options).run(); },
+      options.pulse);
 }
 
 }  // namespace sprocket::runtime

@@ -11,6 +11,7 @@
 #include "configs/job.pb.h"
 #include "parallel/comm/communicator.h"
 #include "runtime/checkpoint/state.pb.h"
+#include "runtime/control/pulse.h"
 #include "runtime/jobs/profile_only.h"
 #include "runtime/media/animated_png.h"
 #include "runtime/sample/sample_task.h"
@@ -45,6 +46,8 @@ struct SampleOptions {
   const Reference* reference = nullptr;
   // Rank 0 draws one live line on stderr.
   bool terminal = false;
+  // Told what the job does, for whoever watches it; may be null.
+  control::Pulse* pulse = nullptr;
   // A step of the window is one evaluation of the network, with guidance for both of its inputs.
   std::optional<ProfileOnly> profile_only;
 };

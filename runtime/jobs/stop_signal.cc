@@ -33,6 +33,8 @@ StopSignal::~StopSignal() {
   for (const int signal : kSignals) install(signal, SIG_DFL);
 }
 
+void StopSignal::request() const { stop_requested.store(true); }
+
 const std::atomic<bool>* StopSignal::flag() const { return &stop_requested; }
 
 }  // namespace sprocket::runtime

@@ -16,6 +16,8 @@ class StopSignal {
   StopSignal(const StopSignal&) = delete;
   StopSignal& operator=(const StopSignal&) = delete;
 
+  // As if a signal had come; from any thread.
+  void request() const;
   // For TrainOptions::stop. Static storage.
   const std::atomic<bool>* flag() const;
 };

@@ -112,6 +112,7 @@ class TrainJob {
   }
 
   void train(Trainer& trainer) {
+    const control::SectionScope section(options_.pulse, control::Section::kStep);
     if (state_.step() == 0 && job_.training().validation().interval() > 0) validate();
     while (state_.step() < job_.training().steps() && result_.exit_code == ExitCode::kOk) {
       one_step(trainer);
@@ -121,6 +122,7 @@ class TrainJob {
 
   // Steps after training.steps are as good as any.
   void profile(Trainer& trainer) {
+    const control::SectionScope section(options_.pulse, control::Section::kStep);
     while (!profile_->done() && result_.exit_code == ExitCode::kOk) {
       const StepOutcome outcome = recorded_step(trainer);
       if (outcome.stop_requested) result_.exit_code = ExitCode::kInterrupted;
@@ -201,6 +203,7 @@ class TrainJob {
     const int64_t step = state_.step();
     const StepOutcome outcome = trainer.step(step, options_.stop, profile_->records_next());
     state_.set_step(step + 1);
+    if (options_.pulse) options_.pulse->step_done(state_.step(), outcome.loss);
     result_.losses.push_back(outcome.loss);
     count_skipped(outcome);
     const StepFlops flops = flops_of(outcome);
@@ -275,6 +278,7 @@ class TrainJob {
   void validate() {
     if (!held_out_) return;
     const AverageScope averaged(average());
+    const control::SectionScope section(options_.pulse, control::Section::kValidation);
     const ValidationLoss loss =
         Validator(*network_, *held_out_).run(std::max<int64_t>(state_.step() - 1, 0));
     result_.validation_losses.push_back(loss.mean);
@@ -290,6 +294,7 @@ class TrainJob {
   }
 
   void save() {
+    const control::SectionScope section(options_.pulse, control::Section::kCheckpoint);
     const Timeline::Scope scope(mesh_.timeline(), Activity::kCheckpoint, "checkpoint");
     state_.set_samples(state_.step() * job_.training().global_batch());
     state_.set_updates(optimizer_->updates());
@@ -297,6 +302,7 @@ class TrainJob {
     result_.checkpoint = save_checkpoint(world_, job_.output().directory(), state_, all.views(),
                                          job_.output().keep_checkpoints());
     saved_step_ = state_.step();
+    if (options_.pulse) options_.pulse->checkpoint_saved(saved_step_);
     if (first()) {
       if (progress_) progress_->pause();
       spdlog::info("saved {}", result_.checkpoint);
@@ -304,6 +310,7 @@ class TrainJob {
   }
 
   void sample() {
+    const control::SectionScope section(options_.pulse, control::Section::kSample);
     std::vector<SampleTask> tasks;
     run_on_all(world_, [&] { tasks = plan_samples(job_.sampling(), state_.latent(), &*data_); });
     const AverageScope averaged(average());
@@ -378,7 +385,8 @@ TrainResult run_training(const config::Job& job, std::unique_ptr<comm::Communica
                          const TrainOptions& options) {
   return run_on_mesh(
       std::move(world), mesh_shape(job), options.device,
-      [&](const parallel::Mesh& mesh) { return TrainJob(job, mesh, options).run(); });
+      [&](const parallel::Mesh& mesh) { return TrainJob(job, mesh, options).run(); },
+      options.pulse);
 }
 
 }  // namespace sprocket::runtime

@@ -15,6 +15,7 @@
 #include "base/exit_code.h"
 #include "configs/job.pb.h"
 #include "parallel/comm/communicator.h"
+#include "runtime/control/pulse.h"
 #include "runtime/jobs/profile_only.h"
 
 namespace sprocket::runtime {
@@ -36,6 +37,8 @@ struct TrainOptions {
   // Set from outside (a signal handler, another thread) to end the job after the current step with
   // a checkpoint. Any rank's flag stops all. May be null.
   const std::atomic<bool>* stop = nullptr;
+  // Told what the job does, for whoever watches it; may be null.
+  control::Pulse* pulse = nullptr;
   // Rank 0 prints the report to stdout at the end. profile.json is written in any case.
   bool print_report = true;
   std::optional<ProfileOnly> profile_only;

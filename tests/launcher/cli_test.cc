@@ -32,7 +32,7 @@ TEST(Help, IsFrozen) {
       commands.emplace_back((name == "sprocket" ? "" : name + "_") + child->get_name(), child);
     }
   }
-  EXPECT_EQ(commands.size(), 18u);
+  EXPECT_EQ(commands.size(), 19u);
   const bool update =
       ::testing::GTEST_FLAG(filter) == "Help.IsFrozen" && std::getenv("UPDATE_GOLDEN");
   for (const auto& [name, command] : commands) {
@@ -203,6 +203,38 @@ TEST(Cli, PlansForAClusterWithoutMpi) {
   const ProcessResult lone = run_sprocket("plan --config x --cluster y --coverage 0.1");
   EXPECT_EQ(lone.code, kConfigCode);
   EXPECT_THAT(lone.err, HasSubstr("--coverage requires --density"));
+}
+
+TEST(Cli, LaunchPrintsWhatItWouldRun) {
+  const ProcessResult printed = run_sprocket(
+      "launch --np 3 --hosts a:2,b:2 --export PATH --limit step=3 --limit init=9 --print -- train "
+      "--config job.txtpb --set 'training.steps: 5'");
+  EXPECT_EQ(printed.code, 0) << printed.err;
+  EXPECT_THAT(printed.out, AllOf(StartsWith("mpirun -np 3 --host a:2,b:2 --bind-to none "),
+                                 HasSubstr(" train --config job.txtpb --set 'training.steps: 5'")));
+}
+
+TEST(Cli, LaunchRefusesWhatCannotRunBeforeItStartsAnything) {
+  const std::string job = " -- train --config x";
+  const std::pair<std::string, const char*> cases[] = {
+      {"--np 2 -- train --confg x", "sprocket train: unknown argument --confg; did you mean"},
+      {"--np 2 -- doctor", "launch: doctor: expected train, distill, sample or profile"},
+      {"--np 2 -- profile report x", "launch: profile report runs on no ranks"},
+      {"--np 0" + job, "--np"},
+      {"--np 2", "job is required"},
+      {"--np 5 --hosts a:2,b:2" + job, "--np 5: the hosts take 4 ranks; legal: 1 to 4"},
+      {"--np 2 --hosts a:2 --hostfile h" + job, "--hostfile"},
+      {"--np 2 --limit walk=3" + job, "--limit walk=3: expected SECTION=SECONDS; sections: init"},
+      {"--np 2 --limit step=0" + job, "--limit step=0: expected SECTION=SECONDS"},
+      {"--np 2 --export NO_SUCH_THING" + job, "--export NO_SUCH_THING: there is no such variable"},
+      {"--np 2 --listen here" + job, "expected a numeric address to listen on, found \"here\""},
+  };
+  for (const auto& [arguments, message] : cases) {
+    const ProcessResult result = run_sprocket("launch " + arguments);
+    EXPECT_EQ(result.code, kConfigCode) << arguments;
+    EXPECT_THAT(result.err, HasSubstr(message)) << arguments;
+    EXPECT_EQ(result.out, "") << arguments;
+  }
 }
 
 TEST(Cli, DoctorSaysThatThisMachineCanRun) {

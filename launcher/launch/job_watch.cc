@@ -1,0 +1,284 @@
+#include "launcher/launch/job_watch.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace sprocket::launcher {
+namespace {
+
+using control::Heartbeat;
+using control::Operation;
+using control::Section;
+
+// More than a supervisor that is awake needs for a round.
+constexpr double kLongestTick = 2;
+// Heartbeats come every half second; a machine under load delays them.
+constexpr double kSilence = 4;
+// Ranks that a sentence names.
+constexpr size_t kNamed = 8;
+
+Section section_of(const Heartbeat& beat) {
+  return static_cast<Section>(std::clamp(beat.section(), 0, control::kSections - 1));
+}
+
+bool same_progress(const Heartbeat& a, const Heartbeat& b) {
+  if (a.section() != b.section() || a.step() != b.step() ||
+      a.checkpoint_step() != b.checkpoint_step() || a.operation_size() != b.operation_size()) {
+    return false;
+  }
+  for (int i = 0; i < a.operation_size(); ++i) {
+    if (a.operation(i).sequence() != b.operation(i).sequence() ||
+        a.operation(i).unfinished() != b.operation(i).unfinished()) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// The operation that a rank issued last, over its communicators; null: none.
+const Operation* newest(const Heartbeat& beat) {
+  const Operation* found = nullptr;
+  for (const Operation& operation : beat.operation()) {
+    const bool later = !found || std::pair(operation.unfinished(), -operation.age_ms()) >
+                                     std::pair(found->unfinished(), -found->age_ms());
+    if (later) found = &operation;
+  }
+  return found;
+}
+
+std::string place_of(const Operation& operation) {
+  std::string text;
+  if (operation.layer() >= 0) text += fmt::format("layer {}, ", operation.layer());
+  text += operation.phase();
+  if (operation.step() >= 0) text += fmt::format(", step {}", operation.step());
+  return text;
+}
+
+std::string words_of(const Operation& operation) {
+  return fmt::format("{} #{} of {}[{}] ({})", operation.name(), operation.sequence(),
+                     operation.communicator(), operation.leader(), place_of(operation));
+}
+
+using GroupKey = std::pair<std::string, int>;
+
+GroupKey group_of(const Operation& operation) {
+  return {operation.communicator(), operation.leader()};
+}
+
+}  // namespace
+
+JobWatch::JobWatch(int ranks, const SectionLimits& limits) : ranks_(ranks), limits_(limits) {}
+
+void JobWatch::tick(double seconds) { now_ += std::min(seconds, kLongestTick); }
+
+void JobWatch::take(const control::Report& report) {
+  if (report.rank < 0) return;
+  RankView& rank = ranks_.at(report.rank);
+  switch (report.kind) {
+    case control::Report::Kind::kJoined:
+      rank.joined = rank.connected = true;
+      rank.host = report.message.hello().host();
+      rank.process = report.message.hello().process();
+      rank.progress_at = rank.heard_at = now_;
+      rank.lost = false;
+      std::erase(lost_order_, report.rank);
+      return;
+    case control::Report::Kind::kLost:
+      rank.connected = false;
+      if (rank.finished) return;
+      rank.lost = true;
+      lost_order_.push_back(report.rank);
+      return;
+    case control::Report::Kind::kRefused:
+      return;
+    case control::Report::Kind::kMessage:
+      break;
+  }
+  if (now_ - rank.heard_at > kSilence) returns_.push_back({report.rank, now_ - rank.heard_at});
+  rank.heard_at = now_;
+  if (report.message.has_heartbeat()) {
+    if (!same_progress(rank.beat, report.message.heartbeat())) rank.progress_at = now_;
+    rank.beat = report.message.heartbeat();
+  } else if (report.message.has_error()) {
+    rank.finished = true;
+    rank.error = report.message.error();
+    error_order_.push_back(report.rank);
+  } else if (report.message.has_finished()) {
+    rank.finished = true;
+    rank.progress_at = now_;
+  } else if (report.message.has_dump()) {
+    rank.dump = report.message.dump();
+  }
+}
+
+bool JobWatch::any_joined() const {
+  return std::any_of(ranks_.begin(), ranks_.end(), [](const RankView& r) { return r.joined; });
+}
+
+bool JobWatch::all_finished() const {
+  return std::all_of(ranks_.begin(), ranks_.end(), [](const RankView& r) { return r.finished; });
+}
+
+int64_t JobWatch::newest_step() const {
+  int64_t step = -1;
+  for (const RankView& rank : ranks_) {
+    if (rank.beat.has_step()) step = std::max(step, rank.beat.step());
+  }
+  return step;
+}
+
+int64_t JobWatch::newest_checkpoint() const {
+  int64_t step = -1;
+  for (const RankView& rank : ranks_) {
+    if (rank.beat.has_checkpoint_step()) step = std::max(step, rank.beat.checkpoint_step());
+  }
+  return step;
+}
+
+std::optional<int> JobWatch::first_lost() const {
+  if (lost_order_.empty()) return std::nullopt;
+  return lost_order_.front();
+}
+
+std::optional<int> JobWatch::first_error() const {
+  for (const int rank : error_order_) {
+    if (!ranks_[rank].error->of_a_peer()) return rank;
+  }
+  if (error_order_.empty()) return std::nullopt;
+  return error_order_.front();
+}
+
+double JobWatch::limit() const {
+  double longest = 0;
+  for (const RankView& rank : ranks_) {
+    longest = std::max(longest, limits_[section_of(rank.beat)]);
+  }
+  return longest;
+}
+
+double JobWatch::last_progress() const {
+  double last = 0;
+  for (const RankView& rank : ranks_) last = std::max(last, rank.progress_at);
+  return last;
+}
+
+bool JobWatch::is_hung() const {
+  const bool anyone = std::any_of(ranks_.begin(), ranks_.end(),
+                                  [](const RankView& rank) { return rank.connected; });
+  return (anyone || !any_joined()) && now_ - last_progress() > limit();
+}
+
+std::vector<int> JobWatch::silent_ranks() const {
+  std::vector<int> silent;
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    const RankView& rank = ranks_[i];
+    if (!rank.joined || rank.lost || (rank.connected && now_ - rank.heard_at > kSilence)) {
+      silent.push_back(static_cast<int>(i));
+    }
+  }
+  return silent;
+}
+
+// Those that nobody hears; else those that wait in no operation while others do; else those that
+// have not reached the newest operation of a group.
+std::vector<int> JobWatch::suspects() const {
+  std::vector<int> found = silent_ranks();
+  if (!found.empty()) return found;
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    const Operation* operation = newest(ranks_[i].beat);
+    if (!ranks_[i].finished && (!operation || !operation->unfinished())) {
+      found.push_back(static_cast<int>(i));
+    }
+  }
+  if (!found.empty()) return found;
+  std::map<GroupKey, int64_t> furthest;
+  for (const RankView& rank : ranks_) {
+    for (const Operation& operation : rank.beat.operation()) {
+      int64_t& sequence = furthest.try_emplace(group_of(operation), -1).first->second;
+      sequence = std::max(sequence, operation.sequence());
+    }
+  }
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    for (const Operation& operation : ranks_[i].beat.operation()) {
+      if (operation.sequence() == furthest[group_of(operation)]) continue;
+      found.push_back(static_cast<int>(i));
+      break;
+    }
+  }
+  return found;
+}
+
+std::string JobWatch::name_of(int rank) const {
+  const RankView& view = ranks_.at(rank);
+  if (!view.joined) return fmt::format("rank {}", rank);
+  return fmt::format("rank {} ({}, process {})", rank, view.host, view.process);
+}
+
+std::string JobWatch::hang_sentence() const {
+  const std::vector<int> blamed = suspects();
+  const double idle = now_ - last_progress();
+  // What most of the others wait in.
+  std::map<std::string, int> waiting;
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    if (std::find(blamed.begin(), blamed.end(), static_cast<int>(i)) != blamed.end()) continue;
+    const Operation* operation = newest(ranks_[i].beat);
+    if (operation && operation->unfinished()) ++waiting[words_of(*operation)];
+  }
+  std::string others;
+  int most = 0;
+  for (const auto& [words, count] : waiting) {
+    if (count <= most) continue;
+    most = count;
+    others = fmt::format("; the others wait in {}", words);
+  }
+  if (blamed.empty()) {
+    return fmt::format("no rank has made progress for {:.1f} s: all are in the same operations{}",
+                       idle, others);
+  }
+  std::string names;
+  for (size_t i = 0; i < blamed.size() && i < kNamed; ++i) {
+    names += (i == 0 ? "" : ", ") + name_of(blamed[i]);
+  }
+  if (blamed.size() > kNamed) names += fmt::format(" and {} more", blamed.size() - kNamed);
+  const RankView& first = ranks_[blamed.front()];
+  std::string state;
+  if (!first.joined) {
+    state = fmt::format("never reported in {:.1f} s", now_);
+  } else if (!first.connected || now_ - first.heard_at > kSilence) {
+    state = fmt::format("silent for {:.1f} s", now_ - first.heard_at);
+  } else {
+    state = fmt::format("without progress for {:.1f} s", idle);
+  }
+  const Operation* last = newest(first.beat);
+  const std::string seen = fmt::format(
+      "; last seen in section {}{}", control::name_of(section_of(first.beat)),
+      last ? fmt::format(", {} {}", last->unfinished() ? "in" : "after", words_of(*last)) : "");
+  return fmt::format("{} {}{}{}", names, state, first.joined ? seen : "", others);
+}
+
+std::string JobWatch::hang_report() const {
+  std::string text = hang_sentence() + "\n";
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    const RankView& rank = ranks_[i];
+    text += fmt::format(
+        "\n{}: section {} for {:.1f} s, {} steps done, heard {:.1f} s ago, progress {:.1f} s "
+        "ago{}\n",
+        name_of(static_cast<int>(i)), control::name_of(section_of(rank.beat)),
+        1e-3 * static_cast<double>(rank.beat.section_age_ms()), rank.beat.step(),
+        now_ - rank.heard_at, now_ - rank.progress_at,
+        rank.dump ? "" : "; it did not answer, these are its last known operations");
+    const auto& operations = rank.dump ? rank.dump->operation() : rank.beat.operation();
+    for (const Operation& operation : operations) {
+      text += fmt::format(
+          "  {} of {} ranks, {} bytes, {} {:.3f} s{}\n", words_of(operation), operation.ranks(),
+          operation.bytes(), operation.unfinished() ? "unfinished for" : "completed",
+          1e-3 * static_cast<double>(operation.age_ms()), operation.unfinished() ? "" : " ago");
+    }
+  }
+  return text;
+}
+
+}  // namespace sprocket::launcher
