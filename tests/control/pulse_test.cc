@@ -45,7 +45,8 @@ TEST(Pulse, HasTheLastOperationOfEachGroup) {
     timeline.position = {12, Phase::kBackward, 3};
     std::array<double, 2> values = {1, 2};
     for (int i = 0; i < 3; ++i) {
-      pair->all_reduce(comm::Buffer::of(std::span<double>(values)), comm::ReduceOp::kSum).wait_host();
+      pair->all_reduce(comm::Buffer::of(std::span<double>(values)), comm::ReduceOp::kSum)
+          .wait_host();
     }
     const Heartbeat beat = pulse.heartbeat();
     ASSERT_EQ(beat.operation_size(), 2);
