@@ -135,6 +135,9 @@ std::vector<std::string> launch_words(const LaunchFlags& flags, const StartPlan&
                                     "--np",           std::to_string(flags.ranks),
                                     "--max-restarts", std::to_string(flags.max_restarts)};
   for (const std::string& limit : flags.limits) words.insert(words.end(), {"--limit", limit});
+  if (flags.port != 0) words.insert(words.end(), {"--port", std::to_string(flags.port)});
+  if (!flags.listen.empty()) words.insert(words.end(), {"--listen", flags.listen});
+  words.insert(words.end(), {"--if-abandoned", flags.if_abandoned});
   words.push_back("--");
   words.insert(words.end(), flags.job.begin(), flags.job.end());
   return words;

@@ -32,6 +32,8 @@ constexpr auto kHeartbeat = milliseconds(500);
 // end after SIGTERM.
 constexpr auto kForDumps = seconds(2);
 constexpr auto kForTheStarter = seconds(10);
+// Refused connections, of an attempt.
+constexpr int64_t kMentioned = 10;
 
 std::string host_name() {
   char name[256] = {};
@@ -110,7 +112,7 @@ class Attempt {
     for (const Report& report : reports) {
       watch_.take(report);
       if (report.kind == Report::Kind::kRefused) {
-        spdlog::warn("launch: a connection was refused: {}", report.what);
+        say_refused(report.what);
       }
     }
     for (const Return& back : watch_.take_returns()) {
@@ -118,6 +120,12 @@ class Attempt {
                    back.silent);
     }
     say_first_step();
+  }
+
+  // Somebody who looks for open ports does not fill the log.
+  void say_refused(const std::string& why) {
+    if (refused_ == kMentioned) spdlog::warn("launch: further refusals are not mentioned");
+    if (refused_++ < kMentioned) spdlog::warn("launch: a connection was refused: {}", why);
   }
 
   // The kernel knows of ranks of this host. mpirun is about to end the others.
@@ -224,6 +232,7 @@ class Attempt {
   std::optional<ChildProcess> child_;
   std::optional<steady_clock::time_point> failure_seen_, ending_since_;
   bool said_first_step_ = false;
+  int64_t refused_ = 0;
 };
 
 }  // namespace

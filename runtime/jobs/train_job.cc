@@ -277,8 +277,8 @@ class TrainJob {
   // With the attention of the last step done, like sampling.
   void validate() {
     if (!held_out_) return;
-    const AverageScope averaged(average());
     const control::SectionScope section(options_.pulse, control::Section::kValidation);
+    const AverageScope averaged(average());
     const ValidationLoss loss =
         Validator(*network_, *held_out_).run(std::max<int64_t>(state_.step() - 1, 0));
     result_.validation_losses.push_back(loss.mean);

@@ -242,11 +242,15 @@ TEST_F(ControlConnection, StrangersBytesAreRefusedAndRanksStillJoin) {
   HeardServer server(options, secret_);
   Message heartbeat;
   heartbeat.mutable_heartbeat()->set_step(1000);
-  const std::string oversized("\0\0\x10\1", 4), zero(4, '\0');
-  const std::string garbage = frame("\xff\xff\xff\xff no message");
-  const std::string truncated = frame("truncated").substr(0, 6);
-  for (const std::string& bytes : {garbage, oversized, zero, std::string("GET / HTTP/1.1\r\n\r\n"),
-                                   frame(heartbeat.SerializeAsString()), truncated}) {
+  const std::pair<std::string, const char*> cases[] = {
+      {frame("\xff\xff\xff\xff no message"), "found 15 other bytes"},
+      {std::string("\0\0\x10\1", 4), "expected a message of 1 to 4096 bytes"},
+      {std::string(4, '\0'), "expected a message of 1 to 4096 bytes"},
+      {"GET / HTTP/1.1\r\n\r\n", "expected a message of 1 to 4096 bytes"},
+      {frame(heartbeat.SerializeAsString()), "expected a hello or a proof"},
+      {frame("truncated").substr(0, 6), "in time"},
+  };
+  for (const auto& [bytes, reason] : cases) {
     RawPeer stranger(server.port());
     stranger.send_bytes(bytes);
     while (stranger.receive()) {
@@ -254,6 +258,7 @@ TEST_F(ControlConnection, StrangersBytesAreRefusedAndRanksStillJoin) {
     const auto refused = server.await(Kind::kRefused);
     ASSERT_TRUE(refused);
     EXPECT_EQ(refused->rank, -1);
+    EXPECT_THAT(refused->what, HasSubstr(reason));
   }
   std::vector<RawPeer> crowd;
   for (int i = 0; i < 100; ++i) crowd.emplace_back(server.port());
