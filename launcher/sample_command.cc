@@ -29,6 +29,10 @@ config::LoadedJob load_from(const std::string& checkpoint, const std::vector<std
   options.world = world;
   config::Job job = runtime::job_of_checkpoint(checkpoint);
   job.clear_parallel();
+  if (job.has_distillation()) {
+    job.mutable_distillation()->mutable_teacher()->clear_parallel();
+    job.mutable_distillation()->mutable_fake_score()->clear_parallel();
+  }
   return config::parse_job(config::to_text(job), checkpoint, sets, options);
 }
 

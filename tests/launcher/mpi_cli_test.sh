@@ -78,6 +78,11 @@ expect 0 "$folder/prompted/step_00000004_1.mp4" sample --resume "$folder/run" --
 distill=("${config[@]}" "${tiny[@]}" --set "distillation { teacher { weights: \"$folder/run\" } guidance: 2 }"
   --set 'training { steps: 2 lora { rank: 2 } }')
 expect 0 "saved $folder/student/step_00000002" distill "${distill[@]}" --output "$folder/student"
+# The ranks that a student was trained on are not those that it is sampled on.
+expect 0 "saved $folder/replicas/step_00000001" distill "${distill[@]}" --output "$folder/replicas" \
+  --set 'training { steps: 1 global_batch: 2 } parallel { data: 2 }'
+expect 0 "$folder/replica_videos/step_00000001_0.mp4" sample --resume "$folder/replicas" --output "$folder/replica_videos" \
+  --set 'sampling.prompt: "a clip"'
 "$sprocket" lora export --checkpoint "$folder/student" --output "$folder/adapters.safetensors" | grep -q 'step 2'
 expect 0 'Communication against compute' profile --job distill "${distill[@]}" --steps 2 --warmup 1 \
   --output "$folder/distill_profile"
