@@ -3,7 +3,8 @@
 
 Every model samples the same prompts from the same noise (`sprocket sample`, several seeds). Distances to the
 teacher of many steps: PSNR of each video against the teacher's of the same prompt and seed, and the Frechet
-distance between the frames of all videos in a fixed random feature space. Prints JSON lines.
+distance between the frames of all videos in a fixed random feature space. `--few-sampling` may be given several
+times: the student's rival is the best of them. Prints JSON lines.
 """
 import argparse
 import json
@@ -27,6 +28,8 @@ def sample(arguments, checkpoint, sampling, prompts, seed, folder):
     prompt_text = " ".join(f"prompt: {json.dumps(p)}" for p in prompts)
     command = ["mpirun", "--oversubscribe", "-np", str(arguments.ranks), arguments.sprocket, "sample", "--resume", checkpoint,
                "--output", str(folder), "--set", f"sampling {{ {sampling} seed: {seed} {prompt_text} }}"]
+    for change in arguments.set:
+        command += ["--set", change]
     start = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     seconds = time.monotonic() - start
@@ -62,6 +65,11 @@ def frechet(a, b):
     return float(difference @ difference + numpy.trace(covariance_a) + numpy.trace(covariance_b) - 2 * root)
 
 
+def contrast(videos):
+    """Mean standard deviation of a channel within a frame."""
+    return float(videos.std((2, 3)).mean())
+
+
 def psnr(a, b):
     errors = ((a - b) ** 2).reshape(len(a), -1).mean(1)
     return float((-10 * numpy.log10(errors)).mean())
@@ -72,40 +80,47 @@ def main():
     parser.add_argument("--sprocket", default="build/bin/sprocket")
     parser.add_argument("--teacher", required=True, help="run or checkpoint")
     parser.add_argument("--student", required=True, help="run or checkpoint")
-    parser.add_argument("--prompt", action="append", required=True)
+    parser.add_argument("--prompt", action="append", default=[])
+    parser.add_argument("--prompts", help="a file of prompts, one a line")
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--teacher-sampling", default="steps: 50 guidance: 1")
-    parser.add_argument("--few-sampling", default="steps: 4 guidance: 1", help="the teacher at few steps")
+    parser.add_argument("--few-sampling", action="append", help="the teacher at few steps; default: steps: 4 guidance: 1")
     parser.add_argument("--student-sampling", default="guidance: 1 sampler: TDM timestep: [999, 749, 499, 249]")
+    parser.add_argument("--set", action="append", default=[], help="changes every job, as in sprocket sample")
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--height", type=int, default=112)
     parser.add_argument("--output", help="JSON lines are added to this file")
     arguments = parser.parse_args()
-    models = {"teacher": (arguments.teacher, arguments.teacher_sampling),
-              "teacher, few steps": (arguments.teacher, arguments.few_sampling),
-              "student": (arguments.student, arguments.student_sampling)}
-    videos = {name: [] for name in models}
-    seconds = {name: [] for name in models}
+    prompts = arguments.prompt + (pathlib.Path(arguments.prompts).read_text(encoding="utf-8").splitlines() if arguments.prompts else [])
+    if not prompts:
+        parser.error("expected --prompt or --prompts, found neither")
+    few = arguments.few_sampling or ["steps: 4 guidance: 1"]
+    models = [("teacher", arguments.teacher, arguments.teacher_sampling),
+              *(("teacher, few steps", arguments.teacher, sampling) for sampling in few),
+              ("student", arguments.student, arguments.student_sampling)]
+    videos = [[] for _ in models]
+    seconds = [[] for _ in models]
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(100, 100 + arguments.seeds):
-            for number, (name, (checkpoint, sampling)) in enumerate(models.items()):
-                made, taken = sample(arguments, checkpoint, sampling, arguments.prompt, seed,
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+            for number, (_, checkpoint, sampling) in enumerate(models):
+                made, taken = sample(arguments, checkpoint, sampling, prompts, seed,
                                      pathlib.Path(folder) / f"{seed}_{number}")
-                videos[name].append(made)
-                seconds[name].append(taken)
+                videos[number].append(made)
+                seconds[number].append(taken)
     # The reference's own spread: one half of its seeds against the other.
-    reference = numpy.concatenate(videos["teacher"])
+    reference = numpy.concatenate(videos[0])
     half = len(reference) // 2
     lines = [{"model": "teacher, half against half", "frechet": frechet(features(reference[:half]), features(reference[half:]))}]
-    for name in models:
-        own = numpy.concatenate(videos[name])
-        line = {"model": name, "sampling": models[name][1], "videos": len(own), "command_seconds": sorted(seconds[name])[len(seconds[name]) // 2]}
-        if name != "teacher":
+    for number, (name, _, sampling) in enumerate(models):
+        own = numpy.concatenate(videos[number])
+        line = {"model": name, "sampling": sampling, "videos": len(own), "contrast": contrast(own), "command_seconds": sorted(seconds[number])[len(seconds[number]) // 2]}
+        if number > 0:
             line |= {"frechet": frechet(features(own), features(reference)), "psnr_db": psnr(own, reference)}
         lines.append(line)
     for line in lines:
-        line |= {"prompts": len(arguments.prompt), "seeds": arguments.seeds, "machine": platform.processor() or platform.machine(),
+        line |= {"prompts": len(prompts), "seeds": arguments.seeds, "first_seed": arguments.first_seed, "machine": platform.processor() or platform.machine(),
                  "system": platform.platform(), "torch": torch.__version__}
         print(json.dumps(line))
         if arguments.output:
