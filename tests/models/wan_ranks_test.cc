@@ -216,6 +216,10 @@ TEST(WanTimeline, NamesLayersAndPhases) {
       case Phase::kStudent:
       case Phase::kTeacher:
       case Phase::kFakeScore:
+      case Phase::kFakeScoreForward:
+      case Phase::kFakeScoreBackward:
+      case Phase::kFakeScoreRecompute:
+      case Phase::kFakeScoreOptimizer:
         FAIL() << name_of(interval.position.phase);
     }
   }
