@@ -162,11 +162,11 @@ class Attempt {
   }
 
   void look() {
-    look_for_the_dead();
     if (ending_since_) {
       if (steady_clock::now() - *ending_since_ > kForTheStarter) child_->kill_group();
       return;
     }
+    look_for_the_dead();
     if (watch_.is_hung()) {
       end_hung();
     } else if (failure_seen_ && steady_clock::now() - *failure_seen_ > kForTheStarter) {

@@ -68,6 +68,8 @@ def processes():
 class Job:
     """A launcher, its ranks and what they write."""
 
+    started = []
+
     def __init__(self, name, *flags, steps=1000000, sets=(), port=None):
         self.run = os.path.join(FOLDER, name)
         self.log_path = self.run + ".log"
@@ -83,6 +85,7 @@ class Job:
             words += ["--set", text]
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, cwd=FOLDER)
+        Job.started.append(self)
 
     def log(self):
         with open(self.log_path, errors="replace") as file:
@@ -149,6 +152,18 @@ class Job:
 
 
 class Faults(unittest.TestCase):
+    def tearDown(self):
+        """What a test that failed has left behind."""
+        while Job.started:
+            job = Job.started.pop()
+            job.process.kill()
+            job.process.wait()
+            for process in job.everything():
+                try:
+                    os.kill(process, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+
     def report(self, what, detected, first_step):
         print(f"{what:<34} noticed after {detected:5.2f} s, first new step {first_step:5.1f} s later", flush=True)
 
