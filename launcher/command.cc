@@ -117,6 +117,7 @@ std::unique_ptr<CLI::App> make_command_line(Action& action) {
   add_attention_command(*app, action);
   add_check_parity_command(*app, action);
   add_data_command(*app, action);
+  add_checkpoint_command(*app, action);
   add_lora_command(*app, action);
   add_plan_command(*app, action);
   add_profile_command(*app, action);

@@ -23,6 +23,7 @@ void add_sample_command(CLI::App& parent, Action& action);
 void add_attention_command(CLI::App& parent, Action& action);
 void add_check_parity_command(CLI::App& parent, Action& action);
 void add_data_command(CLI::App& parent, Action& action);
+void add_checkpoint_command(CLI::App& parent, Action& action);
 void add_lora_command(CLI::App& parent, Action& action);
 void add_embed_prompts_command(CLI::App& parent, Action& action);  // parent: `data`
 void add_plan_command(CLI::App& parent, Action& action);

@@ -1,14 +1,14 @@
 #include <fmt/format.h>
 
 #include "launcher/command.h"
-#include "runtime/jobs/lora_export.h"
+#include "runtime/jobs/checkpoint_export.h"
 
 namespace sprocket::launcher {
 namespace {
 
-ExitCode run(const runtime::LoraExport& options) {
+ExitCode run(const runtime::CheckpointExport& options) {
   configure_logging(LogLevel::kNormal, 0, 1);
-  const runtime::LoraExportResult result = runtime::export_lora(options);
+  const runtime::CheckpointExportResult result = runtime::export_adapters(options);
   fmt::print("{}: {} tensors of {}, step {}\n", options.output, result.tensors, result.checkpoint,
              result.step);
   return ExitCode::kOk;
@@ -21,14 +21,15 @@ void add_export(CLI::App& parent, Action& action) {
       "The factor alpha / rank is in the up matrices, so that a reader needs no alpha. Gates of "
       "the "
       "attention,\n"
-      "which are trained whole, are in it under their own names.",
+      "which are trained whole, are in it under their own names. `sprocket checkpoint export` "
+      "writes whole weights\n"
+      "with the adapters added.",
       "sprocket lora export --checkpoint PATH --output FILE [flags]",
       "\nExamples:\n"
-      "  sprocket lora export --checkpoint outputs/run --output adapters.safetensors\n"
-      "  sprocket lora export --checkpoint outputs/run --merge --output weights.safetensors\n" +
+      "  sprocket lora export --checkpoint outputs/run --output adapters.safetensors\n" +
           exit_codes_text({ExitCode::kOk, ExitCode::kInternal, ExitCode::kConfig, ExitCode::kInput,
                            ExitCode::kOutput}));
-  auto options = std::make_shared<runtime::LoraExport>();
+  auto options = std::make_shared<runtime::CheckpointExport>();
   command
       .add_option("--checkpoint", options->checkpoint,
                   "A checkpoint, or a run, of which the newest valid one is taken. Required.")
@@ -37,8 +38,6 @@ void add_export(CLI::App& parent, Action& action) {
   command.add_option("--output", options->output, "The file to write. Required.")
       ->option_text("FILE")
       ->required();
-  command.add_flag("--merge", options->merge,
-                   "Whole weights with the adapters added, read from where the training had them.");
   command.add_flag("--ema", options->ema, "The moving average instead of the last weights.");
   command.callback([options, &action] { action = [options] { return run(*options); }; });
 }

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <sstream>
 
 #include "base/error.h"
@@ -56,6 +57,42 @@ std::string last_line(size_t files, std::string_view above) {
   return fmt::format("end {} {:016x}\n", files, XXH3_64bits(above.data(), above.size()));
 }
 
+std::optional<std::string> damage_of(const std::string& folder, const ManifestEntry& entry,
+                                     VerifyDepth depth) {
+  std::error_code error;
+  const uintmax_t bytes = fs::file_size(fs::path(folder) / entry.file, error);
+  if (error) return fmt::format("{}: {}", entry.file, error.message());
+  if (bytes != entry.bytes) {
+    return fmt::format("{}: {} bytes, the manifest says {}", entry.file, bytes, entry.bytes);
+  }
+  if (depth == VerifyDepth::kSizes) return std::nullopt;
+  const uint64_t hash = describe_file(folder, entry.file).hash;
+  if (hash == entry.hash) return std::nullopt;
+  return fmt::format("{}: contents hash to {:016x}, the manifest says {:016x}", entry.file, hash,
+                     entry.hash);
+}
+
+// Calls `visit` with every reason until it returns false.
+void visit_damage(const std::string& folder, VerifyDepth depth,
+                  const std::function<bool(const std::string&)>& visit) {
+  std::vector<ManifestEntry> entries;
+  try {
+    entries = read_manifest(folder);
+  } catch (const InputError& damage) {
+    visit(damage.what());
+    return;
+  }
+  for (const ManifestEntry& entry : entries) {
+    std::optional<std::string> damage;
+    try {
+      damage = damage_of(folder, entry, depth);
+    } catch (const InputError& unreadable) {
+      damage = unreadable.what();
+    }
+    if (damage && !visit(*damage)) return;
+  }
+}
+
 }  // namespace
 
 std::string manifest_text(std::vector<ManifestEntry> entries) {
@@ -101,35 +138,36 @@ ManifestEntry describe_file(const std::string& folder, const std::string& file) 
   return {file, hash.bytes, hash.xxh3};
 }
 
-std::optional<std::string> find_damage(const std::string& folder, VerifyDepth depth) {
-  const fs::path manifest = fs::path(folder) / kManifestName;
+std::vector<ManifestEntry> read_manifest(const std::string& folder) {
+  const fs::path path = fs::path(folder) / kManifestName;
   std::error_code error;
-  const uintmax_t manifest_bytes = fs::file_size(manifest, error);
-  if (error) return fmt::format("{}: {}", kManifestName, error.message());
-  if (manifest_bytes > kMaxManifestBytes) {
-    return fmt::format("{}: {} bytes, at most {} are possible", kManifestName, manifest_bytes,
-                       kMaxManifestBytes);
+  const uintmax_t bytes = fs::file_size(path, error);
+  if (error) throw InputError(fmt::format("{}: {}", kManifestName, error.message()));
+  if (bytes > kMaxManifestBytes) {
+    throw InputError(fmt::format("{}: {} bytes, at most {} are possible", kManifestName, bytes,
+                                 kMaxManifestBytes));
   }
-  try {
-    std::stringstream text;
-    text << std::ifstream(manifest, std::ios::binary).rdbuf();
-    for (const ManifestEntry& entry : parse_manifest(text.str(), std::string(kManifestName))) {
-      const uintmax_t bytes = fs::file_size(fs::path(folder) / entry.file, error);
-      if (error) return fmt::format("{}: {}", entry.file, error.message());
-      if (bytes != entry.bytes) {
-        return fmt::format("{}: {} bytes, the manifest says {}", entry.file, bytes, entry.bytes);
-      }
-      if (depth == VerifyDepth::kSizes) continue;
-      const uint64_t hash = describe_file(folder, entry.file).hash;
-      if (hash != entry.hash) {
-        return fmt::format("{}: contents hash to {:016x}, the manifest says {:016x}", entry.file,
-                           hash, entry.hash);
-      }
-    }
-  } catch (const InputError& damage) {
-    return damage.what();
-  }
-  return std::nullopt;
+  std::stringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return parse_manifest(text.str(), std::string(kManifestName));
+}
+
+std::optional<std::string> find_damage(const std::string& folder, VerifyDepth depth) {
+  std::optional<std::string> first;
+  visit_damage(folder, depth, [&first](const std::string& damage) {
+    first = damage;
+    return false;
+  });
+  return first;
+}
+
+std::vector<std::string> find_all_damage(const std::string& folder, VerifyDepth depth) {
+  std::vector<std::string> all;
+  visit_damage(folder, depth, [&all](const std::string& damage) {
+    all.push_back(damage);
+    return true;
+  });
+  return all;
 }
 
 }  // namespace sprocket::runtime

@@ -38,8 +38,14 @@ enum class VerifyDepth {
   kContents,  // and its hash
 };
 
+// The manifest of a folder. Throws InputError when it is missing, too large or damaged.
+std::vector<ManifestEntry> read_manifest(const std::string& folder);
+
 // Why the folder is no complete checkpoint, naming the file, expected and found; nullopt: it is
 // one.
 std::optional<std::string> find_damage(const std::string& folder, VerifyDepth depth);
+
+// All reasons, one for each file that has one.
+std::vector<std::string> find_all_damage(const std::string& folder, VerifyDepth depth);
 
 }  // namespace sprocket::runtime

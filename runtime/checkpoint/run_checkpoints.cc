@@ -41,6 +41,21 @@ std::optional<int64_t> step_of(const std::string& name) {
   return std::stoll(digits);
 }
 
+// nullopt: the folder has no checkpoint's name, it may be a run's. Throws InputError when there is
+// no such folder.
+std::optional<CheckpointPath> checkpoint_of_folder(const std::string& path) {
+  const fs::path folder = fs::path(path) / "";  // a trailing slash must not hide the name
+  if (!fs::is_directory(folder)) {
+    throw InputError(
+        fmt::format("{}: no such checkpoint; expected a folder {} or a run's folder "
+                    "that holds some",
+                    path, checkpoint_name(1000)));
+  }
+  const std::string own = folder.parent_path().string();
+  const auto step = step_of(folder.parent_path().filename().string());
+  return step ? std::optional<CheckpointPath>({own, *step}) : std::nullopt;
+}
+
 }  // namespace
 
 std::string checkpoint_name(int64_t step) { return fmt::format("{}{:08}", kPrefix, step); }
@@ -66,19 +81,24 @@ std::optional<CheckpointPath> find_newest_checkpoint(const std::string& run_fold
   return std::nullopt;
 }
 
-CheckpointPath open_checkpoint(const std::string& path) {
-  const fs::path folder = fs::path(path) / "";  // a trailing slash must not hide the name
-  if (!fs::is_directory(folder)) {
+std::vector<CheckpointPath> named_checkpoints(const std::string& path) {
+  if (const auto one = checkpoint_of_folder(path)) return {*one};
+  std::vector<CheckpointPath> found = list_checkpoints(path);
+  if (found.empty()) {
     throw InputError(
-        fmt::format("{}: no such checkpoint; expected a folder {} or a run's folder "
-                    "that holds some",
+        fmt::format("{}: no checkpoint found in it; expected a run's folder with some, such as {}",
                     path, checkpoint_name(1000)));
   }
-  if (const auto step = step_of(folder.parent_path().filename().string())) {
+  std::reverse(found.begin(), found.end());
+  return found;
+}
+
+CheckpointPath open_checkpoint(const std::string& path) {
+  if (const auto one = checkpoint_of_folder(path)) {
     if (const auto damage = find_damage(path, VerifyDepth::kContents)) {
       throw InputError(fmt::format("{} is no complete checkpoint: {}", path, *damage));
     }
-    return {folder.parent_path().string(), *step};
+    return *one;
   }
   if (auto newest = find_newest_checkpoint(path)) return *newest;
   const size_t damaged = list_checkpoints(path).size();

@@ -26,6 +26,10 @@ std::string checkpoint_name(int64_t step);
 // Folders with a checkpoint's name, complete or not, newest first. Empty when run_folder is none.
 std::vector<CheckpointPath> list_checkpoints(const std::string& run_folder);
 
+// The checkpoints that `path` names, complete or not, oldest first: one by its own folder, or those
+// of a run. Throws InputError where it is no folder, or holds none.
+std::vector<CheckpointPath> named_checkpoints(const std::string& path);
+
 // The newest one whose manifest verifies, contents included. Damaged newer ones are passed over
 // with a warning that says what is wrong.
 std::optional<CheckpointPath> find_newest_checkpoint(const std::string& run_folder);

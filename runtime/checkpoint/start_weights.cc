@@ -30,8 +30,8 @@ StartWeights find_start_weights(const config::Job& job, const std::string& whose
   }
   if (state.job().training().lora().rank() > 0) {
     throw InputError(
-        fmt::format("{}: holds adapters alone, expected whole weights for {}; sprocket lora export "
-                    "--checkpoint {} --merge --output FILE makes them",
+        fmt::format("{}: holds adapters alone, expected whole weights for {}; sprocket "
+                    "checkpoint export {} --output FILE makes them",
                     path, whose, path));
   }
   warn_of_other_diffusion(path, state.job(), job, whose);

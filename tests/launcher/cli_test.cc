@@ -32,7 +32,7 @@ TEST(Help, IsFrozen) {
       commands.emplace_back((name == "sprocket" ? "" : name + "_") + child->get_name(), child);
     }
   }
-  EXPECT_EQ(commands.size(), 19u);
+  EXPECT_EQ(commands.size(), 23u);
   const bool update =
       ::testing::GTEST_FLAG(filter) == "Help.IsFrozen" && std::getenv("UPDATE_GOLDEN");
   for (const auto& [name, command] : commands) {

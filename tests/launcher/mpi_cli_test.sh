@@ -62,6 +62,20 @@ expect 3 'attention.order: checkpoint KD, job RASTER' "${run[@]}" \
 expect 7 'the loss is' "${run[@]}" --set 'training.steps: 9 training.optimizer.learning_rate: 1e30
   training.max_skipped_steps: 1' --resume latest
 expect 0 'step_00000004' "${run[@]}" --set 'training.steps: 4' --resume "$folder/run"
+
+"$sprocket" checkpoint list "$folder/run" | grep -qE '^step_00000004 .* in [0-9]+ files +complete +weights, moments$'
+"$sprocket" checkpoint verify "$folder/run" | grep -qF 'step_00000004: intact'
+cp -r "$folder/run/step_00000004" "$folder/step_00000005"
+truncate -s -1 "$folder/step_00000005/state.txtpb"
+code=0
+"$sprocket" checkpoint verify "$folder/step_00000005" >"$folder/log" 2>&1 || code=$?
+if [[ $code != 3 ]] || ! grep -qF '1 of 1 checkpoint damaged' "$folder/log"; then
+  echo "checkpoint verify of a damaged one: expected exit code 3 and its name, found $code:"
+  cat "$folder/log"
+  exit 1
+fi
+"$sprocket" checkpoint export "$folder/run" --output "$folder/weights.safetensors" | grep -q 'step 4$'
+
 expect 0 "$folder/videos/step_00000004_0.mp4" sample --resume "$folder/run" --output "$folder/videos" --set 'sampling.prompt: "a clip"'
 expect 0 "$folder/both/compare_0.mp4" sample --compare "$folder/run" "$folder/run" --output "$folder/both" \
   --set 'sampling { prompt: "a clip" sampler: TDM timestep: [999, 499] }'
@@ -84,6 +98,7 @@ expect 0 "saved $folder/replicas/step_00000001" distill "${distill[@]}" --output
 expect 0 "$folder/replica_videos/step_00000001_0.mp4" sample --resume "$folder/replicas" --output "$folder/replica_videos" \
   --set 'sampling.prompt: "a clip"'
 "$sprocket" lora export --checkpoint "$folder/student" --output "$folder/adapters.safetensors" | grep -q 'step 2'
+"$sprocket" checkpoint export "$folder/student" --output "$folder/merged.safetensors" | grep -q 'step 2, adapters merged'
 expect 0 'Communication against compute' profile --job distill "${distill[@]}" --steps 2 --warmup 1 \
   --output "$folder/distill_profile"
 grep -q '"kind": *"distill"' "$folder/distill_profile/profile.json"

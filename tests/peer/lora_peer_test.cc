@@ -16,7 +16,7 @@
 #include "models/safetensors/writer.h"
 #include "parallel/mesh.h"
 #include "runtime/distill/network_denoiser.h"
-#include "runtime/jobs/lora_export.h"
+#include "runtime/jobs/checkpoint_export.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/train/job_model.h"
 #include "tests/data/temporary_folder.h"
@@ -120,8 +120,8 @@ TEST_P(LoraPeer, ExportsWhatItTrained) {
   const auto trained = safetensors::TensorSet::open(checkpoint + "/model");
   const at::Tensor prediction = predict(job, &trained);
   EXPECT_GT(error(prediction, peer_.tensor("none")), 0.1);
-  export_lora({checkpoint, exported / "adapters.safetensors", false, false});
-  export_lora({checkpoint, exported / "merged.safetensors", true, false});
+  export_adapters({checkpoint, exported / "adapters.safetensors", false});
+  export_weights({checkpoint, exported / "merged.safetensors", false});
   safetensors::write_file(
       exported / "prediction.safetensors",
       {{{"prediction", safetensors::ElementType::kF64, prediction.sizes().vec()},

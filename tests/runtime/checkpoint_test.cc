@@ -14,6 +14,7 @@
 #include "runtime/checkpoint/manifest.h"
 #include "runtime/checkpoint/run_checkpoints.h"
 #include "tests/data/temporary_folder.h"
+#include "tests/runtime/small_checkpoints.h"
 #include "tests/runtime/thread_ranks.h"
 
 namespace sprocket::runtime {
@@ -21,63 +22,14 @@ namespace {
 
 namespace fs = std::filesystem;
 using sprocket::testing::message_of;
+using sprocket::testing::names_in;
 using sprocket::testing::read_bytes;
 using sprocket::testing::run_ranks;
+using sprocket::testing::save;
+using sprocket::testing::SmallTensors;
+using sprocket::testing::state_at;
 using sprocket::testing::TemporaryFolder;
 using sprocket::testing::write_bytes;
-
-// Tensors of several sizes, one without elements; values follow from `salt`.
-class Tensors {
- public:
-  explicit Tensors(float salt, int64_t width = 50) {
-    add(tensors_.model, "a.weight", {7, width}, salt);
-    add(tensors_.model, "b.bias", {3}, salt + 1);
-    add(tensors_.model, "c.empty", {0, 4}, salt);
-    add(tensors_.model, "d.weight", {2, 3, width}, salt + 2);
-    add(tensors_.optimizer, "exp_avg.a.weight", {7, width}, salt + 3);
-  }
-  const CheckpointTensors& view() const { return tensors_; }
-  bool operator==(const Tensors& other) const { return storage_ == other.storage_; }
-
- private:
-  void add(std::vector<CheckpointTensor>& list, const std::string& name, std::vector<int64_t> shape,
-           float salt) {
-    int64_t elements = 1;
-    for (const int64_t extent : shape) elements *= extent;
-    auto& values = storage_[name];
-    values.resize(elements);
-    for (int64_t i = 0; i < elements; ++i) values[i] = salt + 0.25f * static_cast<float>(i);
-    list.push_back({name, std::move(shape), values});
-  }
-  std::map<std::string, std::vector<float>> storage_;
-  CheckpointTensors tensors_;
-};
-
-CheckpointState state_at(int64_t step) {
-  CheckpointState state;
-  state.set_schema(kCheckpointSchema);
-  state.set_step(step);
-  return state;
-}
-
-std::string save(const std::string& run, int64_t step, int ranks = 2, int keep = 0) {
-  std::string path;
-  run_ranks(ranks, [&](std::unique_ptr<comm::Communicator> world) {
-    const Tensors tensors(static_cast<float>(step));
-    const auto saved = save_checkpoint(*world, run, state_at(step), tensors.view(), keep);
-    if (world->rank() == 0) path = saved;
-  });
-  return path;
-}
-
-std::vector<std::string> names_in(const std::string& folder) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    names.push_back(entry.path().filename().string());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
 
 class SavedByRanks : public ::testing::TestWithParam<int> {};
 
@@ -85,9 +37,9 @@ TEST_P(SavedByRanks, IsReadByOne) {
   TemporaryFolder run;
   const std::string path = save(run.path().string(), 12, GetParam());
   EXPECT_EQ(fs::path(path).filename(), "step_00000012");
-  Tensors read(-1);
+  SmallTensors read(-1);
   load_tensors(path, read.view());
-  EXPECT_TRUE(read == Tensors(12));
+  EXPECT_TRUE(read == SmallTensors(12));
   EXPECT_EQ(read_state(path).step(), 12);
   EXPECT_FALSE(find_damage(path, VerifyDepth::kContents));
 }
@@ -207,7 +159,7 @@ TEST(Checkpoint, NewerStatesAndMissingOnesAreRefused) {
 TEST(Checkpoint, TensorsOfOtherShapesAreNamed) {
   TemporaryFolder run;
   const std::string path = save(run.path().string(), 3, 1);
-  Tensors wider(0, 60);
+  SmallTensors wider(0, 60);
   EXPECT_NE(message_of<InputError>([&] {
               load_tensors(path, wider.view());
             }).find("a.weight has the shape [7, 50], expected [7, 60]"),
@@ -247,7 +199,7 @@ TEST(Checkpoint, ADiskThatIsFullLeavesTheOlderOne) {
   setrlimit(RLIMIT_FSIZE, &small);
   std::vector<std::string> messages(2);
   run_ranks(2, [&](std::unique_ptr<comm::Communicator> world) {
-    const Tensors large(2, 4000);
+    const SmallTensors large(2, 4000);
     messages[world->rank()] = message_of<OutputError>(
         [&] { save_checkpoint(*world, run.path().string(), state_at(2), large.view(), 1); });
   });
@@ -272,7 +224,7 @@ class OnASmallDisk : public ::testing::Test {
   std::string save_large() {
     std::string message;
     run_ranks(2, [&](std::unique_ptr<comm::Communicator> world) {
-      const Tensors large(2, 20000);
+      const SmallTensors large(2, 20000);
       const auto own = message_of<OutputError>(
           [&] { save_checkpoint(*world, folder_.path().string(), state_at(2), large.view(), 1); });
       if (world->rank() == 0) message = own;

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "models/safetensors/tensor_set.h"
 #include "runtime/checkpoint/run_checkpoints.h"
-#include "runtime/jobs/lora_export.h"
+#include "runtime/jobs/checkpoint_export.h"
 #include "runtime/jobs/sample_job.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/runtime/thread_ranks.h"
@@ -94,8 +94,10 @@ TEST_F(LoraJob, ACheckpointHoldsWhatIsTrainedAndAResumedRunHasTheSameBits) {
 TEST_F(LoraJob, AMergedExportMakesTheSameVideos) {
   const config::Job own = job(1, "own");
   const std::string checkpoint = testing::train(own).checkpoint;
-  LoraExport merge{path("own"), path("merged.safetensors"), true, false};
-  EXPECT_EQ(export_lora(merge).step, 6);
+  CheckpointExport merge{path("own"), path("merged.safetensors"), false};
+  const CheckpointExportResult merged = export_weights(merge);
+  EXPECT_EQ(merged.step, 6);
+  EXPECT_TRUE(merged.merged);
   // A run of whole weights that makes no step of any size keeps them.
   const config::Job whole =
       job(1, "whole",
@@ -110,13 +112,13 @@ TEST_F(LoraJob, AMergedExportMakesTheSameVideos) {
   // Pictures are of 8 bits, far coarser than the roundings between the two ways to compute.
   EXPECT_EQ(from_adapters, sample(whole, kept));
   EXPECT_NE(from_adapters, sample(untouched, testing::train(untouched).checkpoint));
-  EXPECT_THAT(message_of<OutputError>([&] { export_lora(merge); }), HasSubstr("exists"));
+  EXPECT_THAT(message_of<OutputError>([&] { export_weights(merge); }), HasSubstr("exists"));
 }
 
 TEST_F(LoraJob, ExportedAdaptersStartAnotherRun) {
   const TrainResult first = testing::train(job(1, "first"));
-  const LoraExport exported{first.checkpoint, path("adapters.safetensors"), false, false};
-  EXPECT_EQ(export_lora(exported).tensors, 2 * (10 * 2 + 2));
+  const CheckpointExport exported{first.checkpoint, path("adapters.safetensors"), false};
+  EXPECT_EQ(export_adapters(exported).tensors, 2 * (10 * 2 + 2));
   EXPECT_THAT(names_in(exported.output),
               ::testing::Contains("transformer.blocks.0.attn1.to_q.lora_A.weight"));
   // Another alpha, the same function: the same loss.
@@ -160,11 +162,11 @@ TEST_F(LoraJob, BadInput) {
   EXPECT_THAT(message_of<InputError>([&] {
                 testing::train(job(1, "on_adapters", {"model.weights: '" + path("own") + "'"}));
               }),
-              AllOf(HasSubstr("adapters alone"), HasSubstr("sprocket lora export")));
-  const LoraExport none{path("run"), path("none.safetensors"), false, false};
-  EXPECT_THAT(message_of<InputError>([&] { export_lora(none); }), HasSubstr("has no adapters"));
-  const LoraExport average{checkpoint, path("none.safetensors"), false, true};
-  EXPECT_THAT(message_of<InputError>([&] { export_lora(average); }),
+              AllOf(HasSubstr("adapters alone"), HasSubstr("sprocket checkpoint export")));
+  const CheckpointExport none{path("run"), path("none.safetensors"), false};
+  EXPECT_THAT(message_of<InputError>([&] { export_adapters(none); }), HasSubstr("has no adapters"));
+  const CheckpointExport average{checkpoint, path("none.safetensors"), true};
+  EXPECT_THAT(message_of<InputError>([&] { export_adapters(average); }),
               HasSubstr("no moving average"));
 }
 
