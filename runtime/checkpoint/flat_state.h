@@ -8,7 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "models/parameter_store.h"
-#include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/checkpoint_tensors.h"
 
 namespace sprocket::runtime {
 

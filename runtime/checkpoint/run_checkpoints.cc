@@ -140,11 +140,13 @@ void remove_unfinished(const std::string& run_folder) {
   }
 }
 
-void prune_checkpoints(const std::string& run_folder, int keep) {
-  if (keep == 0) return;
+void prune_checkpoints(const std::string& run_folder, const Retention& retention) {
+  if (retention.last == 0) return;
   int complete = 0;
   for (const CheckpointPath& candidate : list_checkpoints(run_folder)) {
-    if (find_damage(candidate.path, VerifyDepth::kSizes) || ++complete <= keep) continue;
+    if (find_damage(candidate.path, VerifyDepth::kSizes)) continue;
+    if (++complete <= retention.last) continue;
+    if (retention.every > 0 && candidate.step % retention.every == 0) continue;
     // The manifest goes first: a removal cut short leaves no folder that looks complete.
     std::error_code error;
     fs::remove(fs::path(candidate.path) / kManifestName, error);

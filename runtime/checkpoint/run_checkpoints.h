@@ -44,8 +44,13 @@ CheckpointState read_state(const std::string& checkpoint_path);
 // Removes what saves that did not finish left behind. Not while one is under way.
 void remove_unfinished(const std::string& run_folder);
 
-// Removes complete checkpoints beyond the `keep` newest complete ones; 0 keeps all. Damaged ones
-// stay: they may hold what a person wants to rescue.
-void prune_checkpoints(const std::string& run_folder, int keep);
+// Which complete checkpoints stay: the newest ones, and those of every so many steps.
+struct Retention {
+  int last = 0;       // 0: all
+  int64_t every = 0;  // 0: none but the newest
+};
+
+// Removes the other complete ones. Damaged ones stay: they may hold what a person wants to rescue.
+void prune_checkpoints(const std::string& run_folder, const Retention& retention);
 
 }  // namespace sprocket::runtime

@@ -12,7 +12,7 @@
 #include "configs/roles.h"
 #include "models/lora_file.h"
 #include "runtime/checkpoint/average.h"
-#include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/checkpoint_tensors.h"
 #include "runtime/checkpoint/flat_state.h"
 #include "runtime/checkpoint/run_checkpoints.h"
 #include "runtime/checkpoint/start_weights.h"

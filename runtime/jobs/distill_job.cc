@@ -16,9 +16,10 @@
 #include "base/log.h"
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/average.h"
-#include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/checkpoint_tensors.h"
 #include "runtime/distill/prompt_source.h"
 #include "runtime/distill/role_network.h"
+#include "runtime/jobs/job_saves.h"
 #include "runtime/jobs/run_folder.h"
 #include "runtime/jobs/run_on_mesh.h"
 #include "runtime/jobs/run_profile.h"
@@ -88,10 +89,11 @@ class DistillJob {
     make_distiller();
     result_.first_step = state_.step();
     saved_step_ = start_path_.empty() ? -1 : state_.step();
-    {
+    if (options_.profile_only) {
       const control::SectionScope section(options_.pulse, control::Section::kStep);
       while (!ended()) one_step();
-      if (!options_.profile_only && saved_step_ != state_.step()) save();
+    } else {
+      distill();
     }
     progress_.reset();
     result_.last_step = state_.step();
@@ -114,6 +116,22 @@ class DistillJob {
   bool ended() const {
     if (result_.exit_code != ExitCode::kOk) return true;
     return options_.profile_only ? profile_->done() : state_.step() >= job_.training().steps();
+  }
+
+  void distill() {
+    const control::SectionScope section(options_.pulse, control::Section::kStep);
+    saves_.emplace(
+        world_, job_.output().directory(), save_policy(job_.output()),
+        [this] {
+          if (progress_) progress_->pause();
+        },
+        options_.pulse);
+    saves_->guard([this] {
+      while (!ended()) one_step();
+      if (saved_step_ != state_.step()) save();
+      saves_->finish();
+    });
+    result_.checkpoint = saves_->newest();
   }
 
   void find_start() {
@@ -230,19 +248,15 @@ class DistillJob {
   }
 
   void save() {
-    const control::SectionScope section(options_.pulse, control::Section::kCheckpoint);
-    const Timeline::Scope scope(mesh_.timeline(), Activity::kCheckpoint, "checkpoint");
     state_.set_samples(state_.step() * job_.training().global_batch());
     state_.set_updates(student_optimizer_->updates());
     state_.set_fake_score_updates(fake_optimizer_->updates());
-    const Tensors all = tensors();
-    result_.checkpoint = save_checkpoint(world_, job_.output().directory(), state_, all.views(),
-                                         job_.output().keep_checkpoints());
+    std::optional<Tensors> all;
+    saves_->begin(state_, [&] {
+      all.emplace(tensors());
+      return all->views();
+    });
     saved_step_ = state_.step();
-    if (options_.pulse) options_.pulse->checkpoint_saved(saved_step_);
-    if (!first()) return;
-    if (progress_) progress_->pause();
-    spdlog::info("saved {}", result_.checkpoint);
   }
 
   std::vector<Scene> load_scenes(int64_t step) {
@@ -306,6 +320,7 @@ class DistillJob {
     if (options_.profile_only) {
       if (stop) result_.exit_code = ExitCode::kInterrupted;
     } else {
+      saves_->look();
       log(phases, selection, times);
     }
     if (profile_->full()) finish_window();
@@ -394,7 +409,8 @@ class DistillJob {
                  {"tokens_per_second", static_cast<double>(tokens_) / seconds},
                  {"memory_peak_bytes", peak_memory_bytes(mesh_.device())},
                  {"skipped_steps", state_.skipped_steps()},
-                 {"outliers", state_.outliers()}};
+                 {"outliers", state_.outliers()},
+                 {"failed_saves", saves_->failed()}};
     for (const PhaseOutcome& phase : phases) {
       json& own = line[phase.name] = {
           {"lr", phase.learning_rate}, {"seconds", phase.seconds}, {"updated", phase.updated()}};
@@ -413,6 +429,7 @@ class DistillJob {
                                                     {"with_graph", made.with_graph}};
     }
     if (state_.step() % std::max<int64_t>(job_.output().log_interval(), 1) == 0) {
+      line["checkpoint_stall_seconds"] = saves_->take_stall_seconds();
       metrics_->write(line);
       if (board_) board_->write_metrics(line);
     }
@@ -469,7 +486,8 @@ class DistillJob {
   int64_t own_tokens_ = 0, tokens_ = 0;
   std::string start_path_;  // empty: from step 0
   CheckpointState state_;
-  int64_t saved_step_ = -1;
+  std::optional<JobSaves> saves_;  // unless the job is profiled alone
+  int64_t saved_step_ = -1;  // of the newest save that was begun, or of what the job started from
   DistillResult result_;
 };
 

@@ -11,7 +11,7 @@
 #include "parallel/mesh.h"
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/average.h"
-#include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/checkpoint_tensors.h"
 #include "runtime/checkpoint/diffusion_check.h"
 #include "runtime/checkpoint/latent_description.h"
 #include "runtime/checkpoint/run_checkpoints.h"

@@ -12,10 +12,11 @@
 #include "parallel/mesh.h"
 #include "runtime/checkpoint/architecture.h"
 #include "runtime/checkpoint/average.h"
-#include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/checkpoint_tensors.h"
 #include "runtime/checkpoint/diffusion_check.h"
 #include "runtime/checkpoint/latent_description.h"
 #include "runtime/checkpoint/start_weights.h"
+#include "runtime/jobs/job_saves.h"
 #include "runtime/jobs/remote_kv_agreement.h"
 #include "runtime/jobs/run_folder.h"
 #include "runtime/jobs/run_on_mesh.h"
@@ -113,11 +114,21 @@ class TrainJob {
 
   void train(Trainer& trainer) {
     const control::SectionScope section(options_.pulse, control::Section::kStep);
-    if (state_.step() == 0 && job_.training().validation().interval() > 0) validate();
-    while (state_.step() < job_.training().steps() && result_.exit_code == ExitCode::kOk) {
-      one_step(trainer);
-    }
-    if (saved_step_ != state_.step()) save();
+    saves_.emplace(
+        world_, job_.output().directory(), save_policy(job_.output()),
+        [this] {
+          if (progress_) progress_->pause();
+        },
+        options_.pulse);
+    saves_->guard([&] {
+      if (state_.step() == 0 && job_.training().validation().interval() > 0) validate();
+      while (state_.step() < job_.training().steps() && result_.exit_code == ExitCode::kOk) {
+        one_step(trainer);
+      }
+      if (saved_step_ != state_.step()) save();
+      saves_->finish();
+    });
+    result_.checkpoint = saves_->newest();
   }
 
   // Steps after training.steps are as good as any.
@@ -215,6 +226,7 @@ class TrainJob {
 
   void one_step(Trainer& trainer) {
     const StepOutcome outcome = recorded_step(trainer);
+    saves_->look();
     log(outcome);
     if (profile_->full()) finish_window();
     const bool last = state_.step() == job_.training().steps();
@@ -261,8 +273,10 @@ class TrainJob {
     if (state_.step() % std::max<int64_t>(job_.output().log_interval(), 1) != 0) return;
     run_on_all(world_, [&] {
       if (!metrics_) return;
-      const nlohmann::json line = metrics_->write(state_.step(), outcome, flops_of(outcome),
-                                                  state_.skipped_steps(), data_->bad_samples());
+      const StepTotals totals{state_.skipped_steps(), data_->bad_samples(), saves_->failed(),
+                              saves_->take_stall_seconds()};
+      const nlohmann::json line =
+          metrics_->write(state_.step(), outcome, flops_of(outcome), totals);
       if (board_) board_->write_metrics(line);
     });
   }
@@ -294,19 +308,14 @@ class TrainJob {
   }
 
   void save() {
-    const control::SectionScope section(options_.pulse, control::Section::kCheckpoint);
-    const Timeline::Scope scope(mesh_.timeline(), Activity::kCheckpoint, "checkpoint");
     state_.set_samples(state_.step() * job_.training().global_batch());
     state_.set_updates(optimizer_->updates());
-    const Tensors all = tensors();
-    result_.checkpoint = save_checkpoint(world_, job_.output().directory(), state_, all.views(),
-                                         job_.output().keep_checkpoints());
+    std::optional<Tensors> all;
+    saves_->begin(state_, [&] {
+      all.emplace(tensors());
+      return all->views();
+    });
     saved_step_ = state_.step();
-    if (options_.pulse) options_.pulse->checkpoint_saved(saved_step_);
-    if (first()) {
-      if (progress_) progress_->pause();
-      spdlog::info("saved {}", result_.checkpoint);
-    }
   }
 
   void sample() {
@@ -375,7 +384,8 @@ class TrainJob {
   RemoteKvChoice remote_kv_;
   std::string start_path_;  // empty: from step 0
   CheckpointState state_;
-  int64_t saved_step_ = -1;
+  std::optional<JobSaves> saves_;  // unless the job is profiled alone
+  int64_t saved_step_ = -1;  // of the newest save that was begun, or of what the job started from
   TrainResult result_;
 };
 

@@ -51,7 +51,7 @@ json head_summary(const std::vector<std::vector<double>>& shares) {
 }  // namespace
 
 json MetricsFile::write(int64_t step, const StepOutcome& o, const StepFlops& flops,
-                        int64_t skipped_steps, int64_t bad_samples) {
+                        const StepTotals& totals) {
   const double seconds = 1e-9 * static_cast<double>(o.times.wall_ns);
   const auto share = [&o](int64_t ns) {
     return static_cast<double>(ns) / static_cast<double>(std::max<int64_t>(o.times.wall_ns, 1));
@@ -67,8 +67,10 @@ json MetricsFile::write(int64_t step, const StepOutcome& o, const StepFlops& flo
                {"data_wait_seconds", 1e-9 * static_cast<double>(o.times.data_wait_ns)},
                {"compute_share", share(o.times.compute_ns)},
                {"exposed_communication_share", share(o.times.exposed_ns)},
-               {"skipped_steps", skipped_steps},
-               {"bad_samples", bad_samples},
+               {"checkpoint_stall_seconds", totals.checkpoint_stall_seconds},
+               {"skipped_steps", totals.skipped_steps},
+               {"bad_samples", totals.bad_samples},
+               {"failed_saves", totals.failed_saves},
                {"density", summary(o.density)},
                {"coverage", summary(o.coverage)},
                {"imbalance", summary(o.imbalance)}};

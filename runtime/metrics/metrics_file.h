@@ -13,6 +13,14 @@
 
 namespace sprocket::runtime {
 
+// Of the job up to now, beside what a step came to.
+struct StepTotals {
+  int64_t skipped_steps = 0;
+  int64_t bad_samples = 0;
+  int64_t failed_saves = 0;
+  double checkpoint_stall_seconds = 0;  // since the line before
+};
+
 class MetricsFile {
  public:
   // Keeps the lines of steps before `first_step` of a file that is there and drops the others: they
@@ -23,7 +31,7 @@ class MetricsFile {
   // `step` is the number of steps done, from 1. Written through at once. Returns the line. Throws
   // OutputError.
   nlohmann::json write(int64_t step, const StepOutcome& outcome, const StepFlops& flops,
-                       int64_t skipped_steps, int64_t bad_samples);
+                       const StepTotals& totals);
 
  private:
   JsonLines lines_;

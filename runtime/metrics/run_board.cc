@@ -13,7 +13,7 @@ using nlohmann::json;
 using tensorboard::Scalar;
 
 // Keys that are shown in a group; others are tags as they are.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 10> kGroups{{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 12> kGroups{{
     {"step_seconds", "throughput"},
     {"tokens_per_second", "throughput"},
     {"tflops_dense_equivalent", "throughput"},
@@ -21,9 +21,11 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 10> kGroups{
     {"data_wait_seconds", "time"},
     {"compute_share", "time"},
     {"exposed_communication_share", "time"},
+    {"checkpoint_stall_seconds", "time"},
     {"memory_peak_bytes", "machine"},
     {"skipped_steps", "faults"},
     {"bad_samples", "faults"},
+    {"failed_saves", "faults"},
 }};
 
 std::string tag_of(const std::string& key) {

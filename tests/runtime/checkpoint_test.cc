@@ -1,5 +1,5 @@
 // Checkpoints under damage, failing disks and other numbers of ranks.
-#include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/checkpoint_tensors.h"
 
 #include <gtest/gtest.h>
 #include <sys/mount.h>
@@ -26,8 +26,8 @@ using sprocket::testing::names_in;
 using sprocket::testing::read_bytes;
 using sprocket::testing::run_ranks;
 using sprocket::testing::save;
+using sprocket::testing::save_now;
 using sprocket::testing::SmallTensors;
-using sprocket::testing::state_at;
 using sprocket::testing::TemporaryFolder;
 using sprocket::testing::write_bytes;
 
@@ -200,8 +200,9 @@ TEST(Checkpoint, ADiskThatIsFullLeavesTheOlderOne) {
   std::vector<std::string> messages(2);
   run_ranks(2, [&](std::unique_ptr<comm::Communicator> world) {
     const SmallTensors large(2, 4000);
-    messages[world->rank()] = message_of<OutputError>(
-        [&] { save_checkpoint(*world, run.path().string(), state_at(2), large.view(), 1); });
+    messages[world->rank()] = message_of<OutputError>([&] {
+      save_now(*world, run.path().string(), 2, large, {1, 0});
+    });
   });
   setrlimit(RLIMIT_FSIZE, &former);
   std::signal(SIGXFSZ, former_handler);
@@ -225,8 +226,9 @@ class OnASmallDisk : public ::testing::Test {
     std::string message;
     run_ranks(2, [&](std::unique_ptr<comm::Communicator> world) {
       const SmallTensors large(2, 20000);
-      const auto own = message_of<OutputError>(
-          [&] { save_checkpoint(*world, folder_.path().string(), state_at(2), large.view(), 1); });
+      const auto own = message_of<OutputError>([&] {
+        save_now(*world, folder_.path().string(), 2, large, {1, 0});
+      });
       if (world->rank() == 0) message = own;
     });
     return message;

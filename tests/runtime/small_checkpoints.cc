@@ -36,11 +36,19 @@ CheckpointState state_at(int64_t step) {
   return state;
 }
 
+std::string save_now(comm::Communicator& world, const std::string& run, int64_t step,
+                     const SmallTensors& tensors, const runtime::Retention& retention) {
+  runtime::CheckpointSaver saver(world, run, retention);
+  const runtime::SaveOutcome outcome = saver.save(state_at(step), tensors.view());
+  if (outcome.error) std::rethrow_exception(outcome.error);
+  return outcome.path;
+}
+
 std::string save(const std::string& run, int64_t step, int ranks, int keep) {
   std::string path;
   run_ranks(ranks, [&](std::unique_ptr<comm::Communicator> world) {
     const SmallTensors tensors(static_cast<float>(step));
-    const auto saved = save_checkpoint(*world, run, state_at(step), tensors.view(), keep);
+    const std::string saved = save_now(*world, run, step, tensors, {keep, 0});
     if (world->rank() == 0) path = saved;
   });
   return path;

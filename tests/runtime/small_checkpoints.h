@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/checkpoint/checkpoint_io.h"
+#include "runtime/checkpoint/checkpoint_saver.h"
 
 namespace sprocket::testing {
 
@@ -24,6 +24,10 @@ class SmallTensors {
 };
 
 runtime::CheckpointState state_at(int64_t step);
+
+// Collective; waits for the end and throws what went wrong.
+std::string save_now(comm::Communicator& world, const std::string& run, int64_t step,
+                     const SmallTensors& tensors, const runtime::Retention& retention = {});
 
 // Saves SmallTensors(step) on thread ranks; the checkpoint's folder.
 std::string save(const std::string& run, int64_t step, int ranks = 2, int keep = 0);

@@ -45,7 +45,7 @@ def curves_of_line(line):
         "throughput": ("step_seconds", "tokens_per_second", "tflops_dense_equivalent", "tflops_executed"),
         "time": ("data_wait_seconds", "compute_share", "exposed_communication_share"),
         "machine": ("memory_peak_bytes",),
-        "faults": ("skipped_steps", "bad_samples"),
+        "faults": ("skipped_steps", "bad_samples", "failed_saves"),
     }
     group_of = {key: group for group, keys in groups.items() for key in keys}
     curves = {}
