@@ -88,9 +88,9 @@ TEST(StartCommand, OnOtherHosts) {
   EXPECT_EQ(refusal([&] { check_start_plan(plan); }), "");
   plan.ranks = 11;
   EXPECT_THAT(refusal([&] { check_start_plan(plan); }), HasSubstr("--np 11: the hosts take 10"));
-  plan.hostfile = "/work/hosts";
+  plan.hostfile = "/data/hosts";
   EXPECT_THAT(shell_line(start_command(plan, {"train"})),
-              testing::AllOf(HasSubstr("--hostfile /work/hosts"), Not(HasSubstr("--host "))));
+              testing::AllOf(HasSubstr("--hostfile /data/hosts"), Not(HasSubstr("--host "))));
 }
 
 TEST(StartCommand, UnderSlurm) {
