@@ -35,7 +35,7 @@ function(sprocket_device_test name)
   endif()
   foreach(capability ${arg_CAPABILITIES})
     gtest_discover_tests(
-      ${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}.simulated_${capability}. TEST_LIST ${name}_${capability}
+      ${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 TEST_PREFIX ${name}.simulated_${capability}. TEST_LIST ${name}_${capability}
       PROPERTIES LABELS simulated TIMEOUT ${arg_TIMEOUT}
                  ENVIRONMENT CUDA_SIMULATOR=capability=${capability}
                  ENVIRONMENT_MODIFICATION LD_LIBRARY_PATH=path_list_prepend:$<TARGET_FILE_DIR:cuda_simulator>)
@@ -50,7 +50,7 @@ function(sprocket_device_test name)
       ENVIRONMENT_MODIFICATION LD_LIBRARY_PATH=path_list_prepend:$<TARGET_FILE_DIR:cuda_simulator>)
   endforeach()
   if(SPROCKET_GPU_TESTS AND NOT arg_SIMULATED_ONLY)
-    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}.gpu. TEST_LIST ${name}_gpu
+    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 TEST_PREFIX ${name}.gpu. TEST_LIST ${name}_gpu
                          PROPERTIES LABELS gpu TIMEOUT ${arg_TIMEOUT})
   endif()
 endfunction()
