@@ -43,7 +43,7 @@ def curves_of_line(line):
     """{tag: value}, written down once more from docs/metrics.md."""
     groups = {
         "throughput": ("step_seconds", "tokens_per_second", "tflops_dense_equivalent", "tflops_executed"),
-        "time": ("data_wait_seconds", "compute_share", "exposed_communication_share"),
+        "time": ("data_wait_seconds", "checkpoint_stall_seconds", "compute_share", "exposed_communication_share"),
         "machine": ("memory_peak_bytes",),
         "faults": ("skipped_steps", "bad_samples", "failed_saves"),
     }
