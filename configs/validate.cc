@@ -240,6 +240,7 @@ class Checker {
     }
     findings_.at_least("output.checkpoint_interval", output.checkpoint_interval(), 0);
     findings_.at_least("output.keep_checkpoints", output.keep_checkpoints(), 0);
+    findings_.at_least("output.keep_every", output.keep_every(), 0);
     findings_.at_least("output.sample_interval", output.sample_interval(), 0);
     findings_.at_least("output.log_interval", output.log_interval(), 1);
     const Profile& profile = job_.profile();

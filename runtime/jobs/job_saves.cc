@@ -10,7 +10,9 @@
 namespace sprocket::runtime {
 
 SavePolicy save_policy(const config::Output& output) {
-  return {true, false, {output.keep_checkpoints(), 0}};
+  return {output.asynchronous_saves(),
+          output.failed_save() == config::Output::STOP,
+          {output.keep_checkpoints(), output.keep_every()}};
 }
 
 JobSaves::JobSaves(comm::Communicator& world, const std::string& run_folder,

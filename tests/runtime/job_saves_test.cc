@@ -93,6 +93,44 @@ TEST(JobSaves, TheJobGoesOnWithoutASaveThatFailed) {
   EXPECT_EQ(lines.at(8).at("failed_saves"), 1);
 }
 
+TEST(JobSaves, TheJobEndsWithTheSaveThatFailedWhereItIsToldTo) {
+  TemporaryFolder folder;
+  const std::string root = folder.path().string();
+  const config::Job job = tiny_job(root, 2,
+                                   {"training.steps: 20",
+                                    "output { checkpoint_interval: 4 "
+                                    "failed_save: STOP }"});
+  occupy(root + "/run", 8);
+  EXPECT_THAT(message_of<OutputError>([&] { train(job); }), HasSubstr("cannot be renamed to"));
+  EXPECT_EQ(find_newest_checkpoint(root + "/run")->step, 4);
+  // The next save finds the end of that one at the latest.
+  EXPECT_LE(lines_of(root + "/run/metrics.jsonl").size(), 12u);
+}
+
+TEST(JobSaves, HaveTheSameBytesInTheBackgroundAndWaitedFor) {
+  TemporaryFolder waited, background;
+  const auto saved = [](const TemporaryFolder& folder, const std::string& asynchronous) {
+    train(tiny_job(folder.path().string(), 2,
+                   {"training { steps: 7 ema_decay: 0.9 }",
+                    "output { checkpoint_interval: 2 keep_checkpoints: 1 keep_every: 4 "
+                    "asynchronous_saves: " +
+                        asynchronous + " }"}));
+    return folder.path().string() + "/run/";
+  };
+  const std::string one = saved(waited, "false"), other = saved(background, "true");
+  for (const char* step : {"step_00000004", "step_00000007"}) {
+    for (const char* part : {"/model", "/optim", "/ema"}) {
+      const std::string where = step + std::string(part);
+      for (const std::string& name : names_in(one + where)) {
+        const std::string file = where + "/" + name;
+        EXPECT_TRUE(read_bytes(one + file) == read_bytes(other + file)) << file;
+      }
+    }
+  }
+  EXPECT_EQ(list_checkpoints(one).size(), 2u);
+  EXPECT_EQ(list_checkpoints(other).size(), 2u);
+}
+
 TEST(JobSaves, TheLastSaveHasToSucceed) {
   TemporaryFolder folder;
   const std::string root = folder.path().string();
