@@ -63,7 +63,7 @@ SectionLimits parse_limits(const std::vector<std::string>& texts) {
     if (!legal || !known) {
       throw ConfigError(fmt::format(
           "--limit {}: expected SECTION=SECONDS; sections: init, step, validation, checkpoint, "
-          "sample, end",
+          "sample, end, teacher",
           text));
     }
   }
@@ -190,8 +190,8 @@ void add_flags(CLI::App& command, LaunchFlags& flags) {
   command
       .add_option("--limit", flags.limits,
                   "Seconds without progress after which a section counts as hung: init (1800), "
-                  "step (600), validation, checkpoint, sample (1800), end (600). May be given "
-                  "several times.")
+                  "step (600), validation, checkpoint, sample (1800), teacher, end (600). May be "
+                  "given several times.")
       ->option_text("SECTION=S")
       ->expected(1)
       ->allow_extra_args(false)  // or it would swallow the -- behind it

@@ -7,16 +7,39 @@
 #include <optional>
 
 #include "launcher/placement.h"
+#include "launcher/post_mortem.h"
 #include "launcher/report_error.h"
 #include "parallel/comm/backend.h"
 #include "parallel/comm/checked_backend.h"
 #include "parallel/comm/mpi_backend.h"
+#include "parallel/comm/time_out.h"
 #include "parallel/device/device_memory.h"
 #include "parallel/device/device_ordinal.h"
+#include "runtime/control/client.h"
 #include "runtime/jobs/rank_agreement.h"
 
 namespace sprocket::launcher {
 namespace {
+
+// A job ends the same when this cannot be written.
+void say_who_was_late(const Session& session, const CommError& error) {
+  std::optional<control::LastWords> words = session.pulse()->last_words();
+  if (!words) return;
+  *words->mutable_hello() = control::hello_of(session.rank(), session.size());
+  words->set_error(error.what());
+  PostMortemOptions options;
+  options.folder = post_mortem_folder();
+  options.rank = session.rank();
+  options.ranks = session.size();
+  try {
+    if (const auto sentence = leave_post_mortem(options, *words)) {
+      fmt::print(stderr, "hang: {}\n      the last operations of all ranks are in {}\n", *sentence,
+                 options.folder);
+    }
+  } catch (const OutputError& failure) {
+    report_error(failure);
+  }
+}
 
 ExitCode run(const Session& session, const comm::MpiSession& mpi,
              const std::function<ExitCode(const Session&)>& work) {
@@ -31,6 +54,8 @@ ExitCode run(const Session& session, const comm::MpiSession& mpi,
         session.size() == 1 || dynamic_cast<const runtime::AgreedError*>(&error) != nullptr;
     // Before MPI is finalised: mpirun kills the other ranks as soon as one has ended with an error.
     if (session.first() || !agreed) report_error(error);
+    const auto* failed = dynamic_cast<const CommError*>(&error);
+    if (failed && comm::is_time_out(*failed)) say_who_was_late(session, *failed);
     const ExitCode code = exit_code_of(error);
     if (!agreed) mpi.abort_job(static_cast<int>(code));
     return code;
@@ -77,11 +102,13 @@ bool started_by_mpirun() {
 
 ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session&)>& work,
                       const std::string& contact) {
+  control::Pulse pulse;
   std::optional<Supervised> supervised;
-  if (!contact.empty()) supervised.emplace(contact);
+  if (!contact.empty()) supervised.emplace(contact, pulse);
   const comm::MpiSession mpi(nullptr, nullptr);
   configure_logging(level, mpi.rank(), mpi.size());
-  return run(Session(mpi.rank(), mpi.size(), supervised ? &*supervised : nullptr), mpi, work);
+  return run(Session(mpi.rank(), mpi.size(), pulse, supervised ? &*supervised : nullptr), mpi,
+             work);
 }
 
 int resolve_threads(const config::Compute& compute, comm::Communicator& world) {

@@ -18,15 +18,16 @@ namespace sprocket::launcher {
 // A subcommand's view of the MPI job. All functions are collective unless said otherwise.
 class Session {
  public:
-  Session(int rank, int size, Supervised* supervised = nullptr)
-      : rank_(rank), size_(size), supervised_(supervised) {}
+  Session(int rank, int size, control::Pulse& pulse, Supervised* supervised)
+      : rank_(rank), size_(size), pulse_(pulse), supervised_(supervised) {}
 
   int rank() const { return rank_; }  // not collective
   int size() const { return size_; }  // not collective
   bool first() const { return rank_ == 0; }
-  // What the job says to its supervisor; null without one. Not collective.
+  // What the job says of itself: to its supervisor, or when it ends. Not collective.
+  control::Pulse* pulse() const { return &pulse_; }
+  // Null without one. Not collective.
   Supervised* supervised() const { return supervised_; }
-  control::Pulse* pulse() const { return supervised_ ? &supervised_->pulse() : nullptr; }
 
   // Runs `work` on every rank; if it throws on any, all throw that error. For what reads the same
   // files on all ranks and may not communicate. `patience`: how long ranks that are done wait for
@@ -41,6 +42,7 @@ class Session {
  private:
   int rank_;
   int size_;
+  control::Pulse& pulse_;
   Supervised* supervised_;
 };
 
@@ -49,7 +51,8 @@ bool started_by_mpirun();
 
 // Starts MPI (without mpirun: a world of one), sets logging up, and runs `work`. Errors are said
 // here and returned as their exit codes: those that all ranks throw together (runtime::AgreedError)
-// by rank 0 alone, any other by the rank that met it, which then ends the job on all ranks.
+// by rank 0 alone, any other by the rank that met it, which then ends the job on all ranks. An
+// operation that was not completed in time leaves a post-mortem (launcher/post_mortem.h) first.
 // `contact`: where the supervisor is found, which hears of all that; empty: there is none.
 ExitCode run_on_ranks(LogLevel level, const std::function<ExitCode(const Session&)>& work,
                       const std::string& contact = "");

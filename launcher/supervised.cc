@@ -36,8 +36,8 @@ control::ClientOptions own_place() {
 
 }  // namespace
 
-Supervised::Supervised(const std::string& contact)
-    : client_(own_place(), control::read_contact_file(contact), pulse_) {
+Supervised::Supervised(const std::string& contact, control::Pulse& pulse)
+    : pulse_(pulse), client_(own_place(), control::read_contact_file(contact), pulse_) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
 

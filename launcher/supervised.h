@@ -16,9 +16,9 @@ class Supervised {
  public:
   // By the contact file that the supervisor wrote; before MPI is started, so that a rank that hangs
   // there is seen. From now on the process does not outlive mpirun. Throws InputError.
-  explicit Supervised(const std::string& contact);
+  // `pulse` is what it says, and outlives it.
+  Supervised(const std::string& contact, control::Pulse& pulse);
 
-  control::Pulse& pulse() { return pulse_; }
   control::Client& client() { return client_; }
 
   // `error` ends the job on this rank; it does so alone, or with all others.
@@ -26,7 +26,7 @@ class Supervised {
   void report_end(ExitCode code);
 
  private:
-  control::Pulse pulse_;
+  control::Pulse& pulse_;
   control::Client client_;
 };
 

@@ -1,10 +1,11 @@
 #include "launcher/launch/job_watch.h"
 
 #include <algorithm>
-#include <map>
 #include <utility>
 
 #include <fmt/format.h>
+
+#include "launcher/launch/operation_words.h"
 
 namespace sprocket::launcher {
 namespace {
@@ -36,36 +37,6 @@ bool same_progress(const Heartbeat& a, const Heartbeat& b) {
     }
   }
   return true;
-}
-
-// The operation that a rank issued last, over its communicators; null: none.
-const Operation* newest(const Heartbeat& beat) {
-  const Operation* found = nullptr;
-  for (const Operation& operation : beat.operation()) {
-    const bool later = !found || std::pair(operation.unfinished(), -operation.age_ms()) >
-                                     std::pair(found->unfinished(), -found->age_ms());
-    if (later) found = &operation;
-  }
-  return found;
-}
-
-std::string place_of(const Operation& operation) {
-  std::string text;
-  if (operation.layer() >= 0) text += fmt::format("layer {}, ", operation.layer());
-  text += operation.phase();
-  if (operation.step() >= 0) text += fmt::format(", step {}", operation.step());
-  return text;
-}
-
-std::string words_of(const Operation& operation) {
-  return fmt::format("{} #{} of {}[{}] ({})", operation.name(), operation.sequence(),
-                     operation.communicator(), operation.leader(), place_of(operation));
-}
-
-using GroupKey = std::pair<std::string, int>;
-
-GroupKey group_of(const Operation& operation) {
-  return {operation.communicator(), operation.leader()};
 }
 
 }  // namespace
@@ -194,21 +165,13 @@ std::vector<int> JobWatch::suspects() const {
     }
   }
   if (!found.empty()) return found;
-  std::map<GroupKey, int64_t> furthest;
-  for (const RankView& rank : ranks_) {
-    for (const Operation& operation : rank.beat.operation()) {
-      int64_t& sequence = furthest.try_emplace(group_of(operation), -1).first->second;
-      sequence = std::max(sequence, operation.sequence());
-    }
-  }
-  for (size_t i = 0; i < ranks_.size(); ++i) {
-    for (const Operation& operation : ranks_[i].beat.operation()) {
-      if (operation.sequence() == furthest[group_of(operation)]) continue;
-      found.push_back(static_cast<int>(i));
-      break;
-    }
-  }
-  return found;
+  return ranks_behind(beats());
+}
+
+std::vector<const Heartbeat*> JobWatch::beats() const {
+  std::vector<const Heartbeat*> all;
+  for (const RankView& rank : ranks_) all.push_back(&rank.beat);
+  return all;
 }
 
 std::string JobWatch::name_of(int rank) const {
@@ -220,20 +183,7 @@ std::string JobWatch::name_of(int rank) const {
 std::string JobWatch::hang_sentence() const {
   const std::vector<int> blamed = suspects();
   const double idle = now_ - last_progress();
-  // What most of the others wait in.
-  std::map<std::string, int> waiting;
-  for (size_t i = 0; i < ranks_.size(); ++i) {
-    if (std::find(blamed.begin(), blamed.end(), static_cast<int>(i)) != blamed.end()) continue;
-    const Operation* operation = newest(ranks_[i].beat);
-    if (operation && operation->unfinished()) ++waiting[words_of(*operation)];
-  }
-  std::string others;
-  int most = 0;
-  for (const auto& [words, count] : waiting) {
-    if (count <= most) continue;
-    most = count;
-    others = fmt::format("; the others wait in {}", words);
-  }
+  const std::string others = what_others_wait_in(beats(), blamed);
   if (blamed.empty()) {
     return fmt::format("no rank has made progress for {:.1f} s: all are in the same operations{}",
                        idle, others);
@@ -271,12 +221,7 @@ std::string JobWatch::hang_report() const {
         now_ - rank.heard_at, now_ - rank.progress_at,
         rank.dump ? "" : "; it did not answer, these are its last known operations");
     const auto& operations = rank.dump ? rank.dump->operation() : rank.beat.operation();
-    for (const Operation& operation : operations) {
-      text += fmt::format(
-          "  {} of {} ranks, {} bytes, {} {:.3f} s{}\n", words_of(operation), operation.ranks(),
-          operation.bytes(), operation.unfinished() ? "unfinished for" : "completed",
-          1e-3 * static_cast<double>(operation.age_ms()), operation.unfinished() ? "" : " ago");
-    }
+    for (const Operation& operation : operations) text += line_of(operation);
   }
   return text;
 }

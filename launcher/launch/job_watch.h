@@ -17,7 +17,7 @@ namespace sprocket::launcher {
 
 // Seconds without any progress after which a section counts as hung, by section.
 struct SectionLimits {
-  std::array<double, control::kSections> seconds = {1800, 600, 1800, 1800, 1800, 600};
+  std::array<double, control::kSections> seconds = {1800, 600, 1800, 1800, 1800, 600, 600};
   double& operator[](control::Section section) { return seconds[static_cast<size_t>(section)]; }
   double operator[](control::Section section) const {
     return seconds[static_cast<size_t>(section)];
@@ -81,6 +81,7 @@ class JobWatch {
   double last_progress() const;
   std::vector<int> silent_ranks() const;
   std::vector<int> suspects() const;
+  std::vector<const control::Heartbeat*> beats() const;
 
   std::vector<RankView> ranks_;
   SectionLimits limits_;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "parallel/comm/time_out.h"
+
 namespace sprocket::comm {
 
 void Unfinished::advance(const Work::Impl* except) {
@@ -38,7 +40,7 @@ std::span<int64_t> Group::next_sent_to() {
 BackendError Group::timed_out(const Operation& operation) const {
   const auto missing = operation.missing();
   return BackendError(
-      fmt::format("timed out after {} ms waiting for {}", options_.timeout.count(), missing.what),
+      fmt::format("{} {} ms waiting for {}", kTimedOut, options_.timeout.count(), missing.what),
       missing.peer);
 }
 

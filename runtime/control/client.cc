@@ -26,25 +26,11 @@ using asio::ip::tcp;
 using boost::system::error_code;
 using std::chrono::milliseconds;
 
-// Of each communicator.
-constexpr size_t kDumpedOperations = 64;
-
 int64_t resident_bytes() {
   std::ifstream file("/proc/self/statm");
   int64_t total = 0, resident = 0;
   file >> total >> resident;
   return resident * sysconf(_SC_PAGESIZE);
-}
-
-Hello hello_of(const ClientOptions& options) {
-  Hello hello;
-  hello.set_rank(options.rank);
-  hello.set_ranks(options.ranks);
-  hello.set_process(getpid());
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  hello.set_host(name);
-  return hello;
 }
 
 std::vector<tcp::endpoint> endpoints_of(const std::vector<Address>& addresses) {
@@ -62,6 +48,17 @@ std::vector<tcp::endpoint> endpoints_of(const std::vector<Address>& addresses) {
 }
 
 }  // namespace
+
+Hello hello_of(int rank, int ranks) {
+  Hello hello;
+  hello.set_rank(rank);
+  hello.set_ranks(ranks);
+  hello.set_process(getpid());
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  hello.set_host(name);
+  return hello;
+}
 
 class Client::Impl {
  public:
@@ -117,7 +114,7 @@ class Client::Impl {
 
   // A supervisor that accepts and then says nothing is left at the timer's end.
   void greet() {
-    handshake_.emplace(secret_, hello_of(options_));
+    handshake_.emplace(secret_, hello_of(options_.rank, options_.ranks));
     connection_ = std::make_shared<Connection>(std::move(socket_));
     connection_->set_handlers([this](const Message& message) { receive(message); },
                               [this](const std::string& why) { lost(why); });

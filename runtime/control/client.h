@@ -14,6 +14,9 @@
 
 namespace sprocket::control {
 
+// This process on this host, as rank `rank` of `ranks`.
+Hello hello_of(int rank, int ranks);
+
 struct ClientOptions {
   int rank = 0;
   int ranks = 1;

@@ -1,6 +1,7 @@
 #include "runtime/control/pulse.h"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "base/timeline.h"
@@ -20,8 +21,8 @@ void describe(const comm::Communicator& communicator, const comm::OpRecord& reco
   operation.set_ranks(communicator.size());
   operation.set_sequence(record.sequence);
   operation.set_name(comm::name_of(record.op));
-  const bool unfinished =
-      record.state == comm::OpState::kEnqueued || record.state == comm::OpState::kStarted;
+  // So are those that failed.
+  const bool unfinished = record.state != comm::OpState::kCompleted;
   operation.set_unfinished(unfinished);
   operation.set_step(record.position.step);
   operation.set_phase(name_of(record.position.phase));
@@ -46,6 +47,8 @@ const char* name_of(Section section) {
       return "sample";
     case Section::kEnd:
       return "end";
+    case Section::kTeacher:
+      return "teacher";
   }
   return "?";
 }
@@ -113,6 +116,19 @@ Dump Pulse::dump(size_t last) const {
   return dump;
 }
 
+void Pulse::keep_last_words() {
+  LastWords words;
+  *words.mutable_heartbeat() = heartbeat();
+  *words.mutable_dump() = dump(kDumpedOperations);
+  const std::lock_guard lock(mutex_);
+  last_words_ = std::move(words);
+}
+
+std::optional<LastWords> Pulse::last_words() const {
+  const std::lock_guard lock(mutex_);
+  return last_words_;
+}
+
 SectionScope::SectionScope(Pulse* pulse, Section section) : pulse_(pulse) {
   if (!pulse_) return;
   former_ = pulse_->section();
@@ -124,13 +140,16 @@ SectionScope::~SectionScope() {
 }
 
 WatchScope::WatchScope(Pulse* pulse, std::vector<const comm::Communicator*> communicators)
-    : pulse_(pulse), communicators_(std::move(communicators)) {
+    : pulse_(pulse),
+      communicators_(std::move(communicators)),
+      uncaught_at_birth_(std::uncaught_exceptions()) {
   if (!pulse_) return;
   for (const comm::Communicator* communicator : communicators_) pulse_->watch(*communicator);
 }
 
 WatchScope::~WatchScope() {
   if (!pulse_) return;
+  if (std::uncaught_exceptions() > uncaught_at_birth_) pulse_->keep_last_words();
   for (const comm::Communicator* communicator : communicators_) pulse_->forget(*communicator);
 }
 

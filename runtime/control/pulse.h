@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "parallel/comm/communicator.h"
@@ -12,9 +13,12 @@
 namespace sprocket::control {
 
 // What a rank is doing, each with a limit of its own (docs/operations.md).
-enum class Section : uint8_t { kInit, kStep, kValidation, kCheckpoint, kSample, kEnd };
-inline constexpr int kSections = 6;
+enum class Section : uint8_t { kInit, kStep, kValidation, kCheckpoint, kSample, kEnd, kTeacher };
+inline constexpr int kSections = 7;
 const char* name_of(Section section);
+
+// Of each communicator, in what a rank says of its past.
+inline constexpr size_t kDumpedOperations = 64;
 
 class Pulse {
  public:
@@ -37,6 +41,11 @@ class Pulse {
   // Up to `last` operations of each.
   Dump dump(size_t last) const;
 
+  // Both as they are now, for when the communicators are gone.
+  void keep_last_words();
+  // What was kept; empty: nothing.
+  std::optional<LastWords> last_words() const;
+
  private:
   mutable std::mutex mutex_;
   Section section_ = Section::kInit;
@@ -45,6 +54,7 @@ class Pulse {
   double loss_ = 0;
   int64_t checkpoint_step_ = -1;
   std::vector<const comm::Communicator*> communicators_;
+  std::optional<LastWords> last_words_;
 };
 
 // A section for a scope; then the former one again. `pulse` may be null.
@@ -60,7 +70,8 @@ class SectionScope {
   Section former_ = Section::kInit;
 };
 
-// Watches communicators for a scope, which they outlive. `pulse` may be null.
+// Watches communicators for a scope, which they outlive; an exception that ends it makes the pulse
+// keep its last words. `pulse` may be null.
 class WatchScope {
  public:
   WatchScope(Pulse* pulse, std::vector<const comm::Communicator*> communicators);
@@ -71,6 +82,7 @@ class WatchScope {
  private:
   Pulse* pulse_;
   std::vector<const comm::Communicator*> communicators_;
+  int uncaught_at_birth_;
 };
 
 }  // namespace sprocket::control

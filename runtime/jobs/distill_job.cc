@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <span>
 
 #include <ATen/ops/cat.h>
 
@@ -49,6 +50,24 @@ double mean_of(const Network& network, double parallel::AttentionStatistics::*wh
 double mean_density(const Network& network) {
   return mean_of(network, &parallel::AttentionStatistics::density);
 }
+
+// A network whose evaluations are a section of their own.
+class WatchedDenoiser : public Denoiser {
+ public:
+  WatchedDenoiser(Denoiser& network, control::Pulse* pulse, control::Section section)
+      : network_(network), pulse_(pulse), section_(section) {}
+  at::Tensor predict(const at::Tensor& x, std::span<const double> timesteps,
+                     const at::Tensor& text) override {
+    const control::SectionScope scope(pulse_, section_);
+    return network_.predict(x, timesteps, text);
+  }
+  void end_backward() override { network_.end_backward(); }
+
+ private:
+  Denoiser& network_;
+  control::Pulse* pulse_;
+  control::Section section_;
+};
 
 // Of the evaluations with a backward: the student's, then the fake score's.
 struct SelectionMeans {
@@ -183,7 +202,8 @@ class DistillJob {
     if (job_.training().ema_decay() > 0 && !ema_) {
       ema_.emplace(student().network().parameters(), job_.training().ema_decay());
     }
-    const Networks networks{student().denoiser(), teacher_->denoiser(), fake_score_->denoiser(),
+    watched_teacher_.emplace(teacher_->denoiser(), options_.pulse, control::Section::kTeacher);
+    const Networks networks{student().denoiser(), *watched_teacher_, fake_score_->denoiser(),
                             job_diffusion(job_)};
     distiller_.emplace(networks, make_recipe(job_),
                        TrainedNetwork{student().network().parameters(), *student_optimizer_,
@@ -474,6 +494,7 @@ class DistillJob {
   comm::Communicator& world_;
   std::optional<PromptSource> prompts_;
   std::optional<RoleNetwork> student_, teacher_, fake_score_;
+  std::optional<WatchedDenoiser> watched_teacher_;
   std::optional<Optimizer> student_optimizer_, fake_optimizer_;
   std::optional<Ema> ema_;
   std::optional<Distiller> distiller_;

@@ -65,6 +65,29 @@ TEST(Pulse, HasTheLastOperationOfEachGroup) {
     EXPECT_EQ(pulse.dump(2).operation(1).sequence(), 1);
   }
   EXPECT_EQ(pulse.heartbeat().operation_size(), 0);
+  EXPECT_FALSE(pulse.last_words());
+}
+
+TEST(Pulse, KeepsItsLastWordsWhenAnExceptionEndsTheWatch) {
+  Timeline timeline;
+  comm::CommunicatorOptions options;
+  options.timeline = &timeline;
+  const auto world = comm::make_fake_world(0, 2, options);
+  Pulse pulse;
+  pulse.enter(Section::kTeacher);
+  try {
+    const WatchScope scope(&pulse, {world.get()});
+    world->barrier();
+    world->barrier();
+    throw 1;
+  } catch (int) {
+  }
+  const std::optional<LastWords> words = pulse.last_words();
+  ASSERT_TRUE(words);
+  EXPECT_EQ(words->heartbeat().section(), static_cast<int>(Section::kTeacher));
+  EXPECT_EQ(words->heartbeat().operation_size(), 1);
+  EXPECT_EQ(words->dump().operation_size(), 2);
+  EXPECT_EQ(pulse.heartbeat().operation_size(), 0);
 }
 
 }  // namespace

@@ -4,13 +4,15 @@
 set -euo pipefail
 sprocket=$1
 make_clip=$3
-cd "$2"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 folder=$(mktemp -d)
+config=$2/configs/quickstart.txtpb
 trap 'pkill -KILL -f -- "--output $folder/" || true; rm -rf "$folder"' EXIT
 
+# Where a job's ranks leave their last words.
+cd "$folder"
 mpirun=(mpirun --oversubscribe --mca mpi_yield_when_idle 1 -np 2)
-train=("$sprocket" train --config configs/quickstart.txtpb --output "$folder/run" --set "data.path: \"$folder/data\""
+train=("$sprocket" train --config "$config" --output "$folder/run" --set "data.path: \"$folder/data\""
   --set 'model.dim: 32 model.layers: 2 model.ffn_dim: 64 training.optimizer.warmup_steps: 0 sampling.steps: 2'
   --set 'training.steps: 1000000 output.checkpoint_interval: 5 parallel.timeout_seconds: 3')
 
@@ -67,6 +69,9 @@ continues() {
 break_job STOP 5
 grep -qE "\[rank 0/2 (world|sp)[a-z.]* seq [0-9]+\] .*waiting for rank 1" "$folder/log" ||
   fail "expected the message to name the communicator and the rank:"
+grep -qE '^hang: rank 1 left no word: .*; the others wait in [a-z_]+ #[0-9]+ of (world|sp)' "$folder/log" ||
+  fail 'expected one sentence about the hang:'
+grep -q '^rank 0 (.*): section' "$folder"/sprocket_hang_*/report.txt || fail "expected rank 0's last operations:"
 continues
 break_job KILL 137
 continues
