@@ -129,14 +129,16 @@ std::optional<LastWords> Pulse::last_words() const {
   return last_words_;
 }
 
-SectionScope::SectionScope(Pulse* pulse, Section section) : pulse_(pulse) {
+SectionScope::SectionScope(Pulse* pulse, Section section)
+    : pulse_(pulse), uncaught_at_birth_(std::uncaught_exceptions()) {
   if (!pulse_) return;
   former_ = pulse_->section();
   pulse_->enter(section);
 }
 
 SectionScope::~SectionScope() {
-  if (pulse_) pulse_->enter(former_);
+  // What an exception ends is where the job's last words are from.
+  if (pulse_ && std::uncaught_exceptions() == uncaught_at_birth_) pulse_->enter(former_);
 }
 
 WatchScope::WatchScope(Pulse* pulse, std::vector<const comm::Communicator*> communicators)

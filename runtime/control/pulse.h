@@ -57,7 +57,8 @@ class Pulse {
   std::optional<LastWords> last_words_;
 };
 
-// A section for a scope; then the former one again. `pulse` may be null.
+// A section for a scope; then the former one again, unless an exception ends it. `pulse` may be
+// null.
 class SectionScope {
  public:
   SectionScope(Pulse* pulse, Section section);
@@ -68,6 +69,7 @@ class SectionScope {
  private:
   Pulse* pulse_;
   Section former_ = Section::kInit;
+  int uncaught_at_birth_;
 };
 
 // Watches communicators for a scope, which they outlive; an exception that ends it makes the pulse

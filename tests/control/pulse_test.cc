@@ -74,9 +74,9 @@ TEST(Pulse, KeepsItsLastWordsWhenAnExceptionEndsTheWatch) {
   options.timeline = &timeline;
   const auto world = comm::make_fake_world(0, 2, options);
   Pulse pulse;
-  pulse.enter(Section::kTeacher);
   try {
     const WatchScope scope(&pulse, {world.get()});
+    const SectionScope section(&pulse, Section::kTeacher);
     world->barrier();
     world->barrier();
     throw 1;
