@@ -105,6 +105,7 @@ ExitCode profile_job(const ProfileFlags& flags, const Session& session) {
     fs::create_directories(folder, error);
     if (error) throw OutputError(fmt::format("{}: cannot be created: {}", folder, error.message()));
   });
+  if (session.pulse()) session.pulse()->writes_to(folder);
   Timeline timeline;
   std::unique_ptr<comm::Communicator> world = session.make_world(job.parallel(), &timeline);
   const int threads = resolve_threads(job.compute(), *world);

@@ -115,11 +115,21 @@ class Attempt {
         say_refused(report.what);
       }
     }
-    for (const Return& back : watch_.take_returns()) {
-      spdlog::warn("launch: {} is heard again after {:.1f} s of silence", watch_.name_of(back.rank),
-                   back.silent);
-    }
+    say_stragglers();
     say_first_step();
+  }
+
+  void say_stragglers() {
+    for (const Return& back : watch_.take_returns()) {
+      spdlog::warn("launch: {}", watch_.sentence(back));
+    }
+    for (const StragglerChange& change : watch_.stragglers().take_changes()) {
+      if (change.begins) {
+        spdlog::warn("launch: straggler: {}", watch_.sentence(change.straggler));
+      } else {
+        spdlog::info("launch: straggler no more: {}", watch_.name_of(change.straggler.rank));
+      }
+    }
   }
 
   // Somebody who looks for open ports does not fill the log.

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "launcher/launch/operation_words.h"
+#include "runtime/profile/quantity.h"
 
 namespace sprocket::launcher {
 namespace {
@@ -18,12 +19,10 @@ using control::Section;
 constexpr double kLongestTick = 2;
 // Heartbeats come every half second; a machine under load delays them.
 constexpr double kSilence = 4;
+// More than heartbeats need to tell of progress.
+constexpr double kStall = 1.5;
 // Ranks that a sentence names.
 constexpr size_t kNamed = 8;
-
-Section section_of(const Heartbeat& beat) {
-  return static_cast<Section>(std::clamp(beat.section(), 0, control::kSections - 1));
-}
 
 bool same_progress(const Heartbeat& a, const Heartbeat& b) {
   if (a.section() != b.section() || a.step() != b.step() ||
@@ -41,7 +40,12 @@ bool same_progress(const Heartbeat& a, const Heartbeat& b) {
 
 }  // namespace
 
-JobWatch::JobWatch(int ranks, const SectionLimits& limits) : ranks_(ranks), limits_(limits) {}
+Section section_of(const Heartbeat& beat) {
+  return static_cast<Section>(std::clamp(beat.section(), 0, control::kSections - 1));
+}
+
+JobWatch::JobWatch(int ranks, const SectionLimits& limits)
+    : ranks_(ranks), limits_(limits), stragglers_(ranks) {}
 
 void JobWatch::tick(double seconds) { now_ += std::min(seconds, kLongestTick); }
 
@@ -68,11 +72,14 @@ void JobWatch::take(const control::Report& report) {
     case control::Report::Kind::kMessage:
       break;
   }
-  if (now_ - rank.heard_at > kSilence) returns_.push_back({report.rank, now_ - rank.heard_at});
+  if (const double silent = now_ - rank.heard_at; silent > kSilence) {
+    returns_.push_back({report.rank, silent, std::min(silent, waited_lately())});
+  }
   rank.heard_at = now_;
   if (report.message.has_heartbeat()) {
-    if (!same_progress(rank.beat, report.message.heartbeat())) rank.progress_at = now_;
+    if (!same_progress(rank.beat, report.message.heartbeat())) note_progress(rank);
     rank.beat = report.message.heartbeat();
+    stragglers_.take(report.rank, rank.beat);
   } else if (report.message.has_error()) {
     rank.finished = true;
     rank.error = report.message.error();
@@ -83,6 +90,23 @@ void JobWatch::take(const control::Report& report) {
   } else if (report.message.has_dump()) {
     rank.dump = report.message.dump();
   }
+}
+
+void JobWatch::note_progress(RankView& rank) {
+  const double gap = now_ - last_progress();
+  if (gap > kStall) {
+    stall_ = gap;
+    stall_end_ = now_;
+  }
+  rank.progress_at = now_;
+}
+
+// Those that waited for a rank may be heard before it is.
+double JobWatch::waited_lately() const {
+  if (ranks_.size() == 1) return 0;
+  const double now = now_ - last_progress();
+  if (now > kStall) return now;
+  return now_ - stall_end_ < kStall ? stall_ : 0;
 }
 
 bool JobWatch::any_joined() const {
@@ -178,6 +202,23 @@ std::string JobWatch::name_of(int rank) const {
   const RankView& view = ranks_.at(rank);
   if (!view.joined) return fmt::format("rank {}", rank);
   return fmt::format("rank {} ({}, process {})", rank, view.host, view.process);
+}
+
+std::string JobWatch::sentence(const Straggler& straggler) const {
+  return fmt::format(
+      "{}: its own part of a step takes {:.2f} times the median of the others; the others waited "
+      "{} of each {} for it",
+      name_of(straggler.rank), straggler.ratio, profile::seconds_text(straggler.waited),
+      profile::seconds_text(straggler.step_seconds));
+}
+
+std::string JobWatch::sentence(const Return& back) const {
+  std::string text =
+      fmt::format("{} is heard again after {:.1f} s of silence", name_of(back.rank), back.silent);
+  if (back.waited > 0) {
+    text += fmt::format(": a straggler, the others waited {:.1f} s for it", back.waited);
+  }
+  return text;
 }
 
 std::string JobWatch::hang_sentence() const {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "launcher/launch/straggler_watch.h"
 #include "runtime/control/pulse.h"
 #include "runtime/control/server.h"
 
@@ -23,6 +24,8 @@ struct SectionLimits {
     return seconds[static_cast<size_t>(section)];
   }
 };
+
+control::Section section_of(const control::Heartbeat& beat);
 
 struct RankView {
   bool joined = false;     // ever
@@ -42,6 +45,7 @@ struct RankView {
 struct Return {
   int rank = 0;
   double silent = 0;
+  double waited = 0;  // of it, in which no other rank made progress either
 };
 
 class JobWatch {
@@ -65,10 +69,21 @@ class JobWatch {
   std::optional<int> first_error() const;
   // Removes and returns what was noticed.
   std::vector<Return> take_returns() { return std::exchange(returns_, {}); }
+  StragglerWatch& stragglers() { return stragglers_; }
+  const StragglerWatch& stragglers() const { return stragglers_; }
+  // "rank 2 (node7, process 4711): its own part of a step takes 1.31 times the median of the
+  // others; the others waited 240.0 ms of each 1.020 s for it"
+  std::string sentence(const Straggler& straggler) const;
+  // "rank 2 (node7, process 4711) is heard again after 5.1 s of silence: a straggler, the others
+  // waited 4.8 s for it"
+  std::string sentence(const Return& back) const;
 
   // No rank has made progress for as long as the section allows. False while all have lost their
   // connections: then nothing is known.
   bool is_hung() const;
+  // After how many seconds without progress that is.
+  double limit() const;
+  double last_progress() const;
   // One sentence: who, where, and what the others wait for.
   std::string hang_sentence() const;
   // All that ranks answered to a DUMP, and what is known of those that did not.
@@ -77,8 +92,8 @@ class JobWatch {
   std::string name_of(int rank) const;
 
  private:
-  double limit() const;
-  double last_progress() const;
+  void note_progress(RankView& rank);
+  double waited_lately() const;
   std::vector<int> silent_ranks() const;
   std::vector<int> suspects() const;
   std::vector<const control::Heartbeat*> beats() const;
@@ -89,6 +104,9 @@ class JobWatch {
   std::vector<int> error_order_;
   std::vector<int> lost_order_;
   std::vector<Return> returns_;
+  StragglerWatch stragglers_;
+  // The last time for which no rank made progress, and when it was over.
+  double stall_ = 0, stall_end_ = 0;
 };
 
 }  // namespace sprocket::launcher

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "runtime/control/private_file.h"
 #include "runtime/control/secret.h"
 
 namespace sprocket::control {
@@ -25,14 +27,11 @@ class ContactFile {
  public:
   // In `folder`, under a new name. Throws OutputError.
   ContactFile(const std::string& folder, const Contact& contact);
-  ~ContactFile();
-  ContactFile(const ContactFile&) = delete;
-  ContactFile& operator=(const ContactFile&) = delete;
 
-  const std::string& path() const { return path_; }
+  const std::string& path() const { return file_->path(); }
 
  private:
-  std::string path_;
+  std::optional<PrivateFile> file_;
 };
 
 // Throws InputError for a file that others can read or that another user owns, and for contents

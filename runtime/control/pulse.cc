@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <filesystem>
 #include <utility>
 
 #include "base/timeline.h"
@@ -9,6 +10,9 @@
 
 namespace sprocket::control {
 namespace {
+
+// Of a heartbeat.
+constexpr size_t kStepTimes = 64;
 
 int64_t milliseconds_since(int64_t ns) {
   return std::max<int64_t>(0, monotonic_ns() - ns) / 1'000'000;
@@ -66,15 +70,26 @@ void Pulse::enter(Section section) {
   entered_ns_ = monotonic_ns();
 }
 
-void Pulse::step_done(int64_t done, double loss) {
+void Pulse::step_done(const StepDone& step) {
+  StepTime time;
+  time.set_step(step.done);
+  time.set_wall_us(step.wall_ns / 1000);
+  if (step.exposed_ns >= 0) time.set_exposed_us(step.exposed_ns / 1000);
   const std::lock_guard lock(mutex_);
-  step_ = done;
-  loss_ = loss;
+  last_ = step;
+  if (times_.size() == kStepTimes) times_.pop_front();
+  times_.push_back(std::move(time));
 }
 
 void Pulse::checkpoint_saved(int64_t step) {
   const std::lock_guard lock(mutex_);
   checkpoint_step_ = step;
+}
+
+void Pulse::writes_to(const std::string& folder) {
+  std::string path = std::filesystem::absolute(folder).lexically_normal().string();
+  const std::lock_guard lock(mutex_);
+  folder_ = std::move(path);
 }
 
 void Pulse::watch(const comm::Communicator& communicator) {
@@ -92,9 +107,13 @@ Heartbeat Pulse::heartbeat() const {
   Heartbeat heartbeat;
   heartbeat.set_section(static_cast<int>(section_));
   heartbeat.set_section_age_ms(milliseconds_since(entered_ns_));
-  heartbeat.set_step(step_);
-  heartbeat.set_loss(loss_);
+  heartbeat.set_step(last_.done);
+  heartbeat.set_loss(last_.loss);
+  if (last_.total > 0) heartbeat.set_total_steps(last_.total);
+  if (last_.tokens > 0) heartbeat.set_tokens(last_.tokens);
+  for (const StepTime& time : times_) *heartbeat.add_step_time() = time;
   heartbeat.set_checkpoint_step(checkpoint_step_);
+  if (!folder_.empty()) heartbeat.set_folder(folder_);
   for (const comm::Communicator* communicator : communicators_) {
     const comm::Recorder& recorder = communicator->recorder();
     const auto records = recorder.since(recorder.next_sequence() - 1);

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "parallel/comm/communicator.h"
@@ -20,6 +22,16 @@ const char* name_of(Section section);
 // Of each communicator, in what a rank says of its past.
 inline constexpr size_t kDumpedOperations = 64;
 
+// A step that the job has done. Its times are of this rank.
+struct StepDone {
+  int64_t done = 0;   // of the whole job's steps, this one included
+  int64_t total = 0;  // that the job is to do; 0: unknown
+  double loss = 0;
+  int64_t tokens = 0;  // of all ranks; 0: unknown
+  int64_t wall_ns = 0;
+  int64_t exposed_ns = -1;  // communication that no compute hid; -1: not measured
+};
+
 class Pulse {
  public:
   Pulse();
@@ -28,9 +40,11 @@ class Pulse {
 
   Section section() const;
   void enter(Section section);
-  // `done` of the whole job's steps; `loss` of the last one.
-  void step_done(int64_t done, double loss);
+  // Takes no longer than a few allocations, and waits for nothing.
+  void step_done(const StepDone& step);
   void checkpoint_saved(int64_t step);
+  // Where the job's files go; a relative path is one from the working folder.
+  void writes_to(const std::string& folder);
 
   // Its operations are reported until forget(); it must live so long.
   void watch(const comm::Communicator& communicator);
@@ -50,9 +64,10 @@ class Pulse {
   mutable std::mutex mutex_;
   Section section_ = Section::kInit;
   int64_t entered_ns_;
-  int64_t step_ = -1;
-  double loss_ = 0;
+  StepDone last_{.done = -1};
+  std::deque<StepTime> times_;
   int64_t checkpoint_step_ = -1;
+  std::string folder_;
   std::vector<const comm::Communicator*> communicators_;
   std::optional<LastWords> last_words_;
 };

@@ -167,6 +167,9 @@ class DistillJob {
       }
     });
     start_path_ = broadcast_text(world_, path, 0);
+    if (options_.pulse && !options_.profile_only) {
+      options_.pulse->writes_to(job_.output().directory());
+    }
   }
 
   void open_networks() {
@@ -309,7 +312,8 @@ class DistillJob {
   void one_step() {
     const int64_t step = state_.step();
     if (mesh_.timeline()) mesh_.timeline()->position.step = step;
-    collector_->begin_step(profile_->records_next());
+    const bool recorded = profile_->records_next();
+    collector_->begin_step(recorded);
     for (const auto& [role, network] : roles()) network->denoiser().begin_step(step);
     std::vector<Scene> scenes;
     run_on_all(world_, [&] { scenes = load_scenes(step); });
@@ -332,7 +336,11 @@ class DistillJob {
     const profile::StepParts times = collector_->end_step();
     state_.set_step(step + 1);
     result_.steps.push_back(phases);
-    if (options_.pulse) options_.pulse->step_done(state_.step(), phases.front().loss);
+    if (options_.pulse) {
+      options_.pulse->step_done({state_.step(), options_.profile_only ? 0 : job_.training().steps(),
+                                 phases.front().loss, tokens_, times.wall_ns,
+                                 recorded ? times.exposed_ns : -1});
+    }
     const StepFlops flops = flops_of_step();
     profile_->append({step, own_tokens_, tokens_, flops.dense_equivalent, flops.executed},
                      "distill", shape_, options_.threads);

@@ -165,6 +165,7 @@ class SampleJob {
     const std::string folder = options_.output.empty()
                                    ? (fs::path(job_.output().directory()) / "samples").string()
                                    : options_.output;
+    if (options_.pulse) options_.pulse->writes_to(folder);
     return make_samples(*network_, job_.sampling(), state_.latent(), tasks_, sources_.data.get(),
                         state_.step(), folder, false, progress ? &*progress : nullptr);
   }

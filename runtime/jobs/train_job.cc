@@ -168,6 +168,7 @@ class TrainJob {
       if (start) path = start->path;
     });
     start_path_ = broadcast_text(world_, path, 0);
+    if (options_.pulse) options_.pulse->writes_to(job_.output().directory());
   }
 
   // All tensors of a checkpoint.
@@ -212,9 +213,14 @@ class TrainJob {
 
   StepOutcome recorded_step(Trainer& trainer) {
     const int64_t step = state_.step();
-    const StepOutcome outcome = trainer.step(step, options_.stop, profile_->records_next());
+    const bool recorded = profile_->records_next();
+    const StepOutcome outcome = trainer.step(step, options_.stop, recorded);
     state_.set_step(step + 1);
-    if (options_.pulse) options_.pulse->step_done(state_.step(), outcome.loss);
+    if (options_.pulse) {
+      options_.pulse->step_done({state_.step(), options_.profile_only ? 0 : job_.training().steps(),
+                                 outcome.loss, outcome.tokens, outcome.times.wall_ns,
+                                 recorded ? outcome.times.exposed_ns : -1});
+    }
     result_.losses.push_back(outcome.loss);
     count_skipped(outcome);
     const StepFlops flops = flops_of(outcome);

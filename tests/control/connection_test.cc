@@ -101,7 +101,7 @@ class ControlConnection : public ::testing::Test {
 TEST_F(ControlConnection, RanksJoinAndSayWhatTheyDo) {
   HeardServer server(server_options(2), secret_);
   pulse_.enter(Section::kStep);
-  pulse_.step_done(5, 0.5);
+  pulse_.step_done({.done = 5, .loss = 0.5});
   const Client one(client_options(1, 2), contact_of(secret_, server.port()), pulse_);
   const auto joined = server.await(Kind::kJoined);
   ASSERT_TRUE(joined);
@@ -114,7 +114,7 @@ TEST_F(ControlConnection, RanksJoinAndSayWhatTheyDo) {
   EXPECT_EQ(beat->message.heartbeat().step(), 5);
   EXPECT_EQ(beat->message.heartbeat().loss(), 0.5);
   EXPECT_GT(beat->message.heartbeat().memory_bytes(), 1 << 20);
-  pulse_.step_done(6, 0.25);
+  pulse_.step_done({.done = 6, .loss = 0.25});
   EXPECT_TRUE(
       server.await([](const Report& report) { return report.message.heartbeat().step() == 6; }));
 }

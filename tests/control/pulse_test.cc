@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <array>
+#include <filesystem>
 #include <span>
 
 #include "parallel/comm/fake_backend.h"
@@ -16,7 +17,7 @@ TEST(Pulse, SaysWhatTheJobDoes) {
   EXPECT_EQ(beat.step(), -1);
   EXPECT_EQ(beat.checkpoint_step(), -1);
   pulse.enter(Section::kStep);
-  pulse.step_done(7, 0.25);
+  pulse.step_done({.done = 7, .loss = 0.25});
   {
     const SectionScope scope(&pulse, Section::kCheckpoint);
     EXPECT_EQ(pulse.heartbeat().section(), static_cast<int>(Section::kCheckpoint));
@@ -28,6 +29,39 @@ TEST(Pulse, SaysWhatTheJobDoes) {
   EXPECT_EQ(beat.loss(), 0.25);
   EXPECT_EQ(beat.checkpoint_step(), 7);
   const SectionScope nobody(nullptr, Section::kSample);
+}
+
+TEST(Pulse, HasTheTimesOfTheLastSteps) {
+  Pulse pulse;
+  EXPECT_EQ(pulse.heartbeat().step_time_size(), 0);
+  EXPECT_FALSE(pulse.heartbeat().has_total_steps());
+  for (int64_t step = 1; step <= 100; ++step) {
+    pulse.step_done({.done = step,
+                     .total = 500,
+                     .loss = 1,
+                     .tokens = 4096,
+                     .wall_ns = step * 1'000'000,
+                     .exposed_ns = step % 2 == 0 ? 300'000 : -1});
+  }
+  const Heartbeat beat = pulse.heartbeat();
+  EXPECT_EQ(beat.step(), 100);
+  EXPECT_EQ(beat.total_steps(), 500);
+  EXPECT_EQ(beat.tokens(), 4096);
+  ASSERT_EQ(beat.step_time_size(), 64);
+  EXPECT_EQ(beat.step_time(0).step(), 37);
+  EXPECT_FALSE(beat.step_time(0).has_exposed_us());
+  EXPECT_EQ(beat.step_time(63).step(), 100);
+  EXPECT_EQ(beat.step_time(63).wall_us(), 100'000);
+  EXPECT_EQ(beat.step_time(63).exposed_us(), 300);
+}
+
+TEST(Pulse, SaysWhereTheJobWritesTo) {
+  Pulse pulse;
+  EXPECT_FALSE(pulse.heartbeat().has_folder());
+  pulse.writes_to("/data/./runs/../run");
+  EXPECT_EQ(pulse.heartbeat().folder(), "/data/run");
+  pulse.writes_to("run");
+  EXPECT_EQ(pulse.heartbeat().folder(), (std::filesystem::current_path() / "run").string());
 }
 
 TEST(Pulse, HasTheLastOperationOfEachGroup) {

@@ -136,7 +136,35 @@ TEST_F(JobWatchTest, ARankThatComesBackIsNoticed) {
   ASSERT_EQ(back.size(), 1u);
   EXPECT_EQ(back[0].rank, 2);
   EXPECT_DOUBLE_EQ(back[0].silent, 7);
+  EXPECT_EQ(watch_.sentence(back[0]),
+            "rank 2 (here, process 1002) is heard again after 7.0 s of silence: a straggler, the "
+            "others waited 7.0 s for it");
   EXPECT_FALSE(watch_.is_hung());
+}
+
+TEST_F(JobWatchTest, ThoseThatWaitedMayBeHeardFirst) {
+  join_all();
+  for (int rank = 0; rank < kRanks; ++rank) watch_.take(beat(rank, 9, 41, true));
+  pass(7, 2);
+  for (const int rank : {0, 3}) watch_.take(beat(rank, 10, 42, false));
+  watch_.tick(0.5);
+  watch_.take(beat(2, 10, 42, false));
+  const std::vector<Return> back = watch_.take_returns();
+  ASSERT_EQ(back.size(), 1u);
+  EXPECT_DOUBLE_EQ(back[0].silent, 7.5);
+  EXPECT_DOUBLE_EQ(back[0].waited, 7);
+}
+
+TEST_F(JobWatchTest, ASilentRankThatNobodyWaitedForIsNoStraggler) {
+  join_all();
+  for (int64_t step = 0; step < 14; ++step) {
+    for (const int rank : {0, 1, 3}) watch_.take(beat(rank, step, 10 * step, false));
+    pass(0.5, 2);
+  }
+  watch_.take(beat(2, 14, 140, false));
+  const std::vector<Return> back = watch_.take_returns();
+  ASSERT_EQ(back.size(), 1u);
+  EXPECT_THAT(watch_.sentence(back[0]), Not(HasSubstr("straggler")));
 }
 
 TEST_F(JobWatchTest, OfSeveralThatAreLostTheFirstIsToldApart) {
