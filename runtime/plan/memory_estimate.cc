@@ -262,6 +262,14 @@ std::vector<MemoryRow> pass_memory(const config::Job& job, const RankShare& shar
   return needed;
 }
 
+// Of a save in the background: the copy of this rank's share, where the weights lie in the same
+// memory. `bytes`: of all that is saved.
+void add_staging(const config::Job& job, int64_t bytes, MemoryEstimate& estimate) {
+  if (!job.output().asynchronous_saves() || job.compute().device() != config::Compute::CPU) return;
+  estimate.rows.push_back(
+      {"copy of a checkpoint that is being written", bytes / mesh_shape(job).world()});
+}
+
 }  // namespace
 
 MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare& share) {
@@ -279,6 +287,7 @@ MemoryEstimate estimate_training_memory(const config::Job& job, const RankShare&
   if (job.training().ema_decay() > 0) {
     estimate.rows.push_back({"moving average (fp32)", 4 * trained});
   }
+  add_staging(job, (job.training().ema_decay() > 0 ? 16 : 12) * trained, estimate);
   for (MemoryRow& row : pass_memory(job, share)) estimate.rows.push_back(std::move(row));
   estimate.rows.push_back({"program and libraries", kProgram});
   return estimate;
@@ -314,10 +323,12 @@ MemoryEstimate estimate_distillation_memory(const config::Job& job,
   estimate.rows.push_back({"trained of student and fake score", trained_bytes});
   estimate.rows.push_back({"their gradients (fp32)", 4 * trained});
   estimate.rows.push_back({"their optimizers (two fp32 moments)", 8 * trained});
+  int64_t average = 0;
   if (job.training().ema_decay() > 0) {
-    estimate.rows.push_back(
-        {"moving average (fp32)", 4 * trained_count(config::role_job(job, NetworkRole::kStudent))});
+    average = 4 * trained_count(config::role_job(job, NetworkRole::kStudent));
+    estimate.rows.push_back({"moving average (fp32)", average});
   }
+  add_staging(job, 12 * trained + average, estimate);
   for (MemoryRow& row : largest_pass) estimate.rows.push_back(std::move(row));
   const int64_t latent = int64_t{shape.channels} * shape.t * shape.h * shape.w;
   constexpr int64_t kLatents = 12;  // of a recipe's equations and their gradients
