@@ -1,6 +1,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <filesystem>
@@ -20,7 +21,10 @@ namespace fs = std::filesystem;
 struct LaunchFlags {
   int ranks = 0;
   std::string hosts, hostfile;
+  std::string agent = "ssh -o BatchMode=yes -o ConnectTimeout=10";
   int max_restarts = 3;
+  int drop_host_after = 2;
+  int wait_for_hosts = 300;
   std::vector<std::string> limits;
   std::string if_abandoned = "stop";
   std::string binding = "none";
@@ -53,7 +57,8 @@ SectionLimits parse_limits(const std::vector<std::string>& texts) {
       const auto [rest, error] = std::from_chars(text.data() + equals + 1, end, seconds);
       legal = error == std::errc() && rest == end && seconds > 0;
     }
-    bool known = false;
+    bool known = name == "silence";
+    if (known) limits.silence = seconds;
     for (int i = 0; i < control::kSections; ++i) {
       const auto section = static_cast<control::Section>(i);
       if (name != control::name_of(section)) continue;
@@ -63,7 +68,7 @@ SectionLimits parse_limits(const std::vector<std::string>& texts) {
     if (!legal || !known) {
       throw ConfigError(fmt::format(
           "--limit {}: expected SECTION=SECONDS; sections: init, step, validation, checkpoint, "
-          "sample, end, teacher",
+          "sample, end, teacher; or silence=SECONDS",
           text));
     }
   }
@@ -99,7 +104,7 @@ std::vector<std::string> exported_names(const LaunchFlags& flags) {
     if (std::getenv(name.c_str()) == nullptr) {
       throw ConfigError(fmt::format("--export {}: there is no such variable", name));
     }
-    names.push_back(name);
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   }
   return names;
 }
@@ -109,11 +114,10 @@ SuperviseOptions options_of(const LaunchFlags& flags) {
   StartPlan& start = options.start;
   start.ranks = flags.ranks;
   if (!flags.hosts.empty()) start.hosts = parse_hosts(flags.hosts);
-  if (!flags.hostfile.empty()) {
-    start.hosts = read_hostfile(flags.hostfile);
-    start.hostfile = fs::absolute(flags.hostfile).string();
-  }
+  if (!flags.hostfile.empty()) start.hosts = read_hostfile(flags.hostfile);
   if (start.hosts.empty() && inside_slurm()) start.starter = Starter::kSrun;
+  // Inside an allocation mpirun reaches its hosts by Slurm.
+  if (!start.hosts.empty() && !inside_slurm()) start.agent = flags.agent;
   start.processors = usable_processors();
   start.binding = flags.binding;
   start.exported = exported_names(flags);
@@ -123,6 +127,8 @@ SuperviseOptions options_of(const LaunchFlags& flags) {
   options.job = flags.job;
   options.restarts = flags.job.front() == "train" || flags.job.front() == "distill";
   options.max_restarts = flags.max_restarts;
+  options.drop_host_after = flags.drop_host_after;
+  options.wait_for_hosts = flags.wait_for_hosts;
   options.limits = parse_limits(flags.limits);
   options.finish_alone = flags.if_abandoned == "finish";
   options.listen = flags.listen;
@@ -176,22 +182,40 @@ void add_flags(CLI::App& command, LaunchFlags& flags) {
       command
           .add_option("--hosts", flags.hosts,
                       "Hosts and how many ranks each takes, as a:8,b:8; without, this host, or "
-                      "Slurm's allocation.")
+                      "Slurm's allocation. Those behind what --np needs are spare.")
           ->option_text("HOSTS");
   command
       .add_option("--hostfile", flags.hostfile, "The same from a file, in lines of `a slots=8`.")
       ->option_text("FILE")
       ->excludes(hosts);
   command
+      .add_option("--agent", flags.agent,
+                  "What reaches another host: called with the host's name and a command for its "
+                  "shell. ssh -o BatchMode=yes -o ConnectTimeout=10.")
+      ->option_text("COMMAND");
+  command
       .add_option("--max-restarts", flags.max_restarts,
                   "Restarts in a row without a new checkpoint in between. 3.")
       ->option_text("K")
       ->check(CLI::Range(0, 1'000'000));
   command
-      .add_option("--limit", flags.limits,
-                  "Seconds without progress after which a section counts as hung: init (1800), "
-                  "step (600), validation, checkpoint, sample (1800), teacher, end (600). May be "
-                  "given several times.")
+      .add_option("--drop-host-after", flags.drop_host_after,
+                  "A host of --hosts or --hostfile that is the cause of so many failures without a "
+                  "new checkpoint in between is dropped, if spare hosts or a lower "
+                  "data-parallel degree allow it. 2; 0: never.")
+      ->option_text("K")
+      ->check(CLI::Range(0, 1'000'000));
+  command
+      .add_option("--wait-for-hosts", flags.wait_for_hosts,
+                  "Seconds that a restart waits for hosts that do not answer. 300.")
+      ->option_text("S")
+      ->check(CLI::Range(0, 1'000'000));
+  command
+      .add_option(
+          "--limit", flags.limits,
+          "Seconds without progress after which a section counts as hung: init (1800), "
+          "step (600), validation, checkpoint, sample (1800), teacher, end (600); silence (60): of "
+          "a host that is not heard at all. May be given several times.")
       ->option_text("SECTION=S")
       ->expected(1)
       ->allow_extra_args(false)  // or it would swallow the -- behind it

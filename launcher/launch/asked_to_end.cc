@@ -1,5 +1,8 @@
 #include "launcher/launch/asked_to_end.h"
 
+#include <poll.h>
+
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 
@@ -30,5 +33,16 @@ AskedToEnd::AskedToEnd() {
 AskedToEnd::~AskedToEnd() { install(SIG_DFL); }
 
 int AskedToEnd::times() const { return signals.load(); }
+
+// poll() ends when a signal comes; one that came just before it is seen a slice later.
+void AskedToEnd::pause(std::chrono::milliseconds length) const {
+  using std::chrono::steady_clock;
+  constexpr std::chrono::milliseconds kSlice{50};
+  const auto until = steady_clock::now() + length;
+  for (auto now = steady_clock::now(); times() == 0 && now < until; now = steady_clock::now()) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - now);
+    poll(nullptr, 0, static_cast<int>(std::min(kSlice, left).count()));
+  }
+}
 
 }  // namespace sprocket::launcher

@@ -8,6 +8,8 @@
 #include <memory>
 #include <optional>
 
+#include <fmt/ranges.h>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "launcher/launch/child_process.h"
@@ -117,6 +119,18 @@ class Attempt {
     }
     say_stragglers();
     say_first_step();
+    say_missing();
+  }
+
+  void say_missing() {
+    if (said_missing_) return;
+    const std::vector<int> missing = watch_.missing_ranks();
+    if (missing.empty()) return;
+    said_missing_ = true;
+    spdlog::warn(
+        "launch: nothing has been heard of rank{} {}: they have not started, or cannot reach port "
+        "{} of this host (--listen, --port); if the job makes progress it goes on",
+        missing.size() == 1 ? "" : "s", fmt::join(missing, ", "), server_.port());
   }
 
   void say_stragglers() {
@@ -242,6 +256,7 @@ class Attempt {
   std::optional<ChildProcess> child_;
   std::optional<steady_clock::time_point> failure_seen_, ending_since_;
   bool said_first_step_ = false;
+  bool said_missing_ = false;
   int64_t refused_ = 0;
 };
 

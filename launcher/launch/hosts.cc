@@ -20,6 +20,11 @@ bool is_name(const std::string& text) {
          });
 }
 
+// 10.0.0.1 is not host 10 with a domain.
+bool is_address(const std::string& name) {
+  return name.find_first_not_of("0123456789.") == std::string::npos;
+}
+
 int parse_slots(const std::string& text, const std::string& where) {
   int slots = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), slots);
@@ -79,6 +84,22 @@ std::vector<HostSlots> read_hostfile(const std::string& path) {
   }
   if (hosts.empty()) throw ConfigError(fmt::format("{}: expected hosts, found none", path));
   return hosts;
+}
+
+std::vector<HostSlots> hosts_for(const std::vector<HostSlots>& hosts, int ranks) {
+  std::vector<HostSlots> used;
+  for (const HostSlots& host : hosts) {
+    if (total_slots(used) >= ranks) break;
+    used.push_back(host);
+  }
+  return used;
+}
+
+bool same_host(const std::string& a, const std::string& b) {
+  if (a == b) return true;
+  const std::string &shorter = a.size() < b.size() ? a : b, &longer = a.size() < b.size() ? b : a;
+  return !shorter.empty() && shorter.find('.') == std::string::npos &&
+         longer.starts_with(shorter + ".") && !is_address(longer);
 }
 
 int total_slots(const std::vector<HostSlots>& hosts) {

@@ -22,4 +22,10 @@ std::vector<HostSlots> read_hostfile(const std::string& path);
 
 int total_slots(const std::vector<HostSlots>& hosts);
 
+// The first of them that together take `ranks`; the others are spare. All, if they do not suffice.
+std::vector<HostSlots> hosts_for(const std::vector<HostSlots>& hosts, int ranks);
+
+// Whether two names are of one host: equal, or one is the other without its domain.
+bool same_host(const std::string& a, const std::string& b);
+
 }  // namespace sprocket::launcher

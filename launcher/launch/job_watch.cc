@@ -1,6 +1,8 @@
 #include "launcher/launch/job_watch.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -21,6 +23,8 @@ constexpr double kLongestTick = 2;
 constexpr double kSilence = 4;
 // More than heartbeats need to tell of progress.
 constexpr double kStall = 1.5;
+// From the first rank's report to those of all.
+constexpr double kForReporting = 60;
 // Ranks that a sentence names.
 constexpr size_t kNamed = 8;
 
@@ -54,6 +58,8 @@ void JobWatch::take(const control::Report& report) {
   RankView& rank = ranks_.at(report.rank);
   switch (report.kind) {
     case control::Report::Kind::kJoined:
+      if (rank.joined) note_return(report.rank);
+      if (!any_joined()) first_joined_at_ = now_;
       rank.joined = rank.connected = true;
       rank.host = report.message.hello().host();
       rank.process = report.message.hello().process();
@@ -72,9 +78,7 @@ void JobWatch::take(const control::Report& report) {
     case control::Report::Kind::kMessage:
       break;
   }
-  if (const double silent = now_ - rank.heard_at; silent > kSilence) {
-    returns_.push_back({report.rank, silent, std::min(silent, waited_lately())});
-  }
+  note_return(report.rank);
   rank.heard_at = now_;
   if (report.message.has_heartbeat()) {
     if (!same_progress(rank.beat, report.message.heartbeat())) note_progress(rank);
@@ -90,6 +94,11 @@ void JobWatch::take(const control::Report& report) {
   } else if (report.message.has_dump()) {
     rank.dump = report.message.dump();
   }
+}
+
+void JobWatch::note_return(int rank) {
+  const double silent = now_ - ranks_[rank].heard_at;
+  if (silent > kSilence) returns_.push_back({rank, silent, std::min(silent, waited_lately())});
 }
 
 void JobWatch::note_progress(RankView& rank) {
@@ -111,10 +120,6 @@ double JobWatch::waited_lately() const {
 
 bool JobWatch::any_joined() const {
   return std::any_of(ranks_.begin(), ranks_.end(), [](const RankView& r) { return r.joined; });
-}
-
-bool JobWatch::all_finished() const {
-  return std::all_of(ranks_.begin(), ranks_.end(), [](const RankView& r) { return r.finished; });
 }
 
 int64_t JobWatch::newest_step() const {
@@ -163,14 +168,55 @@ double JobWatch::last_progress() const {
 bool JobWatch::is_hung() const {
   const bool anyone = std::any_of(ranks_.begin(), ranks_.end(),
                                   [](const RankView& rank) { return rank.connected; });
-  return (anyone || !any_joined()) && now_ - last_progress() > limit();
+  const double idle = now_ - last_progress();
+  if (idle > limit()) return anyone || !any_joined();
+  // With nobody heard at all the supervisor's own network may be what is gone.
+  const bool anyone_heard = std::any_of(ranks_.begin(), ranks_.end(), [this](const RankView& rank) {
+    return rank.connected && !is_silent(rank);
+  });
+  return idle > limits_.silence && anyone_heard && !silent_hosts().empty();
+}
+
+bool JobWatch::is_silent(const RankView& rank) const {
+  return rank.connected && !rank.finished && now_ - rank.heard_at > kSilence;
+}
+
+std::vector<std::string> JobWatch::silent_hosts() const {
+  std::map<std::string, bool> heard, silent;
+  for (const RankView& rank : ranks_) {
+    if (!rank.joined) continue;
+    heard[rank.host] |= !rank.lost && !is_silent(rank);
+    silent[rank.host] |= is_silent(rank);
+  }
+  std::vector<std::string> hosts;
+  for (const auto& [host, is_one] : silent) {
+    if (is_one && !heard[host]) hosts.push_back(host);
+  }
+  return hosts;
+}
+
+std::vector<int> JobWatch::missing_ranks() const {
+  std::vector<int> missing;
+  if (first_joined_at_ < 0 || now_ - first_joined_at_ < kForReporting) return missing;
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    if (!ranks_[i].joined) missing.push_back(static_cast<int>(i));
+  }
+  return missing;
+}
+
+std::vector<std::string> JobWatch::suspected_hosts() const {
+  std::set<std::string> hosts;
+  for (const int rank : suspects()) {
+    if (ranks_[rank].joined) hosts.insert(ranks_[rank].host);
+  }
+  return {hosts.begin(), hosts.end()};
 }
 
 std::vector<int> JobWatch::silent_ranks() const {
   std::vector<int> silent;
   for (size_t i = 0; i < ranks_.size(); ++i) {
     const RankView& rank = ranks_[i];
-    if (!rank.joined || rank.lost || (rank.connected && now_ - rank.heard_at > kSilence)) {
+    if (!rank.joined || rank.lost || is_silent(rank)) {
       silent.push_back(static_cast<int>(i));
     }
   }

@@ -19,6 +19,8 @@ namespace sprocket::launcher {
 // Seconds without any progress after which a section counts as hung, by section.
 struct SectionLimits {
   std::array<double, control::kSections> seconds = {1800, 600, 1800, 1800, 1800, 600, 600};
+  // The same for a host that is not heard at all, where that is less.
+  double silence = 60;
   double& operator[](control::Section section) { return seconds[static_cast<size_t>(section)]; }
   double operator[](control::Section section) const {
     return seconds[static_cast<size_t>(section)];
@@ -59,7 +61,6 @@ class JobWatch {
 
   const std::vector<RankView>& ranks() const { return ranks_; }
   bool any_joined() const;
-  bool all_finished() const;
   // Of all ranks; -1: none.
   int64_t newest_step() const;
   int64_t newest_checkpoint() const;
@@ -84,6 +85,13 @@ class JobWatch {
   // After how many seconds without progress that is.
   double limit() const;
   double last_progress() const;
+  // Whose every rank has not been heard for a while, or has lost its connection; one at least has
+  // not: the host or the link to it is gone.
+  std::vector<std::string> silent_hosts() const;
+  // That have not reported although others have, a minute ago.
+  std::vector<int> missing_ranks() const;
+  // Where those run that a hang is blamed on.
+  std::vector<std::string> suspected_hosts() const;
   // One sentence: who, where, and what the others wait for.
   std::string hang_sentence() const;
   // All that ranks answered to a DUMP, and what is known of those that did not.
@@ -92,8 +100,10 @@ class JobWatch {
   std::string name_of(int rank) const;
 
  private:
+  void note_return(int rank);
   void note_progress(RankView& rank);
   double waited_lately() const;
+  bool is_silent(const RankView& rank) const;
   std::vector<int> silent_ranks() const;
   std::vector<int> suspects() const;
   std::vector<const control::Heartbeat*> beats() const;
@@ -101,6 +111,7 @@ class JobWatch {
   std::vector<RankView> ranks_;
   SectionLimits limits_;
   double now_ = 0;
+  double first_joined_at_ = -1;
   std::vector<int> error_order_;
   std::vector<int> lost_order_;
   std::vector<Return> returns_;

@@ -30,14 +30,17 @@ std::string host_list(const std::vector<HostSlots>& hosts) {
 
 std::vector<std::string> mpirun_words(const StartPlan& plan) {
   std::vector<std::string> words = {"mpirun", "-np", std::to_string(plan.ranks)};
-  if (!plan.hostfile.empty()) {
-    append(words, {"--hostfile", plan.hostfile});
-  } else if (!plan.hosts.empty()) {
-    append(words, {"--host", host_list(plan.hosts)});
-  } else {
+  if (plan.hosts.empty()) {
     // Slots would be cores, of which a machine may have fewer than processors.
     append(words, {"--oversubscribe"});
+  } else {
+    append(words, {"--host", host_list(hosts_for(plan.hosts, plan.ranks))});
+    // What mpirun and its daemons learn of a host or a link that is gone, after 30 s without an
+    // answer; by default it would take 8 minutes, and the ranks of that host would stay so long.
+    append(words, {"--mca", "oob_tcp_keepalive_time", "10", "--mca", "oob_tcp_keepalive_intvl", "5",
+                   "--mca", "oob_tcp_keepalive_probes", "4"});
   }
+  if (!plan.agent.empty()) append(words, {"--mca", "plm_rsh_agent", plan.agent});
   append(words, {"--bind-to", plan.binding});
   if (is_oversubscribed(plan)) append(words, {"--mca", "mpi_yield_when_idle", "1"});
   if (!plan.hosts.empty()) {
@@ -78,6 +81,11 @@ void check_start_plan(const StartPlan& plan) {
   if (!plan.hosts.empty() && plan.ranks > slots) {
     throw ConfigError(
         fmt::format("--np {}: the hosts take {} ranks; legal: 1 to {}", plan.ranks, slots, slots));
+  }
+  if (plan.agent.find(':') != std::string::npos) {
+    throw ConfigError(fmt::format(
+        "--agent {}: expected a command without a colon, behind which mpirun expects another one",
+        plan.agent));
   }
 }
 

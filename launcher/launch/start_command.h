@@ -13,8 +13,8 @@ enum class Starter : uint8_t { kMpirun, kSrun };
 struct StartPlan {
   Starter starter = Starter::kMpirun;
   int ranks = 1;
-  std::vector<HostSlots> hosts;       // empty: this one, or Slurm's
-  std::string hostfile;               // where they are from, if from a file
+  std::vector<HostSlots> hosts;       // empty: this one, or Slurm's; those in front are used first
+  std::string agent;                  // reaches other hosts, as ssh does; empty: mpirun knows how
   int processors = 1;                 // of this host, that its ranks may use
   std::string binding = "none";       // what mpirun binds a rank to
   std::vector<std::string> exported;  // variables that ranks on other hosts get as well
@@ -25,7 +25,7 @@ struct StartPlan {
 // More ranks than processors on the only host whose processors are known.
 bool is_oversubscribed(const StartPlan& plan);
 
-// Throws ConfigError when the hosts cannot take the ranks.
+// Throws ConfigError when the hosts cannot take the ranks, or when mpirun would misread the agent.
 void check_start_plan(const StartPlan& plan);
 
 // `job` is what stands behind the program: "train", "--config", …

@@ -16,6 +16,8 @@ struct SuperviseOptions {
   std::vector<std::string> job;  // "train", "--config", …
   bool restarts = true;          // of a job that can go on from a checkpoint
   int max_restarts = 3;          // in a row, without a new checkpoint in between
+  int wait_for_hosts = 300;      // seconds that a restart waits for hosts that do not answer
+  int drop_host_after = 2;       // failures without a new checkpoint; 0: never
   SectionLimits limits;
   bool finish_alone = false;  // the ranks go on when the supervisor is killed
   std::string listen;         // numeric address; empty: chosen by the hosts

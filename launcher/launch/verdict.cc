@@ -4,27 +4,56 @@
 #include <cstring>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace sprocket::launcher {
 namespace {
 
 constexpr int kSignalBase = 128;
 
+bool is_of_a_signal(int status) { return status > kSignalBase && status < kSignalBase + NSIG; }
+
 std::string cause_of(int status) {
-  if (status > kSignalBase && status < kSignalBase + NSIG) {
+  if (is_of_a_signal(status)) {
     const int signal = status - kSignalBase;
     return fmt::format("was ended by SIG{} ({})", sigabbrev_np(signal), sigdescr_np(signal));
   }
   return fmt::format("ended with exit code {}", status);
 }
 
+// The exit code of mpirun when a daemon of its own, on another host, does not answer.
+constexpr int kDaemonLost = 205;
+
+// A rank that is ended by a signal takes those of all hosts with it: mpirun ends them.
 bool is_of_a_host_that_is_gone(const AttemptFacts& facts, const JobWatch& watch, int lost) {
   const std::string& host = watch.ranks()[lost].host;
-  if (host == facts.own_host) return false;
+  if (host == facts.own_host || is_of_a_signal(facts.status)) return false;
   for (const RankView& rank : watch.ranks()) {
     if (rank.host == host && !rank.lost) return false;
   }
   return true;
+}
+
+// The supervisor's own host is heard.
+std::vector<std::string> other_silent_hosts(const AttemptFacts& facts, const JobWatch& watch) {
+  std::vector<std::string> hosts = watch.silent_hosts();
+  std::erase(hosts, facts.own_host);
+  return hosts;
+}
+
+Verdict of_silence(const std::vector<std::string>& hosts, const std::string& how) {
+  return {Ending::kNodeLoss,
+          fmt::format("host{} {} {} not heard any more{}", hosts.size() == 1 ? "" : "s",
+                      fmt::join(hosts, ", "), hosts.size() == 1 ? "is" : "are", how),
+          ExitCode::kComm, true, hosts};
+}
+
+Verdict of_hang(const AttemptFacts& facts, const JobWatch& watch) {
+  const std::vector<std::string> silent = other_silent_hosts(facts, watch);
+  if (!silent.empty()) return of_silence(silent, ": " + facts.hang);
+  const std::vector<std::string> suspected = watch.suspected_hosts();
+  return {Ending::kHang, facts.hang, ExitCode::kComm, true,
+          suspected.size() == 1 ? suspected : std::vector<std::string>()};
 }
 
 Verdict of_error(int rank, const JobWatch& watch) {
@@ -32,9 +61,15 @@ Verdict of_error(int rank, const JobWatch& watch) {
   const auto code = static_cast<ExitCode>(error.exit_code());
   const std::string who = watch.name_of(rank);
   if (error.out_of_memory()) {
-    return {Ending::kOutOfMemory, fmt::format("{} ran out of memory: {}", who, error.message()),
-            code, true};
+    return {Ending::kOutOfMemory,
+            fmt::format("{} ran out of memory: {}", who, error.message()),
+            code,
+            true,
+            {watch.ranks()[rank].host}};
   }
+  // The peer, which would be to blame, has not said anything.
+  std::vector<std::string> hosts;
+  if (!error.of_a_peer()) hosts.push_back(watch.ranks()[rank].host);
   const std::string sentence = fmt::format("{}: {}", who, error.message());
   switch (code) {
     case ExitCode::kConfig:
@@ -51,28 +86,32 @@ Verdict of_error(int rank, const JobWatch& watch) {
     case ExitCode::kInternal:
     case ExitCode::kComm:
     case ExitCode::kCuda:
-      return {Ending::kCrash, sentence, code, true};
+      return {Ending::kCrash, sentence, code, true, hosts};
     case ExitCode::kOk:
     case ExitCode::kAborted:
     case ExitCode::kInterrupted:
       break;
   }
-  return {Ending::kCrash, sentence, ExitCode::kComm, true};
+  return {Ending::kCrash, sentence, ExitCode::kComm, true, hosts};
 }
 
 Verdict of_death(const AttemptFacts& facts, const JobWatch& watch, int lost) {
   const std::string who = watch.name_of(lost);
+  const std::vector<std::string> hosts = {watch.ranks()[lost].host};
+  const std::vector<std::string> silent = other_silent_hosts(facts, watch);
+  if (facts.status == kDaemonLost && !silent.empty()) return of_silence(silent, "");
   if (is_of_a_host_that_is_gone(facts, watch, lost)) {
     return {Ending::kNodeLoss,
             fmt::format("host {} is gone, with all its ranks", watch.ranks()[lost].host),
-            ExitCode::kComm, true};
+            ExitCode::kComm, true, hosts};
   }
   if (facts.status == kSignalBase + SIGKILL && facts.processes_killed_for_memory > 0) {
     return {Ending::kOutOfMemory,
             fmt::format("{} was killed by the kernel: its control group ran out of memory", who),
-            ExitCode::kComm, true};
+            ExitCode::kComm, true, hosts};
   }
-  return {Ending::kCrash, fmt::format("{} {}", who, cause_of(facts.status)), ExitCode::kComm, true};
+  return {Ending::kCrash, fmt::format("{} {}", who, cause_of(facts.status)), ExitCode::kComm, true,
+          hosts};
 }
 
 }  // namespace
@@ -113,9 +152,9 @@ Verdict judge(const AttemptFacts& facts, const JobWatch& watch) {
     return {Ending::kAborted, "ended at once, as asked; what was saved before is intact",
             ExitCode::kAborted, false};
   }
-  if (!facts.hang.empty()) return {Ending::kHang, facts.hang, ExitCode::kComm, true};
-  const bool complete = !watch.any_joined() || watch.all_finished();
-  if (facts.status == 0 && complete) return {};
+  if (!facts.hang.empty()) return of_hang(facts, watch);
+  // Ranks that have never been heard, or not for a while, could not say that they have finished.
+  if (facts.status == 0 && !watch.first_lost()) return {};
   if (facts.status == kSaved) {
     return {Ending::kInterrupted,
             "stopped by a signal after a checkpoint; continue with --resume latest",

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/exit_code.h"
 #include "launcher/launch/job_watch.h"
@@ -21,7 +22,7 @@ enum class Ending : uint8_t {
   kCrash,
   kOutOfMemory,
   kHang,
-  kNodeLoss,  // all ranks of another host at once
+  kNodeLoss,  // another host, or the link to it
 };
 const char* name_of(Ending ending);
 
@@ -41,6 +42,8 @@ struct Verdict {
   std::string sentence;           // empty for kDone
   ExitCode code = ExitCode::kOk;  // of `sprocket launch`, if there is no other attempt
   bool retry = false;
+  // Where the cause lies, as far as it is known; as their ranks or --hosts name them.
+  std::vector<std::string> hosts;
 };
 
 Verdict judge(const AttemptFacts& facts, const JobWatch& watch);

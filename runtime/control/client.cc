@@ -1,10 +1,11 @@
 #include "runtime/control/client.h"
 
+#include <netinet/tcp.h>
 #include <pthread.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <boost/asio/connect.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -26,6 +27,12 @@ namespace asio = boost::asio;
 using asio::ip::tcp;
 using boost::system::error_code;
 using std::chrono::milliseconds;
+
+// One of several addresses may swallow what is sent there: a network that only the other host has.
+constexpr milliseconds kForConnecting{3000};
+// Until a connection over which nothing arrives any more is given up; by default a quarter of an
+// hour.
+constexpr unsigned kUnacknowledgedMs = 10'000;
 
 int64_t resident_bytes() {
   std::ifstream file("/proc/self/statm");
@@ -108,16 +115,28 @@ class Client::Impl {
  private:
   void connect() {
     socket_ = tcp::socket(io_);
-    asio::async_connect(socket_, endpoints_, [this](const error_code& error, const auto&) {
+    socket_.async_connect(endpoints_[address_], [this](const error_code& error) {
       if (leaving_) return;
-      if (error) return try_again();
-      greet();
+      timer_.cancel();
+      if (!error) return greet();
+      next_address();
+      if (address_ == 0) return try_again();
+      connect();
+    });
+    timer_.expires_after(kForConnecting);
+    timer_.async_wait([this](const error_code& error) {
+      error_code ignored;
+      if (!error) socket_.close(ignored);
     });
   }
+
+  void next_address() { address_ = (address_ + 1) % endpoints_.size(); }
 
   // A supervisor that accepts and then says nothing is left at the timer's end.
   void greet() {
     handshake_.emplace(secret_, hello_of(options_.rank, options_.ranks));
+    setsockopt(socket_.native_handle(), IPPROTO_TCP, TCP_USER_TIMEOUT, &kUnacknowledgedMs,
+               sizeof kUnacknowledgedMs);
     connection_ = std::make_shared<Connection>(std::move(socket_));
     connection_->set_handlers([this](const Message& message) { receive(message); },
                               [this](const std::string& why) { lost(why); });
@@ -137,6 +156,8 @@ class Client::Impl {
     connection_.reset();
     if (std::exchange(joined_, false)) {
       spdlog::info("the supervisor does not answer ({}); the job goes on", why);
+    } else {
+      next_address();  // somebody else's
     }
     if (!leaving_) try_again();
   }
@@ -225,6 +246,7 @@ class Client::Impl {
   // Of the client's thread.
   asio::io_context io_;
   tcp::socket socket_;
+  size_t address_ = 0;  // of endpoints_, that is tried or that answered
   asio::steady_timer timer_;
   milliseconds pause_;
   milliseconds interval_{0};

@@ -210,7 +210,7 @@ TEST(Cli, LaunchPrintsWhatItWouldRun) {
       "launch --np 3 --hosts a:2,b:2 --export PATH --limit step=3 --limit init=9 --print -- train "
       "--config job.txtpb --set 'training.steps: 5'");
   EXPECT_EQ(printed.code, 0) << printed.err;
-  EXPECT_THAT(printed.out, AllOf(StartsWith("mpirun -np 3 --host a:2,b:2 --bind-to none "),
+  EXPECT_THAT(printed.out, AllOf(StartsWith("mpirun -np 3 --host a:2,b:2 --mca "),
                                  HasSubstr(" train --config job.txtpb --set 'training.steps: 5'")));
 }
 

@@ -9,7 +9,9 @@ namespace sprocket::launcher {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::StartsWith;
 
@@ -165,6 +167,41 @@ TEST_F(JobWatchTest, ASilentRankThatNobodyWaitedForIsNoStraggler) {
   const std::vector<Return> back = watch_.take_returns();
   ASSERT_EQ(back.size(), 1u);
   EXPECT_THAT(watch_.sentence(back[0]), Not(HasSubstr("straggler")));
+}
+
+TEST_F(JobWatchTest, AHostThatIsNotHeardHasALimitOfItsOwn) {
+  SectionLimits limits;
+  limits.silence = 30;
+  JobWatch watch(kRanks, limits);
+  for (int rank = 0; rank < kRanks; ++rank) watch.take(joined(rank, rank < 2 ? "here" : "there"));
+  const auto hear = [&](double seconds, const std::vector<int>& ranks) {
+    for (double gone = 0; gone < seconds; gone += 0.5) {
+      watch.tick(0.5);
+      for (const int rank : ranks) watch.take(beat(rank, 9, 41, true));
+    }
+  };
+  hear(20, {0, 1, 2, 3});
+  hear(28, {0, 1, 2});
+  EXPECT_THAT(watch.silent_hosts(), IsEmpty()) << "one of its ranks is heard";
+  hear(20, {0, 1});
+  EXPECT_THAT(watch.silent_hosts(), ElementsAre("there"));
+  EXPECT_TRUE(watch.is_hung()) << "for 48 s nobody has made progress";
+  EXPECT_THAT(watch.suspected_hosts(), ElementsAre("there"));
+  watch.take(beat(0, 10, 42, true));
+  hear(20, {0, 1});
+  EXPECT_FALSE(watch.is_hung()) << "the others make progress";
+  hear(40, {});
+  EXPECT_FALSE(watch.is_hung()) << "nobody is heard: the supervisor's own network may be gone";
+}
+
+TEST_F(JobWatchTest, RanksThatDoNotReportAreToldAfterAMinute) {
+  watch_.tick(100);
+  EXPECT_THAT(watch_.missing_ranks(), IsEmpty());
+  for (const int rank : {0, 1, 3}) watch_.take(joined(rank));
+  for (int i = 0; i < 59; ++i) watch_.tick(1);
+  EXPECT_THAT(watch_.missing_ranks(), IsEmpty());
+  watch_.tick(1);
+  EXPECT_THAT(watch_.missing_ranks(), ElementsAre(2));
 }
 
 TEST_F(JobWatchTest, OfSeveralThatAreLostTheFirstIsToldApart) {

@@ -40,6 +40,23 @@ TEST(Hosts, AreReadAsMpirunReadsThem) {
   EXPECT_EQ(total_slots(parse_hosts("a:8,b:2")), 10);
 }
 
+TEST(Hosts, ThoseInFrontAreUsedFirst) {
+  const std::vector<HostSlots> hosts = parse_hosts("a:8,b:2,c:2");
+  EXPECT_THAT(hosts_for(hosts, 8), ElementsAre(HostSlots{"a", 8}));
+  EXPECT_THAT(hosts_for(hosts, 9), ElementsAre(HostSlots{"a", 8}, HostSlots{"b", 2}));
+  EXPECT_EQ(hosts_for(hosts, 13).size(), 3u);
+}
+
+TEST(Hosts, ADomainMakesNoOtherHost) {
+  EXPECT_TRUE(same_host("node7", "node7"));
+  EXPECT_TRUE(same_host("node7", "node7.cluster.net"));
+  EXPECT_TRUE(same_host("node7.cluster.net", "node7"));
+  EXPECT_FALSE(same_host("node7.a.net", "node7.b.net"));
+  EXPECT_FALSE(same_host("node7", "node70"));
+  EXPECT_FALSE(same_host("10", "10.0.0.1"));
+  EXPECT_FALSE(same_host("", ".net"));
+}
+
 TEST(Hosts, ImpossibleOnesAreRefused) {
   const std::pair<const char*, const char*> cases[] = {
       {"", "expected the name of a host, found \"\""},
@@ -83,14 +100,22 @@ TEST(StartCommand, OnOtherHosts) {
   plan.hosts = parse_hosts("a:8,b:2");
   plan.exported = {"PATH"};
   EXPECT_FALSE(is_oversubscribed(plan));
-  EXPECT_EQ(shell_line(start_command(plan, {"train"})),
-            "mpirun -np 10 --host a:8,b:2 --bind-to none --wdir /work -x PATH /bin/sprocket train");
+  EXPECT_EQ(
+      shell_line(start_command(plan, {"train"})),
+      "mpirun -np 10 --host a:8,b:2 --mca oob_tcp_keepalive_time 10 --mca "
+      "oob_tcp_keepalive_intvl 5 --mca oob_tcp_keepalive_probes 4 --bind-to none --wdir /work "
+      "-x PATH /bin/sprocket train");
   EXPECT_EQ(refusal([&] { check_start_plan(plan); }), "");
   plan.ranks = 11;
   EXPECT_THAT(refusal([&] { check_start_plan(plan); }), HasSubstr("--np 11: the hosts take 10"));
-  plan.hostfile = "/data/hosts";
+  plan.ranks = 8;
+  plan.agent = "ssh -o BatchMode=yes";
   EXPECT_THAT(shell_line(start_command(plan, {"train"})),
-              testing::AllOf(HasSubstr("--hostfile /data/hosts"), Not(HasSubstr("--host "))));
+              testing::AllOf(HasSubstr("--host a:8 "),
+                             HasSubstr("--mca plm_rsh_agent 'ssh -o BatchMode=yes' ")))
+      << "b is spare";
+  plan.agent = "ssh : rsh";
+  EXPECT_THAT(refusal([&] { check_start_plan(plan); }), HasSubstr("without a colon"));
 }
 
 TEST(StartCommand, UnderSlurm) {

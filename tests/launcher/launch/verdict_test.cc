@@ -9,9 +9,11 @@
 namespace sprocket::launcher {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr int kKilled = 128 + SIGKILL;
+constexpr int kDaemonLost = 205;  // of Open MPI
 
 JobWatch joined_job(int ranks = 2, const std::string& host = "here") {
   JobWatch watch(ranks, {});
@@ -78,6 +80,35 @@ TEST(Verdict, AHostWithAllItsRanks) {
   const Verdict verdict = judge(ended(1), watch);
   expect(verdict, Ending::kNodeLoss, ExitCode::kComm, true);
   EXPECT_THAT(verdict.sentence, HasSubstr("host there is gone"));
+  EXPECT_THAT(verdict.hosts, ElementsAre("there"));
+  // mpirun ends the others of that host, too.
+  expect(judge(ended(kKilled), watch), Ending::kCrash, ExitCode::kComm, true);
+}
+
+TEST(Verdict, AHostThatFallsSilent) {
+  JobWatch watch = joined_job(3, "there");
+  for (int i = 0; i < 10; ++i) {
+    watch.tick(1);
+    watch.take(beat(0, 1, 1, true));
+  }
+  AttemptFacts facts = ended(kDaemonLost);
+  Verdict verdict = judge(facts, watch);
+  watch.take(lost(0));  // mpirun has ended it
+  verdict = judge(facts, watch);
+  expect(verdict, Ending::kNodeLoss, ExitCode::kComm, true);
+  EXPECT_EQ(verdict.sentence, "host there is not heard any more");
+  EXPECT_THAT(verdict.hosts, ElementsAre("there"));
+  facts.hang = "rank 1 silent";
+  verdict = judge(facts, watch);
+  expect(verdict, Ending::kNodeLoss, ExitCode::kComm, true);
+  EXPECT_EQ(verdict.sentence, "host there is not heard any more: rank 1 silent");
+}
+
+TEST(Verdict, RanksThatCannotReportDoNotSpoilASuccess) {
+  JobWatch watch(2, {});
+  watch.take(joined(0));
+  watch.take(finished(0));
+  expect(judge(ended(0), watch), Ending::kDone, ExitCode::kOk, false);
 }
 
 TEST(Verdict, ErrorsThatComeAgainAreNotTriedAgain) {
