@@ -145,7 +145,11 @@ std::vector<std::string> launch_words(const LaunchFlags& flags, const StartPlan&
   if (!flags.listen.empty()) words.insert(words.end(), {"--listen", flags.listen});
   words.insert(words.end(), {"--if-abandoned", flags.if_abandoned});
   words.push_back("--");
-  words.insert(words.end(), flags.job.begin(), flags.job.end());
+  // Slurm may start the script again, and so may a person, when the time was over.
+  const bool continues = (flags.job.front() == "train" || flags.job.front() == "distill") &&
+                         resume_of(flags.job, "").empty();
+  const std::vector<std::string> job = continues ? with_resume(flags.job, "latest") : flags.job;
+  words.insert(words.end(), job.begin(), job.end());
   return words;
 }
 

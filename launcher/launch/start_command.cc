@@ -111,6 +111,9 @@ std::string sbatch_script(const StartPlan& plan, const std::string& name,
       "#SBATCH --ntasks={}\n"
       "# {} s before the time limit the job is asked to save and to end.\n"
       "#SBATCH --signal=B:TERM@{}\n"
+      "# After the loss of a node it is started again, and goes on from the newest checkpoint.\n"
+      "#SBATCH --requeue\n"
+      "#SBATCH --open-mode=append\n"
       "cd {} || exit 4\n"
       "exec {}\n",
       name, plan.ranks, kWarningSeconds, kWarningSeconds, quoted(plan.folder), shell_line(launch));

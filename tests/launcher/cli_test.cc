@@ -212,6 +212,11 @@ TEST(Cli, LaunchPrintsWhatItWouldRun) {
   EXPECT_EQ(printed.code, 0) << printed.err;
   EXPECT_THAT(printed.out, AllOf(StartsWith("mpirun -np 3 --host a:2,b:2 --mca "),
                                  HasSubstr(" train --config job.txtpb --set 'training.steps: 5'")));
+  const std::string script = "launch --np 3 --print --slurm -- ";
+  EXPECT_THAT(run_sprocket(script + "train --config job.txtpb").out,
+              HasSubstr(" -- train --config job.txtpb --resume latest\n"));
+  EXPECT_THAT(run_sprocket(script + "train --config job.txtpb --resume runs/x").out,
+              HasSubstr(" --resume runs/x\n"));
 }
 
 TEST(Cli, LaunchRefusesWhatCannotRunBeforeItStartsAnything) {

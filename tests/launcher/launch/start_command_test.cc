@@ -128,11 +128,14 @@ TEST(StartCommand, UnderSlurm) {
                      testing::Contains("--kill-on-bad-exit=1"), testing::Contains("train")));
   const std::string script =
       sbatch_script(plan, "sprocket-train", {"/bin/sprocket", "launch", "--", "train", "a b"});
-  EXPECT_EQ(script,
-            "#!/bin/bash\n#SBATCH --job-name=sprocket-train\n#SBATCH --ntasks=16\n"
-            "# 300 s before the time limit the job is asked to save and to end.\n"
-            "#SBATCH --signal=B:TERM@300\ncd /work || exit 4\n"
-            "exec /bin/sprocket launch -- train 'a b'\n");
+  EXPECT_EQ(
+      script,
+      "#!/bin/bash\n#SBATCH --job-name=sprocket-train\n#SBATCH --ntasks=16\n"
+      "# 300 s before the time limit the job is asked to save and to end.\n"
+      "#SBATCH --signal=B:TERM@300\n"
+      "# After the loss of a node it is started again, and goes on from the newest checkpoint.\n"
+      "#SBATCH --requeue\n#SBATCH --open-mode=append\ncd /work || exit 4\n"
+      "exec /bin/sprocket launch -- train 'a b'\n");
 }
 
 TEST(StartCommand, ShellsReadWhatWasMeant) {
