@@ -73,7 +73,8 @@ std::string quoted(const std::string& word) {
 }  // namespace
 
 bool is_oversubscribed(const StartPlan& plan) {
-  return plan.starter == Starter::kMpirun && plan.hosts.empty() && plan.ranks > plan.processors;
+  return plan.starter == Starter::kMpirun &&
+         (plan.crowded || (plan.hosts.empty() && plan.ranks > plan.processors));
 }
 
 void check_start_plan(const StartPlan& plan) {

@@ -16,13 +16,14 @@ struct StartPlan {
   std::vector<HostSlots> hosts;       // empty: this one, or Slurm's; those in front are used first
   std::string agent;                  // reaches other hosts, as ssh does; empty: mpirun knows how
   int processors = 1;                 // of this host, that its ranks may use
+  bool crowded = false;               // a host has fewer of them than it takes ranks
   std::string binding = "none";       // what mpirun binds a rank to
   std::vector<std::string> exported;  // variables that ranks on other hosts get as well
   std::string folder;                 // the working folder
   std::string program;                // sprocket's path, the same on all hosts
 };
 
-// More ranks than processors on the only host whose processors are known.
+// More ranks than processors on some host, as far as that is known.
 bool is_oversubscribed(const StartPlan& plan);
 
 // Throws ConfigError when the hosts cannot take the ranks, or when mpirun would misread the agent.

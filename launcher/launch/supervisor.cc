@@ -31,11 +31,22 @@ bool starts_elsewhere(const std::vector<std::string>& job) {
 AttemptResult attempt(const SuperviseOptions& options, const AttemptInput& input,
                       const AskedToEnd& asked) {
   const std::chrono::seconds patience(input.started_before ? options.wait_for_hosts : 0);
-  const std::vector<Absence> absences = absent_hosts(options.start, patience, asked);
+  const auto [absences, crowded] = call_hosts(options.start, patience, asked);
   if (asked.times() > 0) {
     return {{Ending::kAborted, "asked to stop before the ranks were started", ExitCode::kAborted}};
   }
-  if (absences.empty()) return run_attempt(options, input, asked);
+  if (absences.empty()) {
+    if (crowded.empty()) return run_attempt(options, input, asked);
+    if (!input.started_before) {
+      spdlog::warn(
+          "launch: {} {} more ranks than {} processors: a rank that waits yields to the others",
+          fmt::join(crowded, ", "), crowded.size() == 1 ? "takes" : "take",
+          crowded.size() == 1 ? "it has" : "they have");
+    }
+    SuperviseOptions yielding = options;
+    yielding.start.crowded = true;
+    return run_attempt(yielding, input, asked);
+  }
   if (!input.started_before) throw ConfigError("launch: " + words_of(absences));
   Verdict verdict{Ending::kNodeLoss, words_of(absences), ExitCode::kComm, true, hosts_of(absences)};
   return {verdict, false, -1, input.failure_seen};

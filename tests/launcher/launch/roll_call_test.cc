@@ -38,14 +38,18 @@ std::string agent() {
 TEST(RollCall, AsksAsSshIsAsked) {
   StartPlan plan = plan_of("ssh -o BatchMode=yes");
   plan.folder = "/data/my runs";
-  EXPECT_THAT(question_to("b", plan),
+  EXPECT_THAT(question_to({"b", 2}, plan),
               ElementsAre("ssh", "-o", "BatchMode=yes", "b",
-                          "cd '/data/my runs' || exit 101; test -x /bin/sh || exit 102"));
+                          "sh -c 'cd '\\''/data/my runs'\\'' || exit 101; test -x /bin/sh || exit "
+                          "102; test \"$(env -u OMP_NUM_THREADS nproc)\" -ge 2 || exit 103'"));
 }
 
 TEST(RollCall, ReasonsAreTold) {
   const StartPlan plan = plan_of("ssh");
   EXPECT_EQ(reason_of_absence(0, plan), "");
+  EXPECT_EQ(reason_of_absence(103, plan), "");
+  EXPECT_TRUE(means_crowded(103));
+  EXPECT_FALSE(means_crowded(0));
   EXPECT_EQ(reason_of_absence(255, plan), "cannot be reached by \"ssh\" (exit code 255)");
   EXPECT_EQ(reason_of_absence(101, plan), "does not see the working folder /tmp");
   EXPECT_EQ(reason_of_absence(102, plan), "has no program /bin/sh");
@@ -55,16 +59,22 @@ TEST(RollCall, ReasonsAreTold) {
 TEST(RollCall, HostsThatTheRanksNeedAreAsked) {
   const AskedToEnd asked;
   StartPlan plan = plan_of(agent());
-  const std::vector<Absence> absences = absent_hosts(plan, std::chrono::seconds(0), asked);
+  const auto call = [&] { return call_hosts(plan, std::chrono::seconds(0), asked); };
+  const std::vector<Absence> absences = call().absences;
   EXPECT_THAT(hosts_of(absences), ElementsAre("c"));
   EXPECT_THAT(words_of(absences), AllOf(HasSubstr("host c cannot be reached"), HasSubstr("255")));
   plan.ranks = 2;
-  EXPECT_THAT(absent_hosts(plan, std::chrono::seconds(0), asked), IsEmpty());
+  EXPECT_THAT(call().absences, IsEmpty());
   plan.program = "/nowhere/sprocket";
-  EXPECT_EQ(words_of(absent_hosts(plan, std::chrono::seconds(0), asked)),
-            "host b has no program /nowhere/sprocket");
+  EXPECT_EQ(words_of(call().absences), "host b has no program /nowhere/sprocket");
+  plan.program = "/bin/sh";
+  EXPECT_THAT(call().crowded, IsEmpty());
+  plan.hosts[0].slots = 1 << 20;
+  EXPECT_THAT(call().crowded, ElementsAre("b"));
   plan.hosts[0].name = "localhost";
-  EXPECT_THAT(absent_hosts(plan, std::chrono::seconds(0), asked), IsEmpty());
+  plan.program = "/nowhere/sprocket";
+  EXPECT_THAT(call().absences, IsEmpty()) << "this host is not asked";
+  EXPECT_THAT(call().crowded, ElementsAre("localhost"));
 }
 
 TEST(RollCall, ThisHostGoesByItsNameAndItsAddresses) {

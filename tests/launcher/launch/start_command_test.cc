@@ -114,6 +114,8 @@ TEST(StartCommand, OnOtherHosts) {
               testing::AllOf(HasSubstr("--host a:8 "),
                              HasSubstr("--mca plm_rsh_agent 'ssh -o BatchMode=yes' ")))
       << "b is spare";
+  plan.crowded = true;
+  EXPECT_THAT(shell_line(start_command(plan, {"train"})), HasSubstr("--mca mpi_yield_when_idle 1"));
   plan.agent = "ssh : rsh";
   EXPECT_THAT(refusal([&] { check_start_plan(plan); }), HasSubstr("without a colon"));
 }
