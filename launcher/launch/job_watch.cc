@@ -122,6 +122,14 @@ bool JobWatch::any_joined() const {
   return std::any_of(ranks_.begin(), ranks_.end(), [](const RankView& r) { return r.joined; });
 }
 
+std::vector<int> JobWatch::never_joined() const {
+  std::vector<int> found;
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    if (!ranks_[i].joined) found.push_back(static_cast<int>(i));
+  }
+  return found;
+}
+
 int64_t JobWatch::newest_step() const {
   int64_t step = -1;
   for (const RankView& rank : ranks_) {

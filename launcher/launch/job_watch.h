@@ -61,6 +61,8 @@ class JobWatch {
 
   const std::vector<RankView>& ranks() const { return ranks_; }
   bool any_joined() const;
+  // Of which nothing was ever heard.
+  std::vector<int> never_joined() const;
   // Of all ranks; -1: none.
   int64_t newest_step() const;
   int64_t newest_checkpoint() const;

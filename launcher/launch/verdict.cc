@@ -56,6 +56,14 @@ Verdict of_hang(const AttemptFacts& facts, const JobWatch& watch) {
           suspected.size() == 1 ? suspected : std::vector<std::string>()};
 }
 
+// A rank that dies before it reports is missed by nobody, but mpirun ends the others for it.
+std::string who_died(const JobWatch& watch, int lost) {
+  const std::vector<int> unheard = watch.never_joined();
+  if (unheard.empty()) return watch.name_of(lost);
+  return fmt::format("rank {}, of which nothing was heard yet, or {}", fmt::join(unheard, ", "),
+                     watch.name_of(lost));
+}
+
 Verdict of_error(int rank, const JobWatch& watch) {
   const control::ErrorReport& error = *watch.ranks()[rank].error;
   const auto code = static_cast<ExitCode>(error.exit_code());
@@ -96,8 +104,10 @@ Verdict of_error(int rank, const JobWatch& watch) {
 }
 
 Verdict of_death(const AttemptFacts& facts, const JobWatch& watch, int lost) {
-  const std::string who = watch.name_of(lost);
-  const std::vector<std::string> hosts = {watch.ranks()[lost].host};
+  const std::string who = who_died(watch, lost);
+  // Where a rank that nobody has heard of ran is not known.
+  std::vector<std::string> hosts;
+  if (watch.never_joined().empty()) hosts.push_back(watch.ranks()[lost].host);
   const std::vector<std::string> silent = other_silent_hosts(facts, watch);
   if (facts.status == kDaemonLost && !silent.empty()) return of_silence(silent, "");
   if (is_of_a_host_that_is_gone(facts, watch, lost)) {

@@ -1,6 +1,7 @@
 #include "runtime/jobs/train_job.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -259,12 +260,18 @@ class TrainJob {
     if (!outcome.skipped) return;
     ++result_.skipped_steps;
     state_.set_skipped_steps(state_.skipped_steps() + 1);
-    if (first()) spdlog::warn("step {}: the gradient is not finite; skipped", state_.step());
+    std::string where;
+    if (!outcome.non_finite_ranks.empty()) {
+      where = fmt::format(" (before the sum: on rank {} of {})",
+                          fmt::join(outcome.non_finite_ranks, ", "), world_.size());
+    }
+    if (first())
+      spdlog::warn("step {}: the gradient is not finite{}; skipped", state_.step(), where);
     if (state_.skipped_in_a_row() >= job_.training().max_skipped_steps()) {
       throw_agreed_non_finite(
           fmt::format("step {}: the gradient was not finite in {} steps in a row "
-                      "(training.max_skipped_steps); the newest checkpoint is untouched",
-                      state_.step(), state_.skipped_in_a_row()));
+                      "(training.max_skipped_steps){}; the newest checkpoint is untouched",
+                      state_.step(), state_.skipped_in_a_row(), where));
     }
   }
 

@@ -13,7 +13,10 @@ struct StepOutcome {
   double loss = 0;  // mean squared error over all samples of the step; the same on all ranks
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
-  bool skipped = false;         // the gradient was not finite; nothing was updated
+  bool skipped = false;  // the gradient was not finite; nothing was updated
+  // The ranks whose own gradients were not finite before they were summed. Asked, for a pass over
+  // them, only when the step before was skipped; else empty.
+  std::vector<int> non_finite_ranks;
   bool stop_requested = false;  // on some rank
   int64_t own_tokens = 0;       // of this rank, over the step's samples
   int64_t tokens = 0;           // of the whole job

@@ -76,6 +76,18 @@ bool Trainer::reduce(StepOutcome& outcome, double local_loss, bool stop) {
   return std::isfinite(outcome.loss);
 }
 
+std::vector<int> Trainer::ranks_with_non_finite_gradients() {
+  comm::Communicator& world = network_.mesh().world();
+  std::vector<double> bad(world.size());
+  bad[world.rank()] = std::isfinite(optimizer_.gradient_norm()) ? 0 : 1;
+  world.all_reduce(comm::Buffer::of(std::span(bad)), comm::ReduceOp::kSum).wait_host();
+  std::vector<int> ranks;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    if (bad[rank] > 0) ranks.push_back(rank);
+  }
+  return ranks;
+}
+
 StepOutcome Trainer::step(int64_t step, const std::atomic<bool>* stop, bool recorded) {
   const config::Training& training = network_.job().training();
   const int64_t micro_batches =
@@ -110,6 +122,7 @@ StepOutcome Trainer::step(int64_t step, const std::atomic<bool>* stop, bool reco
   }
 
   const PhaseScope phase(timeline, Phase::kOptimizer);
+  if (skipped_before_) outcome.non_finite_ranks = ranks_with_non_finite_gradients();
   sum_gradients(network_.parameters(), network_.mesh().tensors().world());
   {
     const Timeline::Scope scope(timeline, Activity::kCompute, "optimizer",
@@ -117,6 +130,7 @@ StepOutcome Trainer::step(int64_t step, const std::atomic<bool>* stop, bool reco
     outcome.gradient_norm = optimizer_.gradient_norm();
     outcome.learning_rate = learning_rate(training.optimizer(), step, training.steps());
     outcome.skipped = !std::isfinite(outcome.gradient_norm);
+    skipped_before_ = outcome.skipped;
     if (!outcome.skipped) optimizer_.update(outcome.learning_rate, outcome.gradient_norm);
     if (!outcome.skipped && ema_) ema_->update();
   }

@@ -31,6 +31,7 @@ class Trainer {
  private:
   MicroBatch load(int64_t step, int64_t micro);
   bool reduce(StepOutcome& outcome, double local_sum, bool stop);
+  std::vector<int> ranks_with_non_finite_gradients();
 
   Network& network_;
   Optimizer& optimizer_;
@@ -38,6 +39,7 @@ class Trainer {
   data::LatentDataset& data_;
   data::SampleOrder order_;
   StepCollector& collector_;
+  bool skipped_before_ = false;
 };
 
 }  // namespace sprocket::runtime

@@ -62,6 +62,17 @@ TEST(Verdict, OnlyTheFirstDeadRankIsNamedWithItsSignal) {
   EXPECT_EQ(verdict.sentence, "rank 2 (here, process 1002) was ended by SIGKILL (Killed)");
 }
 
+TEST(Verdict, ARankThatDiedBeforeItReportedIsNamedBesideTheFirstThatWasLost) {
+  JobWatch watch(3, {});
+  watch.take(joined(0));
+  watch.take(joined(2));
+  watch.take(lost(2));
+  watch.take(lost(0));
+  EXPECT_EQ(judge(ended(kKilled), watch).sentence,
+            "rank 1, of which nothing was heard yet, or rank 2 (here, process 1002) was ended by "
+            "SIGKILL (Killed)");
+}
+
 TEST(Verdict, AKillOfTheKernelForMemory) {
   JobWatch watch = joined_job();
   watch.take(lost(1));
