@@ -193,9 +193,15 @@ class Faults(unittest.TestCase):
             self.assertIn("in use", job.log())
         self.assertFalse(os.path.exists(job.run))
 
-    def test_a_stopped_rank_is_named_and_one_that_goes_on_in_time_survives(self):
-        job = Job(SITE, "stopped", "--limit", "step=12")
+    def test_a_slow_rank_and_a_stopped_one_are_named_and_one_that_goes_on_in_time_survives(self):
+        job = Job(SITE, "stopped", "--limit", "step=12", plans=True)
         job.await_steps(15)
+        slow = job.plan(3, "optimizer", "slow")
+        before = time.monotonic()
+        job.await_log("launch: straggler: rank 3 (")
+        print(f"{'slow rank':<34} named after {time.monotonic() - before:.2f} s", flush=True)
+        os.remove(slow)
+        job.await_log("launch: straggler no more: rank 3 (")
         victim = job.ranks()[2]
         start = job.log_end()
         os.kill(victim, signal.SIGSTOP)
@@ -206,7 +212,7 @@ class Faults(unittest.TestCase):
         os.kill(victim, signal.SIGCONT)
         step = job.await_steps(job.newest_step() + 10)
         job.await_log("launch: rank 2 (", start)
-        self.assertIn("is heard again after", job.log())
+        self.assertIn("is heard again after", job.log(start))
         self.assertNotIn("hang", job.log())
         start, detected = job.inject(2, signal.SIGSTOP, "launch: hang: rank 2 (")
         self.assertIn("the process of rank 2 is stopped", job.log())
