@@ -47,7 +47,7 @@ class Faults(unittest.TestCase):
         sets = (CONSTANT_RATE, validation)
         job = Job(SITE, "dying", plans=True, interval=5, sets=sets)
         wait_until(lambda: "ranks start", lambda: len(job.ranks()) == RANKS)
-        start, detected = job.inject(1, signal.SIGKILL, "launch: ")
+        start, detected = job.inject(1, signal.SIGKILL, "launch: crash: ")
         job.await_log("was ended by SIGKILL", start)
         # Nothing may have been heard of any.
         self.assertRegex(job.log(start), r"launch: crash: (rank 1\b|a rank )")
@@ -64,8 +64,11 @@ class Faults(unittest.TestCase):
                 ("segmentation fault", 0, signal.SIGSEGV, "was ended by SIGSEGV"),
                 ("early exit 0", 1, LEAVE, "crash: rank 1")]:
             step = job.await_steps(step + 6)
-            start, detected = job.inject(rank, fault, "launch: ") if isinstance(fault, int) else job.meet(rank, *fault)
             kind = "out of memory" if what == "out of memory" else "crash"
+            # A rank that can still speak says it before it dies.
+            notice = f"launch: {kind}: " if what in ("exception", "out of memory") else "is gone"
+            start, detected = (job.inject(rank, fault, notice) if isinstance(fault, int)
+                               else job.meet(rank, *fault, notice))
             job.await_log(f"launch: {kind}: ", start)
             first_step = job.await_first_step(start)
             said = [line for line in job.log(start).splitlines() if f"launch: {kind}: " in line]

@@ -2,12 +2,11 @@
 """A job of four ranks that something happens to all the time, and what it loses by that.
 
     soak.py SPROCKET SOURCE_DIR MAKE_CLIP FAULTS_LIBRARY SPROCKET_WITH_FAULTS
-            --minutes 30 --every 60 120 --seed 1 [--rest] [--result FILE] [--note TEXT]
+            --steps 3000 --every 60 120 --seed 1 [--rest] [--result FILE] [--note TEXT]
 
-A job runs undisturbed for as many steps as the disturbed one does in SHARE of the minutes. That does the same steps while
-faults of a fixed seed befall it. Both must end with the same bits: all losses, weights and moments. Each fault must be told
-apart, with the right rank. With --rest the ranks of the disturbed job rest for .3 s in each step, as a rank does while its
-device computes: for a machine that others work on too.
+Faults of a fixed seed befall a job; another one does the same steps undisturbed, beside it. Both must end with the same
+bits: all losses, weights and moments. Each fault must be told apart, with the right rank. With --rest the ranks of
+the disturbed job rest for .3 s in each step, as a rank does while its device computes.
 
 ETTR, the effective training time ratio, is productive time / wall time. Wall time is that of the disturbed launcher, from
 its start to its end: starts of processes, first and last saves and all that is lost are in it. Productive time is the number
@@ -30,15 +29,14 @@ import statistics
 import sys
 import time
 
-from supervised_job import CONSTANT_RATE, DISCONNECT, LEAVE, RANKS, Job, Site, wait_until
+from supervised_job import CONSTANT_RATE, DISCONNECT, LEAVE, PATIENCE, RANKS, Job, Site, wait_until
 
-SHARE = .7
 REST = .3  # seconds, of fault_at_moment.cc
 LIMIT = 12  # seconds without progress
 PAUSE = 6  # seconds that a rank is stopped which goes on in time
-LAST_FAULT = 10  # seconds before the likely end
+LAST_FAULT = 40  # steps before the end
 HALF_HOUR = 1800
-RESTARTING = {  # kind: signal, what the supervisor says of it
+RESTARTING = {  # kind: signal, what the supervisor says of it; of a connection it says nothing
     "SIGKILL": (signal.SIGKILL, "crash: rank {} ("),
     "SIGKILL in a save": (signal.SIGKILL, "crash: rank {} ("),
     "abort": (signal.SIGABRT, "crash: rank {} ("),
@@ -48,7 +46,7 @@ RESTARTING = {  # kind: signal, what the supervisor says of it
 }
 SURVIVED = {
     "stopped for a while": (signal.SIGSTOP, "launch: rank {} ("),
-    "connection dropped": (DISCONNECT, "the supervisor does not answer"),
+    "connection dropped": (DISCONNECT, ""),
 }
 
 
@@ -63,43 +61,31 @@ class Soak:
         self.random = random.Random(arguments.seed)
         self.faults = []
 
-    def job(self, name, steps, **more):
-        return Job(self.site, name, "--limit", f"step={LIMIT}", "--limit", f"checkpoint={LIMIT}", steps=steps,
-                   interval=self.arguments.interval, sets=(CONSTANT_RATE, "output.keep_checkpoints: 3"), **more)
+    def job(self, name, **more):
+        return Job(self.site, name, "--limit", f"step={LIMIT}", "--limit", f"checkpoint={LIMIT}",
+                   steps=self.arguments.steps, interval=self.arguments.interval,
+                   sets=(CONSTANT_RATE, "output.keep_checkpoints: 3"), **more)
 
-    def undisturbed(self):
-        job = self.job("undisturbed", 1000000)
-        job.await_steps(1)
-        began, rest = time.monotonic(), REST if self.arguments.rest else 0
-
-        def enough():
-            return time.monotonic() - began + rest * job.newest_step() > SHARE * 60 * self.arguments.minutes
-        wait_until(lambda: "it has done enough steps", lambda: enough() or job.process.poll() is not None,
-                   60 * self.arguments.minutes, poll=.2)
-        require(job.end(signal.SIGTERM) == 75, f"undisturbed: {job.log()}")
-        return job
-
-    def disturbed(self, steps):
+    def disturbed(self):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        began = time.monotonic()
-        job = self.job("disturbed", steps, port=port, plans=self.arguments.rest)
+        began, steps = time.monotonic(), self.arguments.steps
+        job = self.job("disturbed", port=port, plans=self.arguments.rest)
         for rank in range(RANKS if self.arguments.rest else 0):
             job.plan(rank, "optimizer", "slow")
         job.await_steps(1)
-        step_seconds = SHARE * 60 * self.arguments.minutes / steps
         kinds = []
         while True:
             due = time.monotonic() + self.random.uniform(*self.arguments.every)
             wait_until(lambda: "the next fault is due", lambda: time.monotonic() > due or job.process.poll() is not None,
                        2 * self.arguments.every[1], poll=.1)
-            if job.process.poll() is not None or (steps - job.newest_step()) * step_seconds < LAST_FAULT:
+            if job.process.poll() is not None or steps - job.newest_step() < LAST_FAULT:
                 break
             if not kinds:
                 kinds = self.random.sample([*RESTARTING, *SURVIVED], len(RESTARTING) + len(SURVIVED))
             self.inject(job, kinds.pop(), self.random.randrange(RANKS))
-        code = job.process.wait(60 * self.arguments.minutes)
+        code = job.process.wait(PATIENCE)
         wall = time.monotonic() - began
         require(code == 0, f"disturbed: ended with {code}: {job.log()}")
         return job, wall
@@ -117,8 +103,7 @@ class Soak:
             until = began + PAUSE
             wait_until(lambda: "the pause is over", lambda: time.monotonic() > until)
             os.kill(victim, signal.SIGCONT)
-        first_word = "launch: " if kind in RESTARTING else notice.format(rank)
-        job.await_log(first_word, start)
+        job.await_log("is gone" if "crash" in notice else notice.format(rank), start)
         fault = {"kind": kind, "rank": rank, "step": at, "detect": time.monotonic() - began, "restart": 0., "lost": 0}
         if kind in RESTARTING:
             fault["restart"] = job.await_first_step(start)
@@ -131,7 +116,8 @@ class Soak:
         print(f"{kind:<20} rank {rank} step {at:6}: noticed after {fault['detect']:5.2f} s, first new step "
               f"{fault['restart']:5.1f} s later, {fault['lost']:4} steps again", flush=True)
 
-    def summary(self, disturbed, wall, steps):
+    def summary(self, disturbed, wall):
+        steps = self.arguments.steps
         step = statistics.median(values["step_seconds"] for values in disturbed.metrics().values())
         costs = [fault["detect"] + fault["restart"] + fault["lost"] * step for fault in self.faults]
         restarts = [fault for fault in self.faults if fault["kind"] in RESTARTING]
@@ -153,7 +139,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("sprocket", "source", "make_clip", "faults", "with_faults"):
         parser.add_argument(name)
-    parser.add_argument("--minutes", type=float, default=30, help="of the disturbed job, about")
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--every", type=float, nargs=2, default=(60, 120), metavar="SECONDS", help="between faults")
     parser.add_argument("--interval", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--seed", type=int, default=1)
@@ -168,14 +154,13 @@ def main():
     site = Site(given.sprocket, given.source, given.make_clip, given.faults, given.with_faults)
     try:
         soak = Soak(site, given)
-        undisturbed = soak.undisturbed()
-        steps = undisturbed.newest_step()
-        print(f"undisturbed: {steps} steps", flush=True)
-        disturbed, wall = soak.disturbed(steps)
+        undisturbed = soak.job("undisturbed")
+        disturbed, wall = soak.disturbed()
         require(soak.faults, "the job ended before the first fault")
-        differences = disturbed.differences(undisturbed, steps)
+        require(undisturbed.process.wait(wall + PATIENCE) == 0, f"undisturbed: {undisturbed.log()}")
+        differences = disturbed.differences(undisturbed, given.steps)
         require(not differences, f"other bits than undisturbed: {differences}")
-        result = soak.summary(disturbed, wall, steps)
+        result = soak.summary(disturbed, wall)
     finally:
         site.close()
     print("losses, weights and moments: the same bits")

@@ -206,7 +206,7 @@ class Job:
         os.rename(path + ".tmp", path)
         return path
 
-    def meet(self, rank, moment, fault, notice="launch: "):
+    def meet(self, rank, moment, fault, notice="is gone"):
         """As inject(), from when the rank has come to that moment."""
         start, path = self.log_end(), self.plan(rank, moment, fault)
         wait_until(lambda: f"rank {rank} comes to {moment}: {self.log()}", lambda: not os.path.exists(path))
