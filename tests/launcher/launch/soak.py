@@ -109,7 +109,8 @@ class Soak:
             fault["restart"] = job.await_first_step(start)
             said = job.log(start)
             require(notice.format(rank) in said, f"{kind} of rank {rank} was not named: {said}")
-            fault["lost"] = at - int(re.search(r"resuming from \S*step_(\d+)", said).group(1))
+            # A job that was stopped for good may have saved when it was told to end.
+            fault["lost"] = max(at - int(re.search(r"resuming from \S*step_(\d+)", said).group(1)), 0)
         else:
             job.await_steps(at + 2)
         self.faults.append(fault)
