@@ -1,7 +1,10 @@
 // Clients and servers on real sockets, and what strangers send to either.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <array>
 #include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <chrono>
 #include <deque>
 #include <functional>
@@ -18,6 +21,8 @@
 namespace sprocket::control {
 namespace {
 
+namespace asio = boost::asio;
+using asio::ip::tcp;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using ::testing::HasSubstr;
@@ -169,6 +174,35 @@ TEST_F(ControlConnection, AConnectionThatEndsIsMadeAnew) {
   EXPECT_TRUE(server->await(Kind::kJoined));
   client.report_end(ExitCode::kOk, kDeadline);
   EXPECT_TRUE(server->await([](const Report& report) { return report.message.has_finished(); }));
+}
+
+// A port that takes no further connection and does not refuse it either.
+class SwallowingPort {
+ public:
+  SwallowingPort() : acceptor_(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0)) {
+    acceptor_.listen(0);
+    for (tcp::socket& socket : waiting_) {
+      socket.async_connect(acceptor_.local_endpoint(), [](const boost::system::error_code&) {});
+    }
+  }
+  uint16_t port() const { return acceptor_.local_endpoint().port(); }
+
+ private:
+  asio::io_context io_;
+  tcp::acceptor acceptor_;
+  std::array<tcp::socket, 3> waiting_{tcp::socket(io_), tcp::socket(io_), tcp::socket(io_)};
+};
+
+TEST_F(ControlConnection, AddressesThatLeadNowhereOrElsewhereArePassedOver) {
+  const SwallowingPort nowhere;
+  const HeardServer elsewhere(server_options(1), Secret::random());
+  HeardServer server(server_options(1), secret_);
+  const Contact contact{secret_,
+                        {{"127.0.0.1", nowhere.port()},
+                         {"127.0.0.1", elsewhere.port()},
+                         {"127.0.0.1", server.port()}}};
+  const Client client(client_options(0, 1), contact, pulse_);
+  EXPECT_TRUE(server.await(Kind::kJoined));
 }
 
 TEST_F(ControlConnection, ASecondConnectionOfARankReplacesTheFirst) {
