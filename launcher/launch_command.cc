@@ -155,6 +155,10 @@ std::vector<std::string> launch_words(const LaunchFlags& flags, const StartPlan&
 
 void print(const LaunchFlags& flags, SuperviseOptions options) {
   if (flags.slurm) {
+    if (!options.start.hosts.empty()) {
+      throw ConfigError(
+          "--slurm: Slurm chooses the hosts; expected neither --hosts nor --hostfile");
+    }
     fmt::print("{}", sbatch_script(options.start, "sprocket-" + flags.job.front(),
                                    launch_words(flags, options.start)));
   } else {

@@ -44,6 +44,10 @@ void add(std::vector<HostSlots>& hosts, const HostSlots& host, const std::string
     if (other.name == host.name) {
       throw ConfigError(fmt::format("{}: {} is named twice", where, host.name));
     }
+    if (same_host(other.name, host.name)) {
+      throw ConfigError(
+          fmt::format("{}: {} is named twice, first as {}", where, host.name, other.name));
+    }
   }
   hosts.push_back(host);
 }

@@ -229,6 +229,7 @@ TEST(Cli, LaunchRefusesWhatCannotRunBeforeItStartsAnything) {
       {"--np 2", "job is required"},
       {"--np 5 --hosts a:2,b:2" + job, "--np 5: the hosts take 4 ranks; legal: 1 to 4"},
       {"--np 2 --hosts a:2 --hostfile h" + job, "--hostfile"},
+      {"--np 2 --hosts a:2 --print --slurm" + job, "--slurm: Slurm chooses the hosts"},
       {"--np 2 --limit walk=3" + job, "--limit walk=3: expected SECTION=SECONDS; sections: init"},
       {"--np 2 --limit step=0" + job, "--limit step=0: expected SECTION=SECONDS"},
       {"--np 2 --export NO_SUCH_THING" + job, "--export NO_SUCH_THING: there is no such variable"},

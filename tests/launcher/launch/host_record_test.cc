@@ -94,6 +94,14 @@ TEST(JobMesh, IsThatOfTheJobFileAndTheCommandLine) {
   EXPECT_THROW(mesh_of(job, 3), ConfigError);
 }
 
+TEST(JobMesh, IsThatOfADistillationToo) {
+  const Words job = {
+      "distill",         "--config", SPROCKET_SOURCE_DIR "/configs/distill_quick.txtpb",
+      "--output=runs/x", "--set",    "parallel.data: 2"};
+  EXPECT_EQ(mesh_of(job, 4), (parallel::MeshShape{2, 2, 1}));
+  EXPECT_EQ(mesh_problem(job, {1, 2, 1}), "");
+}
+
 TEST(JobMesh, ADataDegreeThatTheBatchDoesNotAllowIsAProblem) {
   const Words job = quickstart("parallel.data: 4 training.global_batch: 4");
   EXPECT_EQ(mesh_problem(job, {2, 1, 1}), "");

@@ -62,6 +62,7 @@ TEST(Hosts, ImpossibleOnesAreRefused) {
       {"", "expected the name of a host, found \"\""},
       {"a,,b", "expected the name of a host, found \"\""},
       {"a:8,a:4", "a is named twice"},
+      {"a:8,a.net:4", "a.net is named twice, first as a"},
       {"a:0", "expected a number of ranks from 1"},
       {"a:-1", "expected a number of ranks from 1"},
       {"a:8x", "expected a number of ranks from 1"},
