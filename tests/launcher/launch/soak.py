@@ -104,7 +104,7 @@ class Soak:
             wait_until(lambda: "the pause is over", lambda: time.monotonic() > until)
             os.kill(victim, signal.SIGCONT)
         job.await_log("is gone" if "crash" in notice else notice.format(rank), start)
-        fault = {"kind": kind, "rank": rank, "step": at, "detect": time.monotonic() - began, "restart": 0., "lost": 0}
+        fault = {"kind": kind, "rank": rank, "step": at, "detect": round(time.monotonic() - began, 3), "restart": 0., "lost": 0}
         if kind in RESTARTING:
             fault["restart"] = job.await_first_step(start)
             said = job.log(start)
