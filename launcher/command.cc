@@ -123,6 +123,7 @@ std::unique_ptr<CLI::App> make_command_line(Action& action) {
   add_profile_command(*app, action);
   add_doctor_command(*app, action);
   add_launch_command(*app, action);
+  add_status_command(*app, action);
   return app;
 }
 

@@ -31,6 +31,7 @@ void add_profile_compare_command(CLI::App& parent, Action& action);  // parent: 
 void add_profile_command(CLI::App& parent, Action& action);
 void add_doctor_command(CLI::App& parent, Action& action);
 void add_launch_command(CLI::App& parent, Action& action);
+void add_status_command(CLI::App& parent, Action& action);
 
 // The whole command line, without what main does around it.
 std::unique_ptr<CLI::App> make_command_line(Action& action);

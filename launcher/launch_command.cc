@@ -31,6 +31,8 @@ struct LaunchFlags {
   std::string listen;
   int port = 0;
   std::vector<std::string> exported;
+  int http_port = 0;  // 0: none was given
+  std::string http_listen = "127.0.0.1";
   bool print = false;
   bool slurm = false;
   std::vector<std::string> job;
@@ -133,6 +135,8 @@ SuperviseOptions options_of(const LaunchFlags& flags) {
   options.finish_alone = flags.if_abandoned == "finish";
   options.listen = flags.listen;
   options.port = flags.port;
+  if (flags.http_port > 0) options.status.port = static_cast<uint16_t>(flags.http_port);
+  options.status.listen = flags.http_listen;
   return options;
 }
 
@@ -143,6 +147,10 @@ std::vector<std::string> launch_words(const LaunchFlags& flags, const StartPlan&
   for (const std::string& limit : flags.limits) words.insert(words.end(), {"--limit", limit});
   if (flags.port != 0) words.insert(words.end(), {"--port", std::to_string(flags.port)});
   if (!flags.listen.empty()) words.insert(words.end(), {"--listen", flags.listen});
+  if (flags.http_port > 0) {
+    words.insert(words.end(),
+                 {"--http", std::to_string(flags.http_port), "--http-listen", flags.http_listen});
+  }
   words.insert(words.end(), {"--if-abandoned", flags.if_abandoned});
   words.push_back("--");
   // Slurm may start the script again, and so may a person, when the time was over.
@@ -255,6 +263,19 @@ void add_flags(CLI::App& command, LaunchFlags& flags) {
   command.add_option("--port", flags.port, "Its port; 0 (the default): any that is free.")
       ->option_text("PORT")
       ->check(CLI::Range(0, 65535));
+  CLI::Option* const http =
+      command
+          .add_option("--http", flags.http_port,
+                      "Serves a status page, /status.json, /metrics for Prometheus and /healthz at "
+                      "this port.")
+          ->option_text("PORT")
+          ->check(CLI::Range(1, 65535));
+  command
+      .add_option("--http-listen", flags.http_listen,
+                  "At this address; the loopback's by default. At any other, whoever asks must "
+                  "show a token, and a file is named that holds it.")
+      ->option_text("ADDRESS")
+      ->needs(http);
   CLI::Option* const print = command.add_flag(
       "--print", flags.print, "Prints the command of mpirun or srun, runs nothing.");
   command.add_flag("--slurm", flags.slurm, "With --print: a script for sbatch instead.")

@@ -37,12 +37,6 @@ constexpr auto kForTheStarter = seconds(10);
 // Refused connections, of an attempt.
 constexpr int64_t kMentioned = 10;
 
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
-
 // Ranks on other hosts find the file in the working folder, which they see as they see the job's
 // files; those of this host alone in a folder of this host.
 std::string contact_folder(const StartPlan& plan) {
@@ -66,14 +60,16 @@ control::ServerOptions server_options(const SuperviseOptions& options) {
 
 class Attempt {
  public:
-  Attempt(const SuperviseOptions& options, const AttemptInput& input, const AskedToEnd& asked)
+  Attempt(const SuperviseOptions& options, const AttemptInput& input, const AskedToEnd& asked,
+          StatusService& status)
       : options_(options),
         input_(input),
         asked_(asked),
+        status_(status),
         secret_(control::Secret::random()),
         server_(server_options(options), secret_),
         watch_(options.start.ranks, options.limits) {
-    facts_.own_host = host_name();
+    facts_.own_host = own_host_name();
     facts_.started_before = input.started_before;
     facts_.processes_killed_for_memory = -processes_killed_for_memory();
   }
@@ -90,9 +86,12 @@ class Attempt {
       before = now;
       obey();
       look();
+      status_.facts().stop_asked = facts_.stop_asked;
+      status_.refresh(watch_);
     }
     // What the ranks said last may still be on its way.
     for (auto left = server_.take(kRound); !left.empty(); left = server_.take(kRound)) take(left);
+    status_.publish(&watch_);
     facts_.status = *child_->ended();
     facts_.processes_killed_for_memory += processes_killed_for_memory();
     return {judge(facts_, watch_), watch_.any_joined(), watch_.newest_checkpoint(),
@@ -249,6 +248,7 @@ class Attempt {
   const SuperviseOptions& options_;
   const AttemptInput& input_;
   const AskedToEnd& asked_;
+  StatusService& status_;
   const control::Secret secret_;
   control::Server server_;
   JobWatch watch_;
@@ -263,8 +263,8 @@ class Attempt {
 }  // namespace
 
 AttemptResult run_attempt(const SuperviseOptions& options, const AttemptInput& input,
-                          const AskedToEnd& asked) {
-  return Attempt(options, input, asked).run();
+                          const AskedToEnd& asked, StatusService& status) {
+  return Attempt(options, input, asked, status).run();
 }
 
 }  // namespace sprocket::launcher

@@ -9,6 +9,7 @@
 #include "launcher/launch/asked_to_end.h"
 #include "launcher/launch/supervisor.h"
 #include "launcher/launch/verdict.h"
+#include "launcher/status/status_service.h"
 
 namespace sprocket::launcher {
 
@@ -27,6 +28,6 @@ struct AttemptInput {
 };
 
 AttemptResult run_attempt(const SuperviseOptions& options, const AttemptInput& input,
-                          const AskedToEnd& asked);
+                          const AskedToEnd& asked, StatusService& status);
 
 }  // namespace sprocket::launcher

@@ -1,5 +1,7 @@
 #include "launcher/launch/supervisor.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -10,6 +12,7 @@
 #include "launcher/launch/attempt.h"
 #include "launcher/launch/host_record.h"
 #include "launcher/launch/job_mesh.h"
+#include "launcher/launch/own_addresses.h"
 #include "launcher/launch/roll_call.h"
 
 namespace sprocket::launcher {
@@ -29,14 +32,14 @@ bool starts_elsewhere(const std::vector<std::string>& job) {
 
 // An attempt, if all hosts answer.
 AttemptResult attempt(const SuperviseOptions& options, const AttemptInput& input,
-                      const AskedToEnd& asked) {
+                      const AskedToEnd& asked, StatusService& status) {
   const std::chrono::seconds patience(input.started_before ? options.wait_for_hosts : 0);
   const auto [absences, crowded] = call_hosts(options.start, patience, asked);
   if (asked.times() > 0) {
     return {{Ending::kAborted, "asked to stop before the ranks were started", ExitCode::kAborted}};
   }
   if (absences.empty()) {
-    if (crowded.empty()) return run_attempt(options, input, asked);
+    if (crowded.empty()) return run_attempt(options, input, asked, status);
     if (!input.started_before) {
       spdlog::warn(
           "launch: {} {} more ranks than {} processors: a rank that waits yields to the others",
@@ -45,7 +48,7 @@ AttemptResult attempt(const SuperviseOptions& options, const AttemptInput& input
     }
     SuperviseOptions yielding = options;
     yielding.start.crowded = true;
-    return run_attempt(yielding, input, asked);
+    return run_attempt(yielding, input, asked, status);
   }
   if (!input.started_before) throw ConfigError("launch: " + words_of(absences));
   Verdict verdict{Ending::kNodeLoss, words_of(absences), ExitCode::kComm, true, hosts_of(absences)};
@@ -87,17 +90,27 @@ bool drop_hosts(SuperviseOptions& options, const HostRecord& record) {
   return true;
 }
 
+JobFacts job_facts(const SuperviseOptions& options) {
+  JobFacts facts;
+  facts.job = options.job;
+  facts.ranks = options.start.ranks;
+  facts.host = own_host_name();
+  facts.process = getpid();
+  return facts;
+}
+
 }  // namespace
 
 ExitCode supervise(const SuperviseOptions& given) {
   SuperviseOptions options = given;  // hosts may be dropped
   HostRecord record(options.drop_host_after);
   const AskedToEnd asked;
+  StatusService status(options.status, job_facts(options));
   AttemptInput input{options.job, false, {}};
   int64_t newest_checkpoint = -1;
   int without_progress = 0;
   for (;;) {
-    const AttemptResult result = attempt(options, input, asked);
+    const AttemptResult result = attempt(options, input, asked, status);
     const Verdict& verdict = result.verdict;
     if (verdict.ending == Ending::kDone) return ExitCode::kOk;
     spdlog::error("launch: {}: {}", name_of(verdict.ending), verdict.sentence);
@@ -129,11 +142,16 @@ ExitCode supervise(const SuperviseOptions& given) {
         std::min(kFirstPause * (1 << std::min(without_progress - 1, 6)), kLongestPause);
     spdlog::warn("launch: starting again in {} s from the newest checkpoint (restart {} of {})",
                  length.count() / 1000, without_progress, options.max_restarts);
+    status.facts().job = options.job;
+    status.facts().ranks = options.start.ranks;
+    status.facts().last_failure = fmt::format("{}: {}", name_of(verdict.ending), verdict.sentence);
+    status.publish(nullptr);
     asked.pause(length);
     if (asked.times() > 0) {
       spdlog::warn("launch: asked to stop: not started again");
       return verdict.code;
     }
+    ++status.facts().restarts;
     input = {with_resume(options.job, "latest"), input.started_before || result.started,
              result.failure_seen};
   }

@@ -8,6 +8,7 @@
 #include "base/exit_code.h"
 #include "launcher/launch/job_watch.h"
 #include "launcher/launch/start_command.h"
+#include "launcher/status/status_service.h"
 
 namespace sprocket::launcher {
 
@@ -22,6 +23,7 @@ struct SuperviseOptions {
   bool finish_alone = false;  // the ranks go on when the supervisor is killed
   std::string listen;         // numeric address; empty: chosen by the hosts
   int port = 0;
+  StatusOptions status;
 };
 
 // By the main thread, which handles SIGTERM, SIGINT and SIGUSR1 meanwhile. Throws ConfigError when

@@ -32,7 +32,7 @@ TEST(Help, IsFrozen) {
       commands.emplace_back((name == "sprocket" ? "" : name + "_") + child->get_name(), child);
     }
   }
-  EXPECT_EQ(commands.size(), 23u);
+  EXPECT_EQ(commands.size(), 24u);
   const bool update =
       ::testing::GTEST_FLAG(filter) == "Help.IsFrozen" && std::getenv("UPDATE_GOLDEN");
   for (const auto& [name, command] : commands) {
@@ -127,6 +127,20 @@ TEST(Cli, MissingJobAndMissingFolders) {
   EXPECT_EQ(bare.code, kConfigCode);
   EXPECT_THAT(bare.err, HasSubstr(":1:8: data.path: "));
   EXPECT_THAT(bare.err, HasSubstr("data.latent"));
+}
+
+TEST(Cli, StatusOfNothing) {
+  const ProcessResult nowhere = run_sprocket("status /nowhere");
+  EXPECT_EQ(nowhere.code, static_cast<int>(ExitCode::kInput));
+  EXPECT_THAT(nowhere.err, HasSubstr("/nowhere: no job is supervised here"));
+  EXPECT_EQ(nowhere.out, "");
+  const ProcessResult url = run_sprocket("status --url ftp://host");
+  EXPECT_EQ(url.code, kConfigCode);
+  EXPECT_THAT(url.err, HasSubstr("--url: expected http://HOST:PORT"));
+  const ProcessResult both = run_sprocket("status --url http://127.0.0.1:1 folder");
+  EXPECT_EQ(both.code, kConfigCode);
+  const ProcessResult token = run_sprocket("status --token-file x");
+  EXPECT_EQ(token.code, kConfigCode);
 }
 
 TEST(Cli, MoreRanksThanWork) {

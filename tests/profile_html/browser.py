@@ -104,12 +104,15 @@ class Browser:
         return answer["result"].get("value")
 
     def open(self, path):
-        """Opens a file and waits until its scripts have run and two frames were drawn."""
+        self.visit("file://" + os.path.abspath(path))
+
+    def visit(self, url):
+        """Opens a page and waits until its scripts have run and two frames were drawn."""
         self.messages.clear()
         self.requests.clear()
-        self.call("Page.navigate", url="file://" + os.path.abspath(path))
+        self.call("Page.navigate", url=url)
         self.evaluate("""new Promise((done) => {
-            const look = () => document.readyState === 'complete' && location.protocol === 'file:' ? frames() : setTimeout(look, 20);
+            const look = () => document.readyState === 'complete' && location.href !== 'about:blank' ? frames() : setTimeout(look, 20);
             const frames = () => requestAnimationFrame(() => requestAnimationFrame(() => done(true)));
             look(); })""")
 
