@@ -42,11 +42,13 @@ bool shows_token(const Question& question, const Access& access) {
   return control::equal_macs(cookie_of(question.cookie, cookie_name(access)), access.token);
 }
 
-// Without the port, which a tunnel may have changed.
+// Without the port, which a tunnel may have changed. Only names can be made to lead here.
 bool is_loopback_name(std::string_view host) {
   const size_t colon = host.starts_with('[') ? host.find("]:") : host.find(':');
   if (colon != std::string_view::npos) host = host.substr(0, colon + (host[colon] == ']' ? 1 : 0));
-  return host == "localhost" || host == "127.0.0.1" || host == "[::1]";
+  const bool v4 =
+      host.starts_with("127.") && host.find_first_not_of("0123456789.") == std::string_view::npos;
+  return v4 || host == "localhost" || host == "[::1]";
 }
 
 Answer without_token() {

@@ -67,8 +67,8 @@ TEST(StatusAnswers, NothingElseIsThere) {
 }
 
 TEST(StatusAnswers, OnTheLoopbackOnlyItsOwnNamesAreAnswered) {
-  for (const char* host :
-       {"localhost", "localhost:1", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:8080"}) {
+  for (const char* host : {"localhost", "localhost:1", "127.0.0.1", "127.0.0.1:8080", "127.0.0.2:1",
+                           "[::1]", "[::1]:8080"}) {
     Question question = ask("/");
     question.host = host;
     EXPECT_EQ(of(question).code, 200u) << host;
