@@ -13,7 +13,11 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_G
     sprocket_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-dangling-reference -Wno-array-bounds>)
 endif()
 if(SPROCKET_SANITIZE)
+  if(SPROCKET_SANITIZE MATCHES fuzzer)
+    # libFuzzer saves the input that ends the process, and no other.
+    set(no_recovery -fno-sanitize-recover=undefined)
+  endif()
   target_compile_options(sprocket_options INTERFACE -fsanitize=${SPROCKET_SANITIZE}
-                                                    -fno-omit-frame-pointer)
+                                                    ${no_recovery} -fno-omit-frame-pointer)
   target_link_options(sprocket_options INTERFACE -fsanitize=${SPROCKET_SANITIZE})
 endif()

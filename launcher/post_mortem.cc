@@ -110,7 +110,7 @@ std::vector<int> late_ranks(const std::vector<const Heartbeat*>& beats) {
           operation.leader() != longest->leader() || operation.sequence() != longest->sequence()) {
         continue;
       }
-      if (2 * operation.age_ms() < longest->age_ms()) late.push_back(static_cast<int>(i));
+      if (operation.age_ms() < longest->age_ms() / 2) late.push_back(static_cast<int>(i));
     }
   }
   return late;

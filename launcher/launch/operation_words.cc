@@ -43,8 +43,8 @@ std::string line_of(const Operation& operation) {
 const Operation* newest(const Heartbeat& beat) {
   const Operation* found = nullptr;
   for (const Operation& operation : beat.operation()) {
-    const bool later = !found || std::pair(operation.unfinished(), -operation.age_ms()) >
-                                     std::pair(found->unfinished(), -found->age_ms());
+    const bool later = !found || std::pair(operation.unfinished(), found->age_ms()) >
+                                     std::pair(found->unfinished(), operation.age_ms());
     if (later) found = &operation;
   }
   return found;

@@ -1,8 +1,5 @@
 #include "runtime/checkpoint/run_checkpoints.h"
 
-#include <google/protobuf/io/tokenizer.h>
-#include <google/protobuf/text_format.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -19,18 +16,6 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kPrefix = "step_";
 constexpr std::string_view kUnfinished = ".tmp-";
-
-// Keeps the first error and drops warnings, which would go to stderr otherwise.
-class FirstError : public google::protobuf::io::ErrorCollector {
- public:
-  void AddError(int line, int column, const std::string& message) override {
-    if (text_.empty()) text_ = fmt::format("{}:{}: {}", line + 1, column + 1, message);
-  }
-  const std::string& text() const { return text_; }
-
- private:
-  std::string text_;
-};
 
 std::optional<int64_t> step_of(const std::string& name) {
   if (!name.starts_with(kPrefix)) return std::nullopt;
@@ -112,21 +97,7 @@ CheckpointState read_state(const std::string& checkpoint_path) {
   if (!in) throw InputError(fmt::format("{}: cannot be opened", path.string()));
   std::stringstream text;
   text << in.rdbuf();
-  CheckpointState state;
-  google::protobuf::TextFormat::Parser parser;
-  parser.AllowUnknownField(true);  // so that a newer schema is named instead of its first new field
-  FirstError error;
-  parser.RecordErrorsTo(&error);
-  if (!parser.ParseFromString(text.str(), &state)) {
-    throw InputError(
-        fmt::format("{}:{}; expected the state of a checkpoint", path.string(), error.text()));
-  }
-  if (state.schema() != kCheckpointSchema) {
-    throw InputError(
-        fmt::format("{}: schema {}, this program reads {}; use the version that wrote it",
-                    path.string(), state.schema(), kCheckpointSchema));
-  }
-  return state;
+  return parse_state(text.str(), path.string());
 }
 
 void remove_unfinished(const std::string& run_folder) {

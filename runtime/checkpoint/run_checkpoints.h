@@ -9,11 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "runtime/checkpoint/state.pb.h"
+#include "runtime/checkpoint/state_text.h"
 
 namespace sprocket::runtime {
-
-inline constexpr int kCheckpointSchema = 1;
 
 struct CheckpointPath {
   std::string path;

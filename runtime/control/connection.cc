@@ -49,28 +49,24 @@ void Connection::fail(const std::string& why) {
 }
 
 void Connection::read() {
-  socket_.async_read_some(
-      asio::buffer(incoming_), [self = shared_from_this()](const error_code& error, size_t count) {
-        if (error) return self->fail(error.message());
-        if (!self->received_) return;
-        self->reader_.append({self->incoming_.data(), count});
-        try {
-          // What is received may close the connection, and take the function away under itself.
-          while (const Received received = self->received_) {
-            const std::optional<std::string> bytes = self->reader_.next();
-            if (!bytes) break;
-            Message message;
-            if (!message.ParseFromString(*bytes)) {
-              throw InputError(fmt::format(
-                  "control connection: expected a message, found {} other bytes", bytes->size()));
-            }
-            received(message);
-          }
-        } catch (const InputError& refusal) {
-          return self->fail(refusal.what());
-        }
-        if (self->received_) self->read();
-      });
+  socket_.async_read_some(asio::buffer(incoming_),
+                          [self = shared_from_this()](const error_code& error, size_t count) {
+                            if (error) return self->fail(error.message());
+                            if (!self->received_) return;
+                            self->reader_.append({self->incoming_.data(), count});
+                            try {
+                              // What is received may close the connection, and take the function
+                              // away under itself.
+                              while (const Received received = self->received_) {
+                                const std::optional<Message> message = self->reader_.next();
+                                if (!message) break;
+                                received(*message);
+                              }
+                            } catch (const InputError& refusal) {
+                              return self->fail(refusal.what());
+                            }
+                            if (self->received_) self->read();
+                          });
 }
 
 void Connection::write() {

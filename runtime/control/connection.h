@@ -10,7 +10,7 @@
 #include <string>
 
 #include "runtime/control/control.pb.h"
-#include "runtime/control/framing.h"
+#include "runtime/control/message_reader.h"
 
 namespace sprocket::control {
 
@@ -39,7 +39,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void fail(const std::string& why);
 
   boost::asio::ip::tcp::socket socket_;
-  FrameReader reader_{kGreetingLimit};
+  MessageReader reader_{kGreetingLimit};
   std::array<char, 8192> incoming_;
   struct Outgoing {
     std::string bytes;

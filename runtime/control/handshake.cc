@@ -42,6 +42,18 @@ void RankHandshake::check(const Welcome& welcome) const {
 SupervisorHandshake::SupervisorHandshake(const Secret& secret, int ranks)
     : secret_(secret), ranks_(ranks), nonce_(random_bytes(kNonceBytes)) {}
 
+Message SupervisorHandshake::answer(const Message& message) {
+  Message reply;
+  if (message.has_hello()) {
+    *reply.mutable_challenge() = answer(message.hello());
+  } else if (message.has_proof()) {
+    *reply.mutable_welcome() = answer(message.proof());
+  } else {
+    throw InputError("control connection: expected a hello or a proof, found something else");
+  }
+  return reply;
+}
+
 Challenge SupervisorHandshake::answer(const Hello& hello) {
   if (hello.version() != kProtocolVersion) {
     throw InputError(

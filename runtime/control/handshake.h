@@ -40,6 +40,9 @@ class SupervisorHandshake {
  public:
   SupervisorHandshake(const Secret& secret, int ranks);
 
+  // Challenge or welcome, to what somebody says who has not proved anything yet. Throws InputError
+  // for all but a hello and a proof, and as the two below.
+  Message answer(const Message& message);
   // Throws InputError, which says what was expected, for a hello of another version or job.
   Challenge answer(const Hello& hello);
   // Throws InputError for a wrong proof.

@@ -151,15 +151,7 @@ class Server::Impl {
   void greeting(const std::shared_ptr<Stranger>& stranger, const Message& message) {
     Message answer;
     try {
-      if (message.has_hello()) {
-        *answer.mutable_challenge() = stranger->handshake.answer(message.hello());
-      } else if (message.has_proof()) {
-        *answer.mutable_welcome() = stranger->handshake.answer(message.proof());
-        answer.mutable_welcome()->set_heartbeat_ms(
-            static_cast<uint32_t>(options_.heartbeat.count()));
-      } else {
-        throw InputError("control connection: expected a hello or a proof, found something else");
-      }
+      answer = stranger->handshake.answer(message);
     } catch (const InputError& refusal) {
       answer.mutable_refusal()->set_reason(refusal.what());
       stranger->connection->send(answer);
@@ -167,6 +159,9 @@ class Server::Impl {
       stranger->deadline.cancel();
       if (strangers_.erase(stranger) > 0) report({Report::Kind::kRefused, -1, {}, refusal.what()});
       return;
+    }
+    if (answer.has_welcome()) {
+      answer.mutable_welcome()->set_heartbeat_ms(static_cast<uint32_t>(options_.heartbeat.count()));
     }
     stranger->connection->send(answer);
     if (answer.has_welcome()) admit(stranger);

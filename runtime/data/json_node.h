@@ -14,7 +14,7 @@ namespace sprocket::data {
 inline constexpr int64_t kLargestJsonInteger = int64_t{1} << 53;
 inline constexpr int64_t kLargestInt = (int64_t{1} << 31) - 1;
 
-// Throws InputError naming `file` for text that is no JSON.
+// Throws InputError naming `file` for text that is no JSON, or nested deeper than any index is.
 nlohmann::ordered_json parse_json(const std::string& text, const std::string& file);
 
 // A JSON value that knows where it is. Everything throws InputError naming the file and the path

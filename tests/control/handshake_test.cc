@@ -113,6 +113,23 @@ TEST(Handshake, OtherVersionsAndJobsAreRefusedWithAReason) {
   EXPECT_THAT(refusal(bare), HasSubstr("random bytes"));
 }
 
+TEST(Handshake, AStrangerSaysHelloAndProofAlone) {
+  const Secret secret = Secret::random();
+  RankHandshake rank(secret, hello_of(0, 1));
+  SupervisorHandshake supervisor(secret, 1);
+  Message message;
+  EXPECT_THROW(supervisor.answer(message), InputError);
+  message.mutable_heartbeat()->set_step(1);
+  EXPECT_THROW(supervisor.answer(message), InputError);
+  *message.mutable_hello() = rank.hello();
+  const Message challenge = supervisor.answer(message);
+  ASSERT_TRUE(challenge.has_challenge());
+  *message.mutable_proof() = rank.answer(challenge.challenge());
+  const Message welcome = supervisor.answer(message);
+  ASSERT_TRUE(welcome.has_welcome());
+  rank.check(welcome.welcome());
+}
+
 TEST(Handshake, NothingIsProvedOutOfOrder) {
   const Secret secret = Secret::random();
   SupervisorHandshake supervisor(secret, 1);

@@ -375,6 +375,11 @@ TEST_F(DatasetTest, DamagedIndexesAreRefused) {
   EXPECT_THAT(message_of<InputError>([&] { parse_index(good.substr(0, 300), path); }),
               HasSubstr("not valid JSON"));
   EXPECT_THAT(message_of<InputError>([&] { parse_index("[]", path); }), HasSubstr("an object"));
+  // Deep nesting must not cost stack.
+  const std::string deep =
+      "{\"schema_version\": " + std::string(1'000'000, '[') + std::string(1'000'000, ']') + "}";
+  EXPECT_THAT(message_of<InputError>([&] { parse_index(deep, path); }),
+              HasSubstr("expected at most 64 levels"));
   EXPECT_THAT(message_of<InputError>([&] { read_index(folder_ / "nowhere"); }),
               AllOf(HasSubstr("nowhere/index.json"), HasSubstr("No such file")));
   EXPECT_THAT(message_of<InputError>([&] { validate_dataset(folder_ / "nowhere"); }),

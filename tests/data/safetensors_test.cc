@@ -316,6 +316,8 @@ TEST_F(ShardedIndex, RefusesADamagedOne) {
   EXPECT_THAT(refusal("{"), HasSubstr("not valid JSON"));
   EXPECT_THAT(refusal("{}"), HasSubstr("weight_map"));
   EXPECT_THAT(refusal(R"({"weight_map":{"a":1}})"), HasSubstr("name of a file"));
+  EXPECT_THAT(refusal(R"({"weight_map":{"a":)" + std::string(1'000'000, '[')),
+              HasSubstr("expected at most 64 levels"));
   EXPECT_THAT(refusal(R"({"weight_map":{"a":"../a.safetensors"}})"), HasSubstr("own folder"));
   EXPECT_THAT(refusal(R"({"weight_map":{"a":"x.safetensors"}})"), HasSubstr("No such file"));
   EXPECT_THAT(refusal(R"({"weight_map":{"c":"a.safetensors"}})"), HasSubstr("does not hold it"));

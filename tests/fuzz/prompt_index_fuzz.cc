@@ -1,14 +1,17 @@
-// libFuzzer target: any text is read as a prompt set's index or refused with InputError.
+// Any text is read as a prompt set's index or refused with InputError. What is read is written as
+// text that reads the same.
 #include <string>
 
 #include "base/error.h"
 #include "runtime/data/prompt_index.h"
+#include "tests/fuzz/expect.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace sprocket::data;
   try {
     const std::string text(reinterpret_cast<const char*>(data), size);
-    const auto index = sprocket::data::parse_prompt_index(text, "fuzz");
-    sprocket::data::parse_prompt_index(sprocket::data::prompt_index_text(index), "again");
+    const std::string written = prompt_index_text(parse_prompt_index(text, "fuzz"));
+    FUZZ_EXPECT(prompt_index_text(parse_prompt_index(written, "again")) == written);
   } catch (const sprocket::InputError&) {
   }
   return 0;

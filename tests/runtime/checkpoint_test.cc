@@ -142,6 +142,17 @@ TEST(Checkpoint, ManifestsAreReadBackAndKeepTheirFiles) {
 TEST(Checkpoint, NewerStatesAndMissingOnesAreRefused) {
   TemporaryFolder run;
   const std::string path = save(run.path().string(), 3, 1);
+  EXPECT_NE(message_of<InputError>([] {
+              parse_state(
+                  "schema: 1 a " +
+                      [] {
+                        std::string deep;
+                        for (int level = 0; level < 1'000'000; ++level) deep += "{a";
+                        return deep;
+                      }(),
+                  "state.txtpb");
+            }).find("too deep"),
+            std::string::npos);
   write_bytes(path + "/state.txtpb", "schema: 9 a_field_of_the_future: 1");
   EXPECT_NE(
       message_of<InputError>([&] { read_state(path); }).find("schema 9, this program reads 1"),
