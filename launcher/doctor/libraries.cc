@@ -19,19 +19,19 @@ extern "C" {
 namespace sprocket::launcher {
 namespace {
 
-std::string own_maps() {
-  std::ifstream stream("/proc/self/maps");
-  std::ostringstream text;
-  text << stream.rdbuf();
-  return text.str();
-}
-
 Finding judge_protobuf() {
   const std::string headers = google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION);
   return {Verdict::kGood, "protobuf", headers, ""};
 }
 
 }  // namespace
+
+std::string own_maps() {
+  std::ifstream stream("/proc/self/maps");
+  std::ostringstream text;
+  text << stream.rdbuf();
+  return text.str();
+}
 
 std::vector<std::string> loaded_files(const std::string& maps, std::string_view library) {
   std::set<std::string> files;
@@ -46,8 +46,13 @@ std::vector<std::string> loaded_files(const std::string& maps, std::string_view 
   return {files.begin(), files.end()};
 }
 
-std::vector<std::string> loaded_files(std::string_view library) {
-  return loaded_files(own_maps(), library);
+std::vector<std::string> loaded_files(const std::vector<std::string_view>& libraries) {
+  const std::string maps = own_maps();
+  std::vector<std::string> all;
+  for (const std::string_view library : libraries) {
+    for (std::string& file : loaded_files(maps, library)) all.push_back(std::move(file));
+  }
+  return all;
 }
 
 Finding judge_single_copy(std::string_view subject, const std::vector<std::string>& files,
@@ -65,7 +70,7 @@ Finding judge_single_copy(std::string_view subject, const std::vector<std::strin
     finding.found = "not loaded";
     if (required) {
       finding.verdict = Verdict::kProblem;
-      finding.remedy = "it should have come with LibTorch: run scripts/setup";
+      finding.remedy = "this program is not complete: run scripts/setup, then scripts/build";
     }
   }
   return finding;
@@ -75,11 +80,14 @@ std::vector<Finding> check_libraries() {
   return {
       {Verdict::kGood, "sprocket", fmt::format("{}, {}, {}", kVersion, kCompiler, kBuildType), ""},
       {Verdict::kGood, "CUDA and NCCL", kCuda, ""},
-      {Verdict::kGood, "LibTorch",
-       fmt::format("{}, {}", TORCH_VERSION, fmt::join(loaded_files("libtorch_cpu.so"), ", ")), ""},
-      judge_single_copy("OpenMP runtime", loaded_files("libgomp"), true),
-      judge_single_copy("NCCL", loaded_files("libnccl.so"), false),
+      {Verdict::kGood, "LibTorch", TORCH_VERSION, ""},
+      judge_single_copy("LibTorch library", loaded_files({"libtorch_cpu.so"}), true),
+      judge_single_copy("OpenMP runtime", loaded_files({"libgomp", "libiomp", "libomp.so"}), true),
+      judge_single_copy("MPI library", loaded_files({"libmpi.so"}), true),
+      judge_single_copy("CUDA runtime", loaded_files({"libcudart.so"}), false),
+      judge_single_copy("NCCL", loaded_files({"libnccl.so"}), false),
       judge_protobuf(),
+      judge_single_copy("protobuf library", loaded_files({"libprotobuf.so"}), true),
       {Verdict::kGood, "libav", av_version_info(), ""},
       {Verdict::kGood, "LIBXSMM", LIBXSMM_CONFIG_VERSION, ""},
   };

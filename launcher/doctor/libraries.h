@@ -9,13 +9,16 @@
 
 namespace sprocket::launcher {
 
+// The text of this process's maps.
+std::string own_maps();
+
 // Distinct files in the text of a /proc/PID/maps whose name begins with `library` ("libgomp.so").
 std::vector<std::string> loaded_files(const std::string& maps, std::string_view library);
-// The same of this process.
-std::vector<std::string> loaded_files(std::string_view library);
+// The same of this process, for any of several names.
+std::vector<std::string> loaded_files(const std::vector<std::string_view>& libraries);
 
-// One copy is right; two fight over threads (libgomp) or sockets (NCCL). `required`: none is a
-// problem.
+// One copy is right; two fight over threads (OpenMP), sockets (NCCL) or registries (protobuf).
+// `required`: none is a problem.
 Finding judge_single_copy(std::string_view subject, const std::vector<std::string>& files,
                           bool required);
 

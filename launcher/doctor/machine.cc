@@ -129,6 +129,34 @@ Finding judge_locked_memory(int64_t limit) {
   return finding;
 }
 
+Finding judge_stack(int64_t limit) {
+  Finding finding{Verdict::kGood, "stack", size(limit), ""};
+  if (limit >= 0 && limit < 2 * kMiB) {
+    finding.verdict = Verdict::kAdvice;
+    finding.remedy = "threads get as much, and libraries expect some MiB: ulimit -s 8192";
+  }
+  return finding;
+}
+
+Finding judge_processes(int64_t limit) {
+  Finding finding{Verdict::kGood, "processes",
+                  limit < 0 ? "unlimited" : fmt::format("{} of the user, threads included", limit),
+                  ""};
+  if (limit >= 0 && limit < 1024) {
+    finding.verdict = limit < 128 ? Verdict::kProblem : Verdict::kAdvice;
+    finding.remedy =
+        "every rank has a thread for each of its processors, and some more: ulimit -u 4096";
+  }
+  return finding;
+}
+
+Finding judge_core_files(int64_t limit) {
+  return {Verdict::kGood, "core files",
+          limit == 0 ? "none: a crash leaves nothing to look into (ulimit -c unlimited, if wanted)"
+                     : size(limit),
+          ""};
+}
+
 Finding judge_cores(int cores, int online, double quota) {
   Finding finding{Verdict::kGood, "cores", fmt::format("{} of {} online usable", cores, online),
                   ""};
@@ -164,17 +192,31 @@ int64_t available_memory() {
   return limit < 0 ? available : std::min(available, limit);
 }
 
-std::vector<Finding> check_machine() {
+std::vector<int> usable_cores() {
   cpu_set_t usable;
   CPU_ZERO(&usable);
   sched_getaffinity(0, sizeof usable, &usable);
+  std::vector<int> cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(core, &usable)) cores.push_back(core);
+  }
+  return cores;
+}
+
+int64_t free_shared_memory() {
+  struct statvfs shm {};
+  if (statvfs("/dev/shm", &shm) != 0) return 0;
+  return static_cast<int64_t>(shm.f_bavail) * static_cast<int64_t>(shm.f_frsize);
+}
+
+std::vector<Finding> check_machine() {
   struct statvfs shm {};
   const bool has_shm = statvfs("/dev/shm", &shm) == 0;
   const auto unit = static_cast<int64_t>(shm.f_frsize);
   return {
       {Verdict::kGood, "processor", proc_value("/proc/cpuinfo", "model name"), ""},
-      judge_cores(CPU_COUNT(&usable), static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)),
-                  control_group_cores()),
+      judge_cores(static_cast<int>(usable_cores().size()),
+                  static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)), control_group_cores()),
       judge_instruction_set(kernels::name_of(kernels::detected_isa()),
                             proc_value("/proc/cpuinfo", "flags")),
       judge_memory(meminfo("MemAvailable"), meminfo("MemTotal"), control_group_memory()),
@@ -183,6 +225,9 @@ std::vector<Finding> check_machine() {
               : judge_shared_memory(0, 0),
       judge_open_files(soft_limit(RLIMIT_NOFILE)),
       judge_locked_memory(soft_limit(RLIMIT_MEMLOCK)),
+      judge_stack(soft_limit(RLIMIT_STACK)),
+      judge_processes(soft_limit(RLIMIT_NPROC)),
+      judge_core_files(soft_limit(RLIMIT_CORE)),
   };
 }
 

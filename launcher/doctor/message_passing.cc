@@ -35,17 +35,43 @@ Finding judge_mpirun(const std::string& path, bool root_refused) {
           "install Open MPI (apt-get install openmpi-bin), or run scripts/setup"};
 }
 
-std::vector<Finding> check_message_passing() {
+Finding find_mpirun() {
   const bool root_refused =
       geteuid() == 0 && (environment("OMPI_ALLOW_RUN_AS_ROOT") != "1" ||
                          environment("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM") != "1");
-  std::vector<Finding> findings = {judge_mpirun(environment("PATH"), root_refused)};
+  return judge_mpirun(environment("PATH"), root_refused);
+}
+
+Finding describe_transports(const std::string& maps) {
+  std::string text;
+  for (const std::string kind : {"pml", "mtl", "btl"}) {
+    const std::string prefix = "mca_" + kind + "_";
+    std::vector<std::string> names;
+    for (const std::string& file : loaded_files(maps, prefix)) {
+      const std::string name = file.substr(file.rfind('/') + 1 + prefix.size());
+      names.push_back(name.substr(0, name.find('.')));
+    }
+    if (names.empty()) continue;
+    text += fmt::format("{}{} {}", text.empty() ? "" : "; ", kind, fmt::join(names, ", "));
+  }
+  return {Verdict::kGood, "transports",
+          text.empty() ? "not to be told: this MPI has no components of their own files" : text,
+          ""};
+}
+
+std::vector<Finding> describe_message_passing(int ranks) {
+  return {{Verdict::kGood, "MPI",
+           fmt::format("{}, {}", comm::mpi_library_version(),
+                       ranks == 1 ? "started alone" : fmt::format("started as one of {}", ranks)),
+           ""},
+          describe_transports(own_maps())};
+}
+
+std::vector<Finding> check_message_passing() {
+  std::vector<Finding> findings = {find_mpirun()};
   const comm::MpiSession session(nullptr, nullptr);
-  findings.push_back(
-      {Verdict::kGood, "MPI",
-       fmt::format("{}, {}; started as rank {} of {}", comm::mpi_library_version(),
-                   fmt::join(loaded_files("libmpi.so"), ", "), session.rank(), session.size()),
-       ""});
+  for (Finding& finding : describe_message_passing(session.size()))
+    findings.push_back(std::move(finding));
   return findings;
 }
 

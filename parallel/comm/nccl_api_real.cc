@@ -12,6 +12,7 @@
 #include "base/cuda_stream.h"
 #include "base/error.h"
 #include "parallel/comm/nccl_backend.h"
+#include "parallel/comm/nccl_version.h"
 
 namespace sprocket::comm {
 namespace {
@@ -195,6 +196,12 @@ std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicato
   auto backend = make_nccl_backend({std::make_shared<RealNccl>(), std::make_shared<RealCuda>()},
                                    std::move(host), nccl);
   return std::make_unique<Communicator>(std::move(backend), name, options);
+}
+
+NcclVersions nccl_versions() {
+  NcclVersions versions{NCCL_VERSION_CODE, 0};
+  ncclGetVersion(&versions.library);
+  return versions;
 }
 
 }  // namespace sprocket::comm

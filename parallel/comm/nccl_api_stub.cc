@@ -1,6 +1,7 @@
 // The Nccl backend's factory in builds without CUDA.
 #include "base/error.h"
 #include "parallel/comm/nccl_backend.h"
+#include "parallel/comm/nccl_version.h"
 
 namespace sprocket::comm {
 
@@ -13,5 +14,7 @@ std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicato
       "(needs "
       "the CUDA toolkit and NCCL), or use MPI, which moves host memory in every build");
 }
+
+NcclVersions nccl_versions() { return {}; }
 
 }  // namespace sprocket::comm

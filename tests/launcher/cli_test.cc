@@ -257,6 +257,21 @@ TEST(Cli, LaunchRefusesWhatCannotRunBeforeItStartsAnything) {
   }
 }
 
+TEST(Cli, DoctorRefusesRanksThatHostsCannotTake) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"--hosts a:2", "--hosts and --hostfile need --np"},
+      {"--np 5 --hosts a:2,b:2", "--np 5: the hosts take 4 ranks; legal: 1 to 4"},
+      {"--np 2 --hosts a:0", "expected a number of ranks from 1"},
+      {"--np 2 --hosts a:2 --hostfile h", "--hostfile"},
+      {"--np 0", "--np"},
+  };
+  for (const auto& [arguments, message] : cases) {
+    const ProcessResult result = run_sprocket(std::string("doctor ") + arguments);
+    EXPECT_EQ(result.code, kConfigCode) << arguments;
+    EXPECT_THAT(result.err, HasSubstr(message)) << arguments;
+  }
+}
+
 TEST(Cli, DoctorSaysThatThisMachineCanRun) {
   const ProcessResult result = run_sprocket("doctor");
   EXPECT_EQ(result.code, 0) << result.out << result.err;

@@ -31,6 +31,22 @@ run=(train "${config[@]}" "${tiny[@]}" --output "$folder/run")
 expect 0 '2 ranks = data 1 x outer 2 x ulysses 1' train "${config[@]}" --dry-run
 expect 2 'parallel.ulysses: 3 does not divide model.heads: 4; legal: 1, 2, 4' \
   train "${config[@]}" --set 'parallel.ulysses: 3'
+# Times depend on the machine; what is looked at does not.
+for ranks in 2 4; do
+  code=0
+  timeout 100 "$sprocket" doctor --np $ranks >"$folder/log" 2>&1 || code=$?
+  for text in "$ranks on 1 host" 'the same sprocket and MPI on all ranks' 'farthest from rank 0' 'steady clock' \
+    'pairs of a host' 'pml ob1' 'Jobs can run on this machine'; do
+    if [[ $code != 0 ]] || ! grep -qF -- "$text" "$folder/log"; then
+      echo "doctor --np $ranks: expected exit code 0 and '$text', found exit code $code:"
+      cat "$folder/log"
+      exit 1
+    fi
+  done
+done
+expect 0 '2 on 1 host' doctor
+expect 2 'doctor: --np 3: mpirun started 2 ranks; legal: --np 2' doctor --np 3
+
 expect 3 "$folder/data/index.json" "${run[@]}"
 
 "$make_clip" "$folder/clip.mp4"

@@ -1,0 +1,7 @@
+#include "launcher/doctor/devices.h"
+
+namespace sprocket::launcher {
+
+std::vector<Finding> check_devices() { return {}; }
+
+}  // namespace sprocket::launcher
