@@ -9,14 +9,14 @@
 #include "launcher/doctor/libraries.h"
 #include "launcher/doctor/machine.h"
 #include "launcher/doctor/message_passing.h"
+#include "launcher/host_flags.h"
 
 namespace sprocket::launcher {
 namespace {
 
 struct DoctorFlags {
   int ranks = 0;  // 0: not given
-  std::string hosts, hostfile;
-  std::string agent = "ssh -o BatchMode=yes -o ConnectTimeout=10";
+  HostFlags hosts;
 };
 
 ExitCode examine_machine() {
@@ -39,38 +39,21 @@ bool is_rank() {
 ExitCode examine(const DoctorFlags& flags) {
   if (is_rank()) return examine_as_rank(flags.ranks);
   if (flags.ranks == 0) {
-    if (!flags.hosts.empty() || !flags.hostfile.empty()) {
+    if (!hosts_of(flags.hosts).empty()) {
       throw ConfigError("doctor: --hosts and --hostfile need --np, the number of ranks");
     }
     return examine_machine();
   }
-  ExamineOptions options;
-  options.ranks = flags.ranks;
-  if (!flags.hosts.empty()) options.hosts = parse_hosts(flags.hosts);
-  if (!flags.hostfile.empty()) options.hosts = read_hostfile(flags.hostfile);
-  options.agent = flags.agent;
-  return start_examination(options);
+  return start_examination({flags.ranks, hosts_of(flags.hosts), flags.hosts.agent});
 }
 
 void add_flags(CLI::App& command, DoctorFlags& flags) {
   command.add_option("--np", flags.ranks, "Ranks to start and to measure between.")
       ->option_text("N")
       ->check(CLI::Range(1, 1 << 20));
-  CLI::Option* const hosts =
-      command
-          .add_option("--hosts", flags.hosts,
-                      "With --np: hosts and how many ranks each takes, as a:8,b:8; without, this "
-                      "host, or Slurm's allocation.")
-          ->option_text("HOSTS");
-  command
-      .add_option("--hostfile", flags.hostfile, "The same from a file, in lines of `a slots=8`.")
-      ->option_text("FILE")
-      ->excludes(hosts);
-  command
-      .add_option("--agent", flags.agent,
-                  "What reaches another host: called with the host's name and a command for its "
-                  "shell. ssh -o BatchMode=yes -o ConnectTimeout=10.")
-      ->option_text("COMMAND");
+  add_host_flags(command, flags.hosts,
+                 "With --np: hosts and how many ranks each takes, as a:8,b:8; without, this host, "
+                 "or Slurm's allocation.");
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "launcher/command.h"
 #include "launcher/command_line_error.h"
+#include "launcher/host_flags.h"
 #include "launcher/launch/supervisor.h"
 
 namespace sprocket::launcher {
@@ -20,8 +21,7 @@ namespace fs = std::filesystem;
 
 struct LaunchFlags {
   int ranks = 0;
-  std::string hosts, hostfile;
-  std::string agent = "ssh -o BatchMode=yes -o ConnectTimeout=10";
+  HostFlags hosts;
   int max_restarts = 3;
   int drop_host_after = 2;
   int wait_for_hosts = 300;
@@ -115,11 +115,10 @@ SuperviseOptions options_of(const LaunchFlags& flags) {
   SuperviseOptions options;
   StartPlan& start = options.start;
   start.ranks = flags.ranks;
-  if (!flags.hosts.empty()) start.hosts = parse_hosts(flags.hosts);
-  if (!flags.hostfile.empty()) start.hosts = read_hostfile(flags.hostfile);
+  start.hosts = hosts_of(flags.hosts);
   if (start.hosts.empty() && inside_slurm()) start.starter = Starter::kSrun;
   // Inside an allocation mpirun reaches its hosts by Slurm.
-  if (!start.hosts.empty() && !inside_slurm()) start.agent = flags.agent;
+  if (!start.hosts.empty() && !inside_slurm()) start.agent = flags.hosts.agent;
   start.processors = usable_processors();
   start.binding = flags.binding;
   start.exported = exported_names(flags);
@@ -194,21 +193,9 @@ void add_flags(CLI::App& command, LaunchFlags& flags) {
       ->option_text("N")
       ->required()
       ->check(CLI::Range(1, 1 << 20));
-  CLI::Option* const hosts =
-      command
-          .add_option("--hosts", flags.hosts,
-                      "Hosts and how many ranks each takes, as a:8,b:8; without, this host, or "
-                      "Slurm's allocation. Those behind what --np needs are spare.")
-          ->option_text("HOSTS");
-  command
-      .add_option("--hostfile", flags.hostfile, "The same from a file, in lines of `a slots=8`.")
-      ->option_text("FILE")
-      ->excludes(hosts);
-  command
-      .add_option("--agent", flags.agent,
-                  "What reaches another host: called with the host's name and a command for its "
-                  "shell. ssh -o BatchMode=yes -o ConnectTimeout=10.")
-      ->option_text("COMMAND");
+  add_host_flags(command, flags.hosts,
+                 "Hosts and how many ranks each takes, as a:8,b:8; without, this host, or Slurm's "
+                 "allocation. Those behind what --np needs are spare.");
   command
       .add_option("--max-restarts", flags.max_restarts,
                   "Restarts in a row without a new checkpoint in between. 3.")
