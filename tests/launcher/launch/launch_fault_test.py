@@ -108,10 +108,10 @@ class Faults(unittest.TestCase):
         self.assertIn("launch: hang: rank 2 (", sentence)
         self.assertIn("the others wait in all_reduce", sentence)
         self.report("another order of two groups", detected, job.await_first_step(start), limit=8)
-        # Within one group the sizes do not match.
+        # Within one group the sizes do not match: the others say so, or the rank dies of what it received.
         job.await_steps(job.newest_step() + 12)
         start, detected = job.meet(2, "all_reduce", "reorder", "launch: crash: ")
-        self.assertRegex(job.log(start), r"launch: crash: .*(rank|peer) 2\b.* sent ")
+        self.assertRegex(job.log(start), r"launch: crash: .*(rank|peer) 2\b")
         self.report("another order in a group", detected, job.await_first_step(start))
         self.assertEqual(job.end(signal.SIGTERM), 75, job.log())
         checked = Job(SITE, "checked", plans=True, sets=("parallel.check_collectives: true",))
