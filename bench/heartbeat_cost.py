@@ -20,7 +20,7 @@ import time
 
 from machine import ROOT, stamp
 
-STEPS = 25
+STEPS = 20
 PROGRAM = os.path.join(ROOT, "build/bin/sprocket")
 
 
