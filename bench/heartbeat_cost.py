@@ -74,14 +74,16 @@ def one_run(arguments, supervised):
             command = [PROGRAM, *start]
         with open(os.path.join(folder, "log"), "wb") as log:
             process = subprocess.Popen(command + job, cwd=folder, stdout=log, stderr=log)
-            first, last, supervisor = {}, {}, [None, None]
+            first, last, tasks, supervisor = {}, {}, [], [None, None]
             began = ended = None
             while process.poll() is None:
                 done = len(steps_of(run))
                 if done >= 1 and supervised:
                     began = began or time.monotonic()
                     ended = time.monotonic()
-                    for task in control_threads(run):
+                    # Looked for once: to search all processes costs more than what is measured.
+                    tasks = tasks or list(control_threads(run))
+                    for task in tasks:
                         seconds = cpu_seconds(task)
                         if seconds is not None:
                             first.setdefault(task, seconds)
@@ -89,7 +91,7 @@ def one_run(arguments, supervised):
                     own = [cpu_seconds(task) for task in glob.glob(f"/proc/{process.pid}/task/*")]
                     if own and None not in own:
                         supervisor = [supervisor[0] if supervisor[0] is not None else sum(own), sum(own)]
-                time.sleep(0.2)
+                time.sleep(1)
         if process.returncode != 0:
             with open(os.path.join(folder, "log"), encoding="utf-8", errors="replace") as log:
                 sys.exit(log.read())
