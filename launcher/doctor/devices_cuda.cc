@@ -12,7 +12,7 @@ std::vector<Finding> check_devices() {
   cudaDriverGetVersion(&facts.cuda_driver);
   const comm::NcclVersions nccl = comm::nccl_versions();
   facts.nccl_headers = nccl.headers;
-  facts.nccl_library = nccl.library;
+  facts.nccl_library = nccl.loaded;
   int count = 0;
   const cudaError_t code = cudaGetDeviceCount(&count);
   if (code != cudaSuccess) facts.error = cudaGetErrorString(code);

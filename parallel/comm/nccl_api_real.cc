@@ -200,7 +200,7 @@ std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicato
 
 NcclVersions nccl_versions() {
   NcclVersions versions{NCCL_VERSION_CODE, 0};
-  ncclGetVersion(&versions.library);
+  ncclGetVersion(&versions.loaded);
   return versions;
 }
 
