@@ -1,13 +1,13 @@
 #include "launcher/placement.h"
 
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <functional>
 #include <string_view>
 #include <type_traits>
 
+#include "base/host_name.h"
 #include "launcher/doctor/machine.h"
 
 namespace sprocket::launcher {
@@ -46,9 +46,7 @@ LocalRank local_rank(int rank, const std::vector<Placement>& placements) {
 
 Placement own_placement() {
   Placement placement;
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  placement.host = std::hash<std::string_view>()(name);
+  placement.host = std::hash<std::string>()(own_host_name());
   cpu_set_t usable;
   CPU_ZERO(&usable);
   sched_getaffinity(0, sizeof usable, &usable);

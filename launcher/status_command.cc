@@ -8,9 +8,9 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/host_name.h"
 #include "launcher/command.h"
 #include "launcher/launch/asked_to_end.h"
-#include "launcher/launch/own_addresses.h"
 #include "launcher/status/endpoint_file.h"
 #include "launcher/status/status_client.h"
 #include "launcher/status/status_json.h"

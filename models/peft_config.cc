@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 
 namespace sprocket::models {
 namespace {
@@ -36,7 +37,7 @@ class Fields {
  public:
   Fields(const std::string& source, const std::string& text) : source_(source) {
     try {
-      json_ = Json::parse(text);
+      json_ = parse_bounded_json<Json>(text, source);
     } catch (const Json::exception& error) {
       throw InputError(fmt::format("{}: is not valid JSON: {}", source_, error.what()));
     }

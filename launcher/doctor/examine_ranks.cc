@@ -1,7 +1,5 @@
 #include "launcher/doctor/examine_ranks.h"
 
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -10,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/host_name.h"
 #include "launcher/build_info.h"
 #include "launcher/doctor/clocks.h"
 #include "launcher/doctor/devices.h"
@@ -32,16 +31,10 @@ namespace fs = std::filesystem;
 // Of a single wait: whoever is that late is not going to come.
 constexpr std::chrono::seconds kPatience{60};
 
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
-
 RankReport own_report(const Session& session) {
   RankReport report;
   report.rank = session.rank();
-  report.host = host_name();
+  report.host = own_host_name();
   report.program =
       fmt::format("sprocket {}, {}, {}, CUDA {}", kVersion, kCompiler, kBuildType, kCuda);
   report.mpi = comm::mpi_library_version();

@@ -11,6 +11,7 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
+#include "base/host_name.h"
 #include "base/log.h"
 #include "launcher/launch/child_process.h"
 #include "launcher/launch/own_addresses.h"

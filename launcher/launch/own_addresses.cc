@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <net/if.h>
-#include <unistd.h>
 
 #include <memory>
 
@@ -25,12 +24,6 @@ std::vector<std::string> own_addresses() {
   }
   addresses.emplace_back("127.0.0.1");
   return addresses;
-}
-
-std::string own_host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
 }
 
 }  // namespace sprocket::launcher

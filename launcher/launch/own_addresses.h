@@ -1,4 +1,4 @@
-// This host's name, and by which addresses ranks reach it.
+// By which addresses ranks reach this host.
 #pragma once
 
 #include <string>
@@ -8,7 +8,5 @@ namespace sprocket::launcher {
 
 // Numeric IPv4 addresses of the interfaces that are up, without the loopback's; it comes last.
 std::vector<std::string> own_addresses();
-
-std::string own_host_name();
 
 }  // namespace sprocket::launcher

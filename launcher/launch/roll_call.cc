@@ -1,7 +1,5 @@
 #include "launcher/launch/roll_call.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <csignal>
 #include <memory>
@@ -11,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/host_name.h"
 #include "base/log.h"
 #include "launcher/launch/child_process.h"
 #include "launcher/launch/own_addresses.h"
@@ -113,10 +112,8 @@ std::string reason_of_absence(std::optional<int> status, const StartPlan& plan) 
 bool means_crowded(std::optional<int> status) { return status == kCrowded; }
 
 bool is_this_host(const std::string& name) {
-  char own[256] = {};
-  gethostname(own, sizeof own - 1);
   const std::vector<std::string> addresses = own_addresses();
-  return name == "localhost" || same_host(name, own) ||
+  return name == "localhost" || same_host(name, own_host_name()) ||
          std::find(addresses.begin(), addresses.end(), name) != addresses.end();
 }
 

@@ -8,11 +8,11 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
+#include "base/host_name.h"
 #include "base/log.h"
 #include "launcher/launch/attempt.h"
 #include "launcher/launch/host_record.h"
 #include "launcher/launch/job_mesh.h"
-#include "launcher/launch/own_addresses.h"
 #include "launcher/launch/roll_call.h"
 
 namespace sprocket::launcher {

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 
 namespace sprocket::safetensors {
 namespace {
@@ -15,8 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 constexpr std::string_view kIndexEnding = ".safetensors.index.json";
 constexpr std::string_view kFileEnding = ".safetensors";
-// Of the index's JSON; far above any use.
-constexpr int kDeepest = 64;
 
 fs::path file_in_folder(const fs::path& folder) {
   std::vector<fs::path> indexes, files;
@@ -42,11 +41,7 @@ std::map<std::string, std::string> read_weight_map(const fs::path& path) {
   }
   std::vector<std::set<std::string>> keys;
   const auto callback = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
-    if (depth > kDeepest) {
-      throw InputError(
-          fmt::format("{}: expected at most {} levels of lists and objects, found more",
-                      path.string(), kDeepest));
-    }
+    check_json_depth(depth, path.string());
     if (event == nlohmann::json::parse_event_t::object_start) keys.emplace_back();
     if (event == nlohmann::json::parse_event_t::object_end) keys.pop_back();
     if (event == nlohmann::json::parse_event_t::key) {

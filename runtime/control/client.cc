@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/host_name.h"
 #include "base/log.h"
 #include "runtime/control/connection.h"
 #include "runtime/control/handshake.h"
@@ -62,9 +63,7 @@ Hello hello_of(int rank, int ranks) {
   hello.set_rank(rank);
   hello.set_ranks(ranks);
   hello.set_process(getpid());
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  hello.set_host(name);
+  hello.set_host(own_host_name());
   return hello;
 }
 

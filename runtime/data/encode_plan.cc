@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 #include "models/codec/haar.h"
 #include "runtime/data/video_extent.h"
 
@@ -42,7 +43,7 @@ EncodeItem parse_line(const std::string& line, const std::string& where,
                       const EncodeOptions& options) {
   nlohmann::json json;
   try {
-    json = nlohmann::json::parse(line);
+    json = parse_bounded_json<nlohmann::json>(line, where);
   } catch (const nlohmann::json::exception& error) {
     throw InputError(fmt::format("{}: is not valid JSON: {}", where, error.what()));
   }

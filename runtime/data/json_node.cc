@@ -4,26 +4,15 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 
 namespace sprocket::data {
 
 using Json = nlohmann::ordered_json;
 
-namespace {
-
-// Far above any use. What is written about a value, and how it is freed, goes as deep as the value.
-constexpr int kDeepest = 64;
-
-}  // namespace
-
 Json parse_json(const std::string& text, const std::string& file) {
-  const auto check_depth = [&file](int depth, Json::parse_event_t, Json&) {
-    if (depth <= kDeepest) return true;
-    throw InputError(fmt::format("{}: expected at most {} levels of lists and objects, found more",
-                                 file, kDeepest));
-  };
   try {
-    return Json::parse(text, check_depth);
+    return parse_bounded_json<Json>(text, file);
   } catch (const nlohmann::json::exception& error) {
     throw InputError(fmt::format("{}: is not valid JSON: {}", file, error.what()));
   }

@@ -1,7 +1,6 @@
 #include "runtime/planner/calibration.h"
 
 #include <sys/sysinfo.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <string>
@@ -10,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/host_name.h"
 #include "runtime/jobs/rank_agreement.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/planner/measure_kernels.h"
@@ -17,12 +17,6 @@
 
 namespace sprocket::runtime {
 namespace {
-
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
 
 double memory_bytes() {
   struct sysinfo info {};
@@ -67,7 +61,7 @@ config::Cluster calibrate(const config::Job& job, const config::LatentShape& sha
   const int ranks = world == nullptr ? 1 : world->size();
   int devices = options.devices;
   if (world != nullptr) {
-    const std::vector<std::string> hosts = gather_text(*world, host_name());
+    const std::vector<std::string> hosts = gather_text(*world, own_host_name());
     if (devices == 0) devices = devices_of(hosts);
     if (ranks % devices != 0) {
       throw ConfigError(fmt::format("--devices: {} does not divide the {} ranks", devices, ranks));
@@ -86,7 +80,7 @@ config::Cluster calibrate(const config::Job& job, const config::LatentShape& sha
   const DeviceModel device = measure_device(subject, world);
 
   config::Cluster cluster;
-  cluster.set_name(fmt::format("{}, {} thread{} a rank", host_name(), options.threads,
+  cluster.set_name(fmt::format("{}, {} thread{} a rank", own_host_name(), options.threads,
                                options.threads == 1 ? "" : "s"));
   if (world != nullptr) cluster.set_name(broadcast_text(*world, cluster.name(), 0));
   cluster.set_nodes(ranks / devices);

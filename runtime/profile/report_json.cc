@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "base/error.h"
+#include "base/json_depth.h"
 #include "runtime/profile/report.h"
 #include "runtime/profile/report_fields.h"
 
@@ -155,7 +156,7 @@ std::string text_of(const std::string& path) {
 Json parse(const std::string& path) {
   const std::string text = text_of(path);
   try {
-    return Json::parse(text);
+    return parse_bounded_json<Json>(text, path);
   } catch (const Json::parse_error& error) {
     if (error.byte > text.size()) {
       throw InputError(fmt::format("{}: truncated: the JSON ends after {} bytes, inside a value",

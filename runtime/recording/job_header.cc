@@ -1,12 +1,12 @@
 #include "runtime/recording/job_header.h"
 
 #include <google/protobuf/text_format.h>
-#include <unistd.h>
 
 #include <xxhash.h>
 
 #include <fmt/format.h>
 
+#include "base/host_name.h"
 #include "configs/defaults.h"
 #include "parallel/device/device_memory.h"
 #include "parallel/token_layout.h"
@@ -16,12 +16,6 @@
 
 namespace sprocket::runtime {
 namespace {
-
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
 
 std::string title(const config::Job& job, const config::LatentShape& shape,
                   const std::string& kind) {
@@ -75,7 +69,7 @@ profile::events::Header job_header(const config::Job& job, const config::LatentS
   if (mesh.shape().outer > 1) {
     header.set_strategy(config::Parallel::Strategy_Name(job.parallel().strategy()));
   }
-  header.set_host(host_name());
+  header.set_host(own_host_name());
   header.set_device(config::Compute::Device_Name(job.compute().device()));
   header.set_threads(facts.threads);
   header.set_job_kind(facts.kind);

@@ -202,6 +202,8 @@ TEST_F(DatasetTest, BadManifestsAreNamedByLine) {
   EXPECT_THAT(refusal("{}"), HasSubstr("\"video\" is missing"));
   EXPECT_THAT(refusal(R"({"video": 1})"), HasSubstr("expected a string"));
   EXPECT_THAT(refusal(R"({"video": "a", "captoin": "b"})"), HasSubstr("unknown key \"captoin\""));
+  EXPECT_THAT(refusal(R"({"video": )" + std::string(1'000'000, '[')),
+              HasSubstr("expected at most 64 levels"));
   EXPECT_THAT(refusal(R"({"video": "a", "width": 40})"), HasSubstr("near it: 32, 48"));
   EXPECT_THAT(refusal(R"({"video": "a", "text": "b"})"), HasSubstr("\"hashed\""));
   EXPECT_THAT(refusal(R"({"video": "missing.mp4"})"), HasSubstr("no such file"));

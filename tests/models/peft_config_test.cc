@@ -97,6 +97,8 @@ TEST_F(PeftConfigFile, OfPeftLiesBesideTheFile) {
 
 TEST_F(PeftConfigFile, WhatIsRefused) {
   EXPECT_THAT(refusal_of("{"), AllOf(HasSubstr(path_), HasSubstr("is not valid JSON")));
+  EXPECT_THAT(refusal_of(R"({"lora_alpha": )" + std::string(1'000'000, '[')),
+              HasSubstr("expected at most 64 levels"));
   EXPECT_THAT(refusal_of("[1]"), HasSubstr("expected an object, found array"));
   EXPECT_THAT(refusal_of("{}"), HasSubstr("lora_alpha: expected a number, found null"));
   EXPECT_THAT(refusal_of(R"({"lora_alpha": "4"})"), HasSubstr("expected a number, found \"4\""));

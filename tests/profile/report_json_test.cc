@@ -173,6 +173,7 @@ TEST_F(ReportJson, TruncatedAnywhere) {
 
 TEST_F(ReportJson, ForeignFiles) {
   EXPECT_THAT(refusal("PNG\n"), HasSubstr("byte 1: expected JSON"));
+  EXPECT_THAT(refusal(std::string(1'000'000, '[')), HasSubstr("expected at most 64 levels"));
   EXPECT_THAT(refusal("{\"step\": 1}\n{\"step\": 2}\n"), HasSubstr("expected JSON"));
   EXPECT_THAT(refusal("[1, 2]"), HasSubstr("no profile"));
   EXPECT_THAT(refusal("{\"traceEvents\": []}"), HasSubstr("no profile"));

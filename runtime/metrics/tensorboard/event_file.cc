@@ -7,11 +7,11 @@
 #include <cerrno>
 #include <charconv>
 #include <chrono>
-#include <climits>
 #include <cstring>
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/host_name.h"
 #include "runtime/metrics/tensorboard/event.pb.h"
 #include "runtime/metrics/tensorboard/record.h"
 
@@ -24,12 +24,6 @@ constexpr std::string_view kPrefix = "events.out.tfevents.";
 
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
-std::string host_name() {
-  char name[HOST_NAME_MAX + 1] = {};
-  if (::gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0') return "localhost";
-  return name;
 }
 
 // The largest in the names of the folder's event files; 0 without any.
@@ -63,9 +57,9 @@ EventFile::EventFile(const std::string& folder, int64_t first_step) {
   if (error) throw OutputError(fmt::format("{}: cannot be read: {}", folder, error.message()));
   // A clock may have been set back, and two parts of a run may start within one second.
   const int64_t seconds = std::max(static_cast<int64_t>(now_seconds()), newest + 1);
-  path_ =
-      (fs::path(folder) / fmt::format("{}{:010}.{}.{}", kPrefix, seconds, host_name(), ::getpid()))
-          .string();
+  path_ = (fs::path(folder) /
+           fmt::format("{}{:010}.{}.{}", kPrefix, seconds, own_host_name(), ::getpid()))
+              .string();
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
   if (descriptor_ < 0) {
     throw OutputError(fmt::format("{}: cannot be created: {}", path_, std::strerror(errno)));

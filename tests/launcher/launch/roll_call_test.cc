@@ -1,13 +1,12 @@
 #include "launcher/launch/roll_call.h"
-
-#include <unistd.h>
+#include "base/host_name.h"
 
 #include <filesystem>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/launcher/process.h"
+#include "tests/data/temporary_folder.h"
 
 namespace sprocket::launcher {
 namespace {
@@ -28,9 +27,10 @@ StartPlan plan_of(const std::string& agent) {
 }
 
 // Runs the command here, on every host but c, which it says it cannot reach.
-std::string agent() {
-  const std::string path =
-      write_file("agent", "#!/bin/sh\n[ \"$1\" = c ] && exit 255\nshift\nexec /bin/sh -c \"$*\"\n");
+std::string agent(const sprocket::testing::TemporaryFolder& folder) {
+  const std::string path = folder / "agent";
+  sprocket::testing::write_bytes(
+      path, "#!/bin/sh\n[ \"$1\" = c ] && exit 255\nshift\nexec /bin/sh -c \"$*\"\n");
   std::filesystem::permissions(path, std::filesystem::perms::owner_all);
   return path;
 }
@@ -58,7 +58,8 @@ TEST(RollCall, ReasonsAreTold) {
 
 TEST(RollCall, HostsThatTheRanksNeedAreAsked) {
   const AskedToEnd asked;
-  StartPlan plan = plan_of(agent());
+  const sprocket::testing::TemporaryFolder folder;
+  StartPlan plan = plan_of(agent(folder));
   const auto call = [&] { return call_hosts(plan, std::chrono::seconds(0), asked); };
   const std::vector<Absence> absences = call().absences;
   EXPECT_THAT(hosts_of(absences), ElementsAre("c"));
@@ -78,11 +79,10 @@ TEST(RollCall, HostsThatTheRanksNeedAreAsked) {
 }
 
 TEST(RollCall, ThisHostGoesByItsNameAndItsAddresses) {
-  char own[256] = {};
-  gethostname(own, sizeof own - 1);
+  const std::string own = own_host_name();
   EXPECT_TRUE(is_this_host(own));
   EXPECT_TRUE(is_this_host("127.0.0.1"));
-  EXPECT_FALSE(is_this_host(std::string("not-") + own));
+  EXPECT_FALSE(is_this_host("not-" + own));
 }
 
 }  // namespace
