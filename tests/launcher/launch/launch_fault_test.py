@@ -108,7 +108,7 @@ class Faults(unittest.TestCase):
         self.assertIn("launch: hang: rank 2 (", sentence)
         self.assertIn("the others wait in all_reduce", sentence)
         self.report("another order of two groups", detected, job.await_first_step(start), limit=8)
-        # Within one group the sizes do not match: the others say so, or the rank dies of what it received.
+        # Within one group the sizes do not match: a rank says so, or dies of what it received (docs/decisions/mpi_truncation.md).
         job.await_steps(job.newest_step() + 12)
         start, detected = job.meet(2, "all_reduce", "reorder", "launch: crash: ")
         self.assertRegex(job.log(start), r"launch: crash: .*(rank|peer) 2\b")
