@@ -32,6 +32,9 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
   size_t best = std::max<size_t>(2, name.size() / 3) + 1;
   std::string nearest;
   for (const std::string& candidate : candidates) {
+    const size_t least =
+        std::max(name.size(), candidate.size()) - std::min(name.size(), candidate.size());
+    if (least >= best) continue;
     const size_t distance = edit_distance(name, candidate);
     if (distance < best && distance < candidate.size()) {
       best = distance;

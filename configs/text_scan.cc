@@ -46,14 +46,17 @@ std::vector<std::string> value_names(const google::protobuf::EnumDescriptor& typ
 }
 
 // Paths below `type` of fields with this name: what someone meant who put it into a wrong message.
-void find_homes(const Descriptor& type, const std::string& prefix, const std::string& name,
-                std::vector<std::string>& homes) {
+std::vector<std::string> find_homes(const Descriptor& type, const std::string& name) {
+  std::vector<std::string> homes;
   for (int i = 0; i < type.field_count(); ++i) {
     const FieldDescriptor& field = *type.field(i);
-    const std::string path = prefix + field.name();
-    if (field.name() == name) homes.push_back(path);
-    if (field.message_type()) find_homes(*field.message_type(), path + ".", name, homes);
+    if (field.name() == name) homes.push_back(name);
+    if (field.message_type() == nullptr) continue;
+    for (const std::string& home : find_homes(*field.message_type(), name)) {
+      homes.push_back(field.name() + "." + home);
+    }
   }
+  return homes;
 }
 
 std::string expected_value(const FieldDescriptor& field) {
@@ -398,13 +401,12 @@ class Scanner {
                             const std::string& name) const {
     const std::vector<std::string> names = field_names(type);
     std::string message = "unknown field";
-    std::vector<std::string> homes;
-    find_homes(root_, "", name, homes);
-    keep_shallowest(homes);
     if (const std::string near = nearest_name(name, names); !near.empty()) {
       message += fmt::format("; did you mean {}?", near);
-    } else if (!homes.empty()) {
-      message += fmt::format("; did you mean {}?", fmt::join(homes, " or "));
+    } else {
+      std::vector<std::string> homes = find_homes(root_, name);
+      keep_shallowest(homes);
+      if (!homes.empty()) message += fmt::format("; did you mean {}?", fmt::join(homes, " or "));
     }
     std::string root = root_.name();
     root.front() = static_cast<char>(std::tolower(root.front()));

@@ -2,7 +2,7 @@
 // what. What is loaded is written as text that loads the same.
 //
 // Input: one byte for the purpose, one for the ranks (0: unknown), the file's text; then, each
-// after a byte of 0, texts of --set.
+// after a byte of 0, texts of --set, of which three are read.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -16,11 +16,12 @@ namespace sprocket::config {
 namespace {
 
 std::vector<std::string> split(const std::string& text) {
+  constexpr size_t kMostParts = 4;  // inputs full of zeros would be hundreds of flags
   std::vector<std::string> parts;
-  size_t begin = 0;
-  for (size_t end = 0; end != std::string::npos; begin = end + 1) {
-    end = text.find('\0', begin);
+  for (size_t begin = 0; begin <= text.size() && parts.size() < kMostParts;) {
+    const size_t end = std::min(text.find('\0', begin), text.size());
     parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
   }
   return parts;
 }
