@@ -8,7 +8,7 @@
 #include <set>
 #include <thread>
 
-#include "base/error.h"
+#include "runtime/control/listen.h"
 
 namespace sprocket::launcher {
 namespace {
@@ -122,22 +122,9 @@ class Visit : public std::enable_shared_from_this<Visit> {
 class HttpServer::Impl {
  public:
   Impl(const HttpOptions& options, const std::string& flag, Answerer answer)
-      : options_(options), answer_(std::move(answer)), acceptor_(io_) {
-    error_code error;
-    const auto address = asio::ip::make_address(options.listen, error);
-    if (error) {
-      throw ConfigError(
-          fmt::format("{}: expected a numeric address, found \"{}\"", flag, options.listen));
-    }
-    const tcp::endpoint endpoint(address, options.port);
-    acceptor_.open(endpoint.protocol(), error);
-    if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
-    if (!error) acceptor_.bind(endpoint, error);
-    if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-    if (error) {
-      throw ConfigError(fmt::format("{}: cannot listen on {} port {}: {}", flag, options.listen,
-                                    options.port, error.message()));
-    }
+      : options_(options),
+        answer_(std::move(answer)),
+        acceptor_(control::listen_on(io_, options.listen, options.port, flag)) {
     port_ = acceptor_.local_endpoint().port();
     accept();
     thread_ = std::thread([this] { io_.run(); });

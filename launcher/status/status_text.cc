@@ -5,7 +5,6 @@
 
 #include <fmt/format.h>
 
-#include "runtime/metrics/progress.h"
 #include "runtime/profile/quantity.h"
 
 namespace sprocket::launcher {
@@ -13,7 +12,7 @@ namespace {
 
 using profile::percent;
 using profile::seconds_text;
-using runtime::duration_text;
+using profile::duration_text;
 
 constexpr const char* kGap = "   ";
 constexpr const char* kUnknown = "-";

@@ -22,11 +22,12 @@ const char* name_of(Section section);
 // Of each communicator, in what a rank says of its past.
 inline constexpr size_t kDumpedOperations = 64;
 
-// A step that the job has done. Its times are of this rank.
+// A step that the job has done; of samples, an evaluation of the network by this rank's replica.
+// Its times are of this rank.
 struct StepDone {
-  int64_t done = 0;   // of the whole job's steps, this one included
-  int64_t total = 0;  // that the job is to do; 0: unknown
-  double loss = 0;
+  int64_t done = 0;    // of the whole job's steps, this one included
+  int64_t total = 0;   // that the job is to do; 0: unknown
+  double loss = 0;     // NaN: none
   int64_t tokens = 0;  // of all ranks; 0: unknown
   int64_t wall_ns = 0;
   int64_t exposed_ns = -1;  // communication that no compute hid; -1: not measured

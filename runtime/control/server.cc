@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "runtime/control/connection.h"
 #include "runtime/control/handshake.h"
+#include "runtime/control/listen.h"
 
 namespace sprocket::control {
 namespace {
@@ -34,18 +35,6 @@ struct Stranger {
   asio::steady_timer deadline;
 };
 
-tcp::endpoint endpoint_of(const ServerOptions& options) {
-  error_code error;
-  const auto address = asio::ip::make_address(options.listen, error);
-  if (error) {
-    throw ConfigError(
-        fmt::format("control connection: expected a numeric address to listen on, "
-                    "found \"{}\"",
-                    options.listen));
-  }
-  return {address, options.port};
-}
-
 Message command_message(Command::Kind kind) {
   Message message;
   message.mutable_command()->set_kind(kind);
@@ -57,23 +46,9 @@ Message command_message(Command::Kind kind) {
 class Server::Impl {
  public:
   Impl(const ServerOptions& options, const Secret& secret)
-      : options_(options), secret_(secret), acceptor_(io_) {
-    const tcp::endpoint endpoint = endpoint_of(options);
-    error_code error;
-    const auto attempt = [&](const char* what) {
-      if (error) {
-        throw ConfigError(fmt::format("control connection: cannot {} {} port {}: {}", what,
-                                      options.listen, options.port, error.message()));
-      }
-    };
-    acceptor_.open(endpoint.protocol(), error);
-    attempt("open");
-    // A port whose last connections are only waiting for late packets is free.
-    acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
-    acceptor_.bind(endpoint, error);
-    attempt("listen on");
-    acceptor_.listen(asio::socket_base::max_listen_connections, error);
-    attempt("listen on");
+      : options_(options),
+        secret_(secret),
+        acceptor_(listen_on(io_, options.listen, options.port, "control connection")) {
     port_ = acceptor_.local_endpoint().port();
     accept();
     thread_ = std::thread([this] { io_.run(); });

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "base/error.h"
@@ -18,11 +19,13 @@
 #include "runtime/checkpoint/start_weights.h"
 #include "runtime/jobs/run_on_mesh.h"
 #include "runtime/jobs/run_profile.h"
+#include "runtime/metrics/progress.h"
 #include "runtime/plan/flops.h"
 #include "runtime/plan/job_specs.h"
 #include "runtime/sample/noise_schedule.h"
 #include "runtime/sample/sample_set.h"
 #include "runtime/sample/sampler.h"
+#include "runtime/sample/timed_samples.h"
 #include "runtime/train/job_adapters.h"
 #include "runtime/train/text_input.h"
 
@@ -86,9 +89,8 @@ class SampleJob {
     if (options_.profile_only) {
       profile();
     } else if (options_.timed) {
-      std::optional<Progress> progress = start_progress();
-      result.timed = make_timed_samples(*network_, job_.sampling(), tasks_, state_.step(),
-                                        progress ? &*progress : nullptr);
+      start_progress();
+      result.timed = make_timed_samples(*network_, job_.sampling(), tasks_, state_.step(), watch());
     } else {
       result.samples = sample();
     }
@@ -152,22 +154,35 @@ class SampleJob {
     weights.write_back();
   }
 
-  std::optional<Progress> start_progress() {
-    if (!first()) return std::nullopt;
+  void start_progress() {
+    if (!first()) return;
     const int64_t own = (std::ssize(tasks_) + mesh_.shape().data - 1) / mesh_.shape().data;
     const int steps = sampling_steps(job_.sampling());
     spdlog::info("sampling from {}", path_);
-    return std::optional<Progress>(std::in_place, options_.terminal, own * steps, steps);
+    progress_.emplace(options_.terminal, own * steps, steps);
+  }
+
+  SampleWatch watch() {
+    return [this](const SampleProgress& sample) {
+      if (options_.pulse) {
+        const int64_t tokens = network_->layout(tasks_[sample.task].shape).tokens();
+        options_.pulse->step_done(
+            {sample.done, sample.total, std::nan(""), tokens * mesh_.shape().data, sample.wall_ns});
+      }
+      if (!progress_) return;
+      progress_->step(sample.done, fmt::format("video {}/{}", sample.video, sample.videos),
+                      1e-9 * static_cast<double>(sample.wall_ns));
+    };
   }
 
   std::vector<SampleFiles> sample() {
-    std::optional<Progress> progress = start_progress();
+    start_progress();
     const std::string folder = options_.output.empty()
                                    ? (fs::path(job_.output().directory()) / "samples").string()
                                    : options_.output;
     if (options_.pulse) options_.pulse->writes_to(folder);
     return make_samples(*network_, job_.sampling(), state_.latent(), tasks_, sources_.data.get(),
-                        state_.step(), folder, false, progress ? &*progress : nullptr);
+                        state_.step(), folder, false, watch());
   }
 
   // A step is an evaluation of the network. Replicas of the mesh sample side by side, the same
@@ -222,6 +237,7 @@ class SampleJob {
   Sources sources_;
   std::vector<SampleTask> tasks_;
   std::optional<Network> network_;
+  std::optional<Progress> progress_;  // rank 0
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "base/log.h"
+#include "runtime/profile/quantity.h"
 
 namespace sprocket::runtime {
 namespace {
@@ -14,12 +15,6 @@ namespace {
 constexpr double kMeanWeight = 0.1;
 
 }  // namespace
-
-std::string duration_text(double seconds) {
-  const auto whole = static_cast<int64_t>(std::llround(std::max(seconds, 0.0)));
-  const int64_t h = whole / 3600, m = whole / 60 % 60, s = whole % 60;
-  return h > 0 ? fmt::format("{}:{:02}:{:02}", h, m, s) : fmt::format("{}:{:02}", m, s);
-}
 
 Progress::Progress(bool live, int64_t steps, int64_t interval)
     : live_(live), steps_(steps), interval_(std::max<int64_t>(interval, 1)) {}
@@ -45,7 +40,8 @@ void Progress::step(int64_t done, const std::string& what, double seconds) {
 void Progress::show(int64_t done, double seconds, const std::string& text) {
   mean_seconds_ =
       mean_seconds_ == 0 ? seconds : (1 - kMeanWeight) * mean_seconds_ + kMeanWeight * seconds;
-  const std::string eta = duration_text(static_cast<double>(steps_ - done) * mean_seconds_);
+  const std::string eta =
+      profile::duration_text(static_cast<double>(steps_ - done) * mean_seconds_);
   if (live_) {
     // Return, the line, erase to its end.
     fmt::print(stderr, "\rstep {}/{}  {}  ETA {}\033[K", done, steps_, text, eta);

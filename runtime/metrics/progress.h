@@ -8,9 +8,6 @@
 
 namespace sprocket::runtime {
 
-// "1:02:03", "4:05"; rounded to whole seconds, never negative.
-std::string duration_text(double seconds);
-
 class Progress {
  public:
   // `live`: one line on stderr that is drawn again and again. Otherwise one log line every

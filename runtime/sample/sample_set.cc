@@ -141,26 +141,18 @@ std::vector<SampleFiles> make_samples(Network& network, const config::Sampling& 
                                       const LatentDescription& latent,
                                       const std::vector<SampleTask>& tasks,
                                       data::LatentDataset* data, int64_t step,
-                                      const std::string& folder, bool animate, Progress* progress) {
+                                      const std::string& folder, bool animate,
+                                      const SampleWatch& watch) {
   const parallel::Mesh& mesh = network.mesh();
   std::vector<std::pair<size_t, std::vector<float>>> made;
-  const int64_t own_tasks =
-      (std::ssize(tasks) - mesh.coordinate().data + mesh.shape().data - 1) / mesh.shape().data;
-  int64_t last_ns = monotonic_ns();
+  SampleCount count(mesh, sampling, tasks.size(), watch);
   for (size_t i = mesh.coordinate().data; i < tasks.size(); i += mesh.shape().data) {
     // The weights were trained with the attention of the last step done.
     const SampleRequest request{
         tasks[i].shape,   tasks[i].text, sampling.seed(), i, std::max<int64_t>(step - 1, 0),
         tasks[i].negative};
-    const auto show = [&](int evaluations) {
-      if (!progress) return;
-      const int64_t now = monotonic_ns();
-      progress->step(std::ssize(made) * sampling_steps(sampling) + evaluations,
-                     fmt::format("video {}/{}", made.size() + 1, own_tasks),
-                     1e-9 * static_cast<double>(now - last_ns));
-      last_ns = now;
-    };
-    made.emplace_back(i, sample_latent(network, sampling, request, {{}, show, {}}));
+    const auto after = [&](int evaluations) { count.evaluated(i, evaluations); };
+    made.emplace_back(i, sample_latent(network, sampling, request, {{}, after, {}}));
   }
   json written = json::array();
   run_on_all(mesh.world(), [&] {

@@ -8,7 +8,7 @@
 #include "runtime/data/latent_dataset.h"
 #include "runtime/data/prompt_set.h"
 #include "runtime/jobs/sample_job.h"
-#include "runtime/metrics/progress.h"
+#include "runtime/sample/sample_progress.h"
 #include "runtime/sample/sample_task.h"
 #include "runtime/train/network.h"
 
@@ -26,11 +26,12 @@ std::vector<SampleTask> plan_samples(const config::Sampling& sampling,
 // Makes all videos of `tasks` with the network and writes step_<step>_<number>.{mp4,png} into
 // `folder`; replicas of the mesh share the tasks. `step`: optimizer steps done. `animate`: also as
 // animated PNGs (SampleFiles::animation), which all ranks must want or none. Collective over the
-// world. Complete on world rank 0, empty on the others. `progress` may be null.
+// world. Complete on world rank 0, empty on the others.
 std::vector<SampleFiles> make_samples(Network& network, const config::Sampling& sampling,
                                       const LatentDescription& latent,
                                       const std::vector<SampleTask>& tasks,
                                       data::LatentDataset* data, int64_t step,
-                                      const std::string& folder, bool animate, Progress* progress);
+                                      const std::string& folder, bool animate,
+                                      const SampleWatch& watch);
 
 }  // namespace sprocket::runtime

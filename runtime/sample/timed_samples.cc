@@ -38,11 +38,10 @@ TimedSample sample_of(const json& row) {
 
 std::vector<TimedSample> make_timed_samples(Network& network, const config::Sampling& sampling,
                                             const std::vector<SampleTask>& tasks, int64_t step,
-                                            Progress* progress) {
+                                            const SampleWatch& watch) {
   const parallel::Mesh& mesh = network.mesh();
   const int steps = sampling_steps(sampling);
-  const int64_t own_tasks =
-      (std::ssize(tasks) - mesh.coordinate().data + mesh.shape().data - 1) / mesh.shape().data;
+  SampleCount count(mesh, sampling, tasks.size(), watch);
   json made = json::array();
   for (size_t i = mesh.coordinate().data; i < tasks.size(); i += mesh.shape().data) {
     // The weights were trained with the attention of the last step done.
@@ -51,17 +50,12 @@ std::vector<TimedSample> make_timed_samples(Network& network, const config::Samp
         tasks[i].negative};
     const bool first = made.empty();
     if (first) sample_latent(network, sampling, request, {{}, {}, [] { return true; }});
-    int64_t last_ns = monotonic_ns();
-    const int64_t start_ns = last_ns;
+    count.begin();
+    const int64_t start_ns = monotonic_ns();
     double density = 0;
     const auto after = [&](int evaluations) {
       density += mean_density(network.slots()) / steps;
-      if (!progress) return;
-      const int64_t now = monotonic_ns();
-      progress->step(std::ssize(made) * steps + evaluations,
-                     fmt::format("video {}/{}", made.size() + 1, own_tasks),
-                     1e-9 * static_cast<double>(now - last_ns));
-      last_ns = now;
+      count.evaluated(i, evaluations);
     };
     TimedSample sample;
     sample.latent = sample_latent(network, sampling, request, {{}, after, {}});

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "configs/job.pb.h"
-#include "runtime/metrics/progress.h"
+#include "runtime/sample/sample_progress.h"
 #include "runtime/sample/sample_task.h"
 #include "runtime/train/network.h"
 
@@ -19,9 +19,9 @@ struct TimedSample {
 
 // By task, complete on world rank 0, empty on the others. `step`: optimizer steps done. What a
 // first evaluation has to set up is done before the clock starts; replicas of the mesh share the
-// tasks. Collective over the world. `progress`, in evaluations of this replica, may be null.
+// tasks. Collective over the world.
 std::vector<TimedSample> make_timed_samples(Network& network, const config::Sampling& sampling,
                                             const std::vector<SampleTask>& tasks, int64_t step,
-                                            Progress* progress);
+                                            const SampleWatch& watch);
 
 }  // namespace sprocket::runtime

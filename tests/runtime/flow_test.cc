@@ -7,7 +7,6 @@
 #include <numeric>
 
 #include "configs/defaults.h"
-#include "runtime/metrics/progress.h"
 #include "runtime/plan/flops.h"
 #include "runtime/sample/noise_schedule.h"
 
@@ -117,13 +116,6 @@ TEST(Flops, EqualTheSumOverTheLayers) {
   const StepFlops flops = step_flops(job, 2, 32760, 0.1);
   EXPECT_NEAR(flops.dense_equivalent / (6 * (linear + self + cross)), 1, 1e-12);
   EXPECT_NEAR(flops.executed / (6 * linear + 7 * (0.1 * self + cross)), 1, 1e-12);
-}
-
-TEST(Progress, WritesDurationsAsPeopleDo) {
-  EXPECT_EQ(duration_text(0.4), "0:00");
-  EXPECT_EQ(duration_text(65), "1:05");
-  EXPECT_EQ(duration_text(3723.4), "1:02:03");
-  EXPECT_EQ(duration_text(-5), "0:00");
 }
 
 }  // namespace

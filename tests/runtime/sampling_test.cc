@@ -159,6 +159,36 @@ TEST(Sampling, WritesVideosAndSheetsForCaptionsAndPrompts) {
   EXPECT_EQ(sample(alone, options).samples.size(), 1u);
 }
 
+// A supervisor learns from every rank how far it is, videos that are only timed included.
+TEST(Sampling, EveryRankTellsOfItsEvaluations) {
+  TemporaryFolder root;
+  testing::train(tiny_job(root.path().string(), 1, {"training.steps: 1"}));
+  const config::Job job = tiny_job(root.path().string(), 4,
+                                   {"parallel.data: 2", "sampling.count: 3", "sampling.steps: 5"});
+  for (const bool timed : {false, true}) {
+    std::vector<control::Pulse> pulses(4);
+    run_ranks(4, [&](std::unique_ptr<comm::Communicator> world) {
+      const int rank = world->rank();
+      runtime::SampleOptions options;
+      options.output = root.path().string() + "/out";
+      options.timed = timed;
+      options.pulse = &pulses[rank];
+      run_sampling(job, std::move(world), options);
+    });
+    for (int rank = 0; rank < 4; ++rank) {
+      SCOPED_TRACE(rank);
+      const control::Heartbeat beat = pulses[rank].heartbeat();
+      const int evaluations = rank < 2 ? 10 : 5;  // of two videos of the three, and of one
+      EXPECT_EQ(beat.step(), evaluations);
+      EXPECT_EQ(beat.total_steps(), evaluations);
+      EXPECT_TRUE(std::isnan(beat.loss()));
+      EXPECT_EQ(beat.tokens(), 2 * 3 * 4 * 5) << "latents of 3 x 8 x 10 in patches of 1 x 2 x 2";
+      ASSERT_EQ(beat.step_time_size(), evaluations);
+      EXPECT_EQ(beat.step_time(evaluations - 1).step(), evaluations);
+    }
+  }
+}
+
 TEST(Sampling, TakesPromptsAndTheNegativeOneFromAPromptSet) {
   TemporaryFolder root;
   const std::string folder = root.path().string();

@@ -5,7 +5,7 @@
 #include <fstream>
 
 #include "base/error.h"
-#include "tests/launcher/process.h"
+#include "tests/data/temporary_folder.h"
 
 namespace sprocket::launcher {
 namespace {
@@ -77,12 +77,14 @@ TEST(Hosts, ImpossibleOnesAreRefused) {
 }
 
 TEST(Hosts, AHostfileNamesItsLines) {
-  const std::string good = write_file("hosts", "# ours\na slots=8\n\nb   # one\n");
+  const sprocket::testing::TemporaryFolder folder;
+  const std::string good = folder / "hosts", bad = folder / "bad", none = folder / "none";
+  sprocket::testing::write_bytes(good, "# ours\na slots=8\n\nb   # one\n");
   EXPECT_THAT(read_hostfile(good), ElementsAre(HostSlots{"a", 8}, HostSlots{"b", 1}));
-  const std::string bad = write_file("hosts_bad", "a slots=8\nb cores=4\n");
+  sprocket::testing::write_bytes(bad, "a slots=8\nb cores=4\n");
   EXPECT_THAT(refusal([&] { read_hostfile(bad); }), HasSubstr(bad + ":2: expected NAME slots=N"));
-  EXPECT_THAT(refusal([&] { read_hostfile(write_file("hosts_none", "# none\n")); }),
-              HasSubstr("found none"));
+  sprocket::testing::write_bytes(none, "# none\n");
+  EXPECT_THAT(refusal([&] { read_hostfile(none); }), HasSubstr("found none"));
   EXPECT_THAT(refusal([&] { read_hostfile("/nowhere/hosts"); }), HasSubstr("cannot read"));
 }
 
@@ -112,8 +114,8 @@ TEST(StartCommand, OnOtherHosts) {
   plan.ranks = 8;
   plan.agent = "ssh -o BatchMode=yes";
   EXPECT_THAT(shell_line(start_command(plan, {"train"})),
-              testing::AllOf(HasSubstr("--host a:8 "),
-                             HasSubstr("--mca plm_rsh_agent 'ssh -o BatchMode=yes' ")))
+              ::testing::AllOf(HasSubstr("--host a:8 "),
+                               HasSubstr("--mca plm_rsh_agent 'ssh -o BatchMode=yes' ")))
       << "b is spare";
   plan.crowded = true;
   EXPECT_THAT(shell_line(start_command(plan, {"train"})), HasSubstr("--mca mpi_yield_when_idle 1"));
@@ -127,8 +129,8 @@ TEST(StartCommand, UnderSlurm) {
   EXPECT_FALSE(is_oversubscribed(plan));
   EXPECT_THAT(
       start_command(plan, {"train"}),
-      testing::AllOf(testing::Contains("srun"), testing::Contains("--ntasks=16"),
-                     testing::Contains("--kill-on-bad-exit=1"), testing::Contains("train")));
+      ::testing::AllOf(::testing::Contains("srun"), ::testing::Contains("--ntasks=16"),
+                       ::testing::Contains("--kill-on-bad-exit=1"), ::testing::Contains("train")));
   const std::string script =
       sbatch_script(plan, "sprocket-train", {"/bin/sprocket", "launch", "--", "train", "a b"});
   EXPECT_EQ(

@@ -160,7 +160,8 @@ TEST(HttpServer, APortThatIsTakenAndAddressesThatAreNone) {
   EXPECT_THAT(refusal(options),
               AllOf(StartsWith("--http: cannot listen on 127.0.0.1 port "), HasSubstr("in use")));
   options.listen = "localhost";
-  EXPECT_THAT(refusal(options), HasSubstr("expected a numeric address, found \"localhost\""));
+  EXPECT_THAT(refusal(options),
+              HasSubstr("expected a numeric address to listen on, found \"localhost\""));
   options.listen = "192.0.2.1";
   EXPECT_THAT(refusal(options), HasSubstr("Cannot assign requested address"));
 }
