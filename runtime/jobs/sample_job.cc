@@ -14,6 +14,7 @@
 #include "runtime/checkpoint/average.h"
 #include "runtime/checkpoint/checkpoint_tensors.h"
 #include "runtime/checkpoint/diffusion_check.h"
+#include "runtime/checkpoint/durable.h"
 #include "runtime/checkpoint/latent_description.h"
 #include "runtime/checkpoint/run_checkpoints.h"
 #include "runtime/checkpoint/start_weights.h"
@@ -180,6 +181,10 @@ class SampleJob {
     const std::string folder = options_.output.empty()
                                    ? (fs::path(job_.output().directory()) / "samples").string()
                                    : options_.output;
+    // Before the work, so that a folder that cannot be written costs none.
+    run_on_all(world_, [&] {
+      if (first()) create_folder(folder);
+    });
     if (options_.pulse) options_.pulse->writes_to(folder);
     return make_samples(*network_, job_.sampling(), state_.latent(), tasks_, sources_.data.get(),
                         state_.step(), folder, false, watch());

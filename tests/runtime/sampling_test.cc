@@ -246,6 +246,14 @@ TEST(Sampling, RefusesWhatCannotBeSampled) {
   EXPECT_NE(
       message_of<InputError>([&] { sample(other, {}); }).find("model.layers: checkpoint 2, job 3"),
       std::string::npos);
+  testing::write_bytes(root / "file", "");
+  control::Pulse pulse;
+  runtime::SampleOptions options;
+  options.output = root / "file/out";
+  options.pulse = &pulse;
+  EXPECT_NE(message_of<OutputError>([&] { sample(job, options); }).find(options.output),
+            std::string::npos);
+  EXPECT_EQ(pulse.heartbeat().step(), -1) << "said after the work";
 }
 
 }  // namespace
