@@ -2,9 +2,9 @@
 // copies values recursively: a file of a million brackets would overrun the stack.
 #pragma once
 
-#include <fmt/format.h>
-
 #include <string>
+
+#include <fmt/format.h>
 
 #include "base/error.h"
 
