@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Faults of a supervised job of four ranks: real processes, real signals.
 
-    launch_fault_test.py SPROCKET SOURCE_DIR MAKE_CLIP FAULTS_LIBRARY SPROCKET_WITH_FAULTS [Faults.test_NAME …]
+    launch_fault_test.py SPROCKET SOURCE_DIR MAKE_CLIP FAULTS_LIBRARY SPROCKET_WITH_FAULTS [CLASS[.test_NAME] …]
 
 Says, for each fault, after how long the supervisor noticed and when the first new step was done.
 """
@@ -21,6 +21,7 @@ from supervised_job import CONSTANT_RATE, DISCONNECT, LEAVE, RANKS, Job, Site, w
 ORPHANS = 10  # after a supervisor that was killed
 # Seconds; on an idle machine 2 (a hang: 5 after its limit) and 15 are promised.
 NOTICED, FIRST_STEP = 20, 90
+SKIPPED = 77  # exit status
 SITE = None
 
 
@@ -33,7 +34,7 @@ def tearDownModule():
     SITE.close()
 
 
-class Faults(unittest.TestCase):
+class JobTest(unittest.TestCase):
     def tearDown(self):
         SITE.end_jobs()
 
@@ -42,6 +43,8 @@ class Faults(unittest.TestCase):
         self.assertLess(first_step, FIRST_STEP, what)
         print(f"{what:<34} noticed after {detected:5.2f} s, first new step {first_step:5.1f} s later", flush=True)
 
+
+class Faults(JobTest):
     def test_dying_ranks_and_the_bits_after_them(self):
         validation = f'training.validation {{ path: "{SITE.data}" interval: 4 levels: 1 }}'
         sets = (CONSTANT_RATE, validation)
@@ -153,43 +156,6 @@ class Faults(unittest.TestCase):
         self.assertEqual(undisturbed.end(), 0, undisturbed.log())
         self.assertEqual(job.differences(undisturbed, 31), "")
 
-    def test_a_rank_that_the_kernel_kills_for_memory(self):
-        with MemoryGroup() as group:
-            job = Job(SITE, "memory", plans=True, before=group.wrapper())
-            step = job.await_steps(12)
-            group.limit_to_more(512 << 20)
-            start, detected = job.meet(2, "forward", "hoard", "launch: out of memory: rank 2 (")
-            self.assertIn("was killed by the kernel: its control group ran out of memory", job.log(start))
-            self.report("killed for memory", detected, job.await_first_step(start))
-            job.await_steps(step + 2)
-            self.assertEqual(job.end(signal.SIGTERM), 75, job.log())
-
-    def mounted(self, name, options):
-        folder = os.path.join(SITE.folder, name)
-        os.mkdir(folder)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], check=True)
-        self.addCleanup(subprocess.run, ["umount", folder], check=True)
-        return folder
-
-    def test_a_disk_that_is_full_and_one_that_cannot_be_written(self):
-        enter_mounts_of_its_own()
-        small, fixed = self.mounted("small", "size=4m"), self.mounted("fixed", "ro")
-        job = Job(SITE, "full", run=os.path.join(small, "run"), interval=4, sets=("output.keep_checkpoints: 0",))
-        job.await_log("was not saved, the job goes on: ")
-        self.assertIn("No space left on device", job.log())
-        before = SITE.intact(job.run)
-        self.assertGreater(len(before), 1)
-        # Not even metrics fit.
-        fill(small)
-        self.assertEqual(job.end(), 4, job.log())
-        self.assertIn("launch: output error", job.log())
-        self.assertEqual(SITE.intact(job.run), before)
-        job = Job(SITE, "fixed", run=os.path.join(fixed, "run"))
-        self.assertEqual(job.end(), 4, job.log())
-        self.assertEqual(job.log().count("Read-only file system"), 1, job.log())
-        self.assertIn("launch: output error", job.log())
-        self.assertNotIn("starting again", job.log())
-
     def test_a_port_that_is_taken(self):
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
@@ -276,8 +242,49 @@ class Faults(unittest.TestCase):
         self.assertFalse(os.path.exists(job.run))
 
 
+class MachineFaults(JobTest):
+    """Those that take rights over the machine. Where there are none they are skipped, and the exit status says so."""
+
+    def test_a_rank_that_the_kernel_kills_for_memory(self):
+        with MemoryGroup() as group:
+            job = Job(SITE, "memory", plans=True, before=group.wrapper())
+            step = job.await_steps(12)
+            group.limit_to_more(512 << 20)
+            start, detected = job.meet(2, "forward", "hoard", "launch: out of memory: rank 2 (")
+            self.assertIn("was killed by the kernel: its control group ran out of memory", job.log(start))
+            self.report("killed for memory", detected, job.await_first_step(start))
+            job.await_steps(step + 2)
+            self.assertEqual(job.end(signal.SIGTERM), 75, job.log())
+
+    def mounted(self, name, options):
+        folder = os.path.join(SITE.folder, name)
+        os.mkdir(folder)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], check=True)
+        self.addCleanup(subprocess.run, ["umount", folder], check=True)
+        return folder
+
+    def test_a_disk_that_is_full_and_one_that_cannot_be_written(self):
+        enter_mounts_of_its_own()
+        small, fixed = self.mounted("small", "size=4m"), self.mounted("fixed", "ro")
+        job = Job(SITE, "full", run=os.path.join(small, "run"), interval=4, sets=("output.keep_checkpoints: 0",))
+        job.await_log("was not saved, the job goes on: ")
+        self.assertIn("No space left on device", job.log())
+        before = SITE.intact(job.run)
+        self.assertGreater(len(before), 1)
+        # Not even metrics fit.
+        fill(small)
+        self.assertEqual(job.end(), 4, job.log())
+        self.assertIn("launch: output error", job.log())
+        self.assertEqual(SITE.intact(job.run), before)
+        job = Job(SITE, "fixed", run=os.path.join(fixed, "run"))
+        self.assertEqual(job.end(), 4, job.log())
+        self.assertEqual(job.log().count("Read-only file system"), 1, job.log())
+        self.assertIn("launch: output error", job.log())
+        self.assertNotIn("starting again", job.log())
+
+
 class MemoryGroup:
-    """A control group below this process's own. Where none can be made the test is skipped."""
+    """A control group below this process's own."""
 
     def __enter__(self):
         with open("/proc/self/cgroup") as file:
@@ -360,4 +367,5 @@ def stands_still(job):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=sys.argv[:1] + sys.argv[6:], verbosity=2)
+    result = unittest.main(argv=sys.argv[:1] + sys.argv[6:], verbosity=2, exit=False).result
+    sys.exit(1 if not result.wasSuccessful() else SKIPPED if result.skipped else 0)
