@@ -26,8 +26,9 @@ SPROCKET_HOST_DEVICE inline float exp_of_lane(float x) {
   const int32_t exponent =
       __builtin_bit_cast(int32_t, shifted) - __builtin_bit_cast(int32_t, kRound);
   const int32_t half = exponent >> 1;
-  const float low = __builtin_bit_cast(float, (half + 127) * (1 << 23));
-  const float high = __builtin_bit_cast(float, (exponent - half + 127) * (1 << 23));
+  // Unsigned: the exponent of what is no number is none either, and its product is thrown away.
+  const float low = __builtin_bit_cast(float, static_cast<uint32_t>(half + 127) << 23);
+  const float high = __builtin_bit_cast(float, static_cast<uint32_t>(exponent - half + 127) << 23);
   return p * low * high;
 }
 
