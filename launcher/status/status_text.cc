@@ -10,9 +10,9 @@
 namespace sprocket::launcher {
 namespace {
 
+using profile::duration_text;
 using profile::percent;
 using profile::seconds_text;
-using profile::duration_text;
 
 constexpr const char* kGap = "   ";
 constexpr const char* kUnknown = "-";
