@@ -30,6 +30,7 @@ using sprocket::testing::state_at;
 using sprocket::testing::TemporaryFolder;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAreArray;
 
 std::string text_of(const std::exception_ptr& error) {
   try {
@@ -71,6 +72,18 @@ TEST_P(BackgroundSave, HasTheBytesOfOneThatWasWaitedFor) {
   });
   EXPECT_TRUE(contents_of(run.path().string() + "/step_00000007") == contents_of(expected));
   EXPECT_THAT(names_in(run.path().string()), ElementsAre("step_00000007"));
+}
+
+// What is not in the manifest is not verified when it is loaded.
+TEST_P(BackgroundSave, TheManifestHasTheFilesOfAllRanks) {
+  TemporaryFolder run;
+  const std::string path = save(run.path().string(), 7, GetParam());
+  std::vector<std::string> listed, there;
+  for (const ManifestEntry& entry : read_manifest(path)) listed.push_back(entry.file);
+  for (const auto& [file, bytes] : contents_of(path)) {
+    if (file != kManifestName) there.push_back(file);
+  }
+  EXPECT_THAT(listed, UnorderedElementsAreArray(there));
 }
 
 INSTANTIATE_TEST_SUITE_P(Worlds, BackgroundSave, ::testing::Values(1, 2, 3, 4));
